@@ -1,0 +1,60 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+/// Every Swift target is built in language mode 6, and a warning is an error.
+let swift: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .unsafeFlags(["-warnings-as-errors"]),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+
+/// A module of the product lives in `Sources/PassHSM/<folder>` and is called `HSM<folder>`.
+/// The arrows between the modules are ARCHITECTURE.md's; the compiler keeps them.
+func module(_ folder: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(
+        name: "HSM\(folder)", dependencies: dependencies, path: "Sources/PassHSM/\(folder)",
+        exclude: folder == "Store" ? ["FORMAT.md"] : [], swiftSettings: swift)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: swift)
+}
+
+let package = Package(
+    name: "PassHSM",
+    products: [.executable(name: "passhsm", targets: ["passhsm"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
+    ],
+    targets: [
+        .systemLibrary(
+            name: "CFuse", path: "Sources/CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+        .target(name: "CLinux", path: "Sources/CLinux"),
+        .target(name: "CChecksum", path: "Sources/CChecksum"),
+        module("Core", []),
+        module("System", ["CLinux", system]),
+        module("Store", ["CChecksum", "HSMCore", "HSMSystem", logging]),
+        module("Remotes", ["HSMCore", "HSMSystem"]),
+        module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
+        module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", logging]),
+        module("Control", ["HSMCore", "HSMSystem"]),
+        .executableTarget(
+            name: "passhsm",
+            dependencies: [
+                "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMImport", "HSMFuse", "HSMControl",
+                arguments, logging,
+            ],
+            path: "Sources/PassHSM/CLI", swiftSettings: swift),
+        tests("CoreTests", ["HSMCore"]),
+        tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
+        tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
+        tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
+        tests("MountTests", ["HSMSystem"]),
+    ]
+)

@@ -1,0 +1,85 @@
+/* What Swift cannot call or name of libfuse 3's low-level API and of <linux/fuse.h>.
+ * Every entry says why it is here. No policy. */
+#ifndef PASSHSM_CFUSE_SHIM_H
+#define PASSHSM_CFUSE_SHIM_H
+
+#define FUSE_USE_VERSION 314
+#include <stddef.h> /* before fuse_lowlevel.h, which uses offsetof without it */
+#include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Constants and layouts of Linux 6.9 and later that the distribution's <linux/fuse.h> lacks.
+ * Source: include/uapi/linux/fuse.h of Linux 6.18. */
+#define PASSHSM_FUSE_HANDLE_KILLPRIV_V2 (1u << 28)
+#define PASSHSM_FUSE_INIT_EXT (1u << 30)
+#define PASSHSM_FUSE_PASSTHROUGH_HIGH (1u << 5) /* bit 37, in flags2 */
+#define PASSHSM_FOPEN_PASSTHROUGH (1u << 7)
+#define PASSHSM_FOPEN_NOFLUSH (1u << 5)
+#define PASSHSM_WRITE_CACHE (1u << 0)
+#define PASSHSM_WRITE_KILL_SUIDGID (1u << 2)
+#define PASSHSM_OPEN_KILL_SUIDGID (1u << 0)
+#define PASSHSM_FATTR_KILL_SUIDGID (1u << 11)
+
+struct passhsm_backing_map {
+    int32_t fd;
+    uint32_t flags;
+    uint64_t padding;
+};
+
+/* _IOW is a macro with a cast that Swift's importer does not take. */
+static inline int passhsm_backing_open(int fuse, int fd)
+{
+    struct passhsm_backing_map map = { .fd = fd };
+    return ioctl(fuse, _IOW(229, 1, struct passhsm_backing_map), &map);
+}
+
+static inline int passhsm_backing_close(int fuse, uint32_t id)
+{
+    return ioctl(fuse, _IOW(229, 2, uint32_t), &id);
+}
+
+/* fuse_open_out with Linux 6.9's backing_id in the place of the padding. */
+struct passhsm_open_out {
+    uint64_t fh;
+    uint32_t open_flags;
+    int32_t backing_id;
+};
+
+struct passhsm_create_out {
+    struct fuse_entry_out entry;
+    struct passhsm_open_out open;
+};
+
+/* fuse_session_new is a macro in libfuse 3.17 and later. */
+static inline struct fuse_session *passhsm_session_new(
+    struct fuse_args *args, const struct fuse_lowlevel_ops *ops, void *user)
+{
+    return fuse_session_new(args, ops, sizeof *ops, user);
+}
+
+/* The INIT reply is the only place where passthrough and KILLPRIV_V2 can be agreed on stock libfuse 3.14, whose own
+ * API for them starts with 3.17. `out` is the payload of the INIT reply; the kernel's offer is in `in`.
+ * The word behind flags2 is max_stack_depth since Linux 6.9. */
+static inline void passhsm_init_reply(void *out, uint32_t stack_depth)
+{
+    struct fuse_init_out *init = (struct fuse_init_out *)out;
+    init->flags |= PASSHSM_FUSE_HANDLE_KILLPRIV_V2;
+    if (stack_depth) {
+        init->flags |= PASSHSM_FUSE_INIT_EXT;
+        init->flags2 |= PASSHSM_FUSE_PASSTHROUGH_HIGH;
+        *(uint32_t *)((char *)out + offsetof(struct fuse_init_out, flags2) + 4) = stack_depth;
+    }
+}
+
+/* Bit fields of fuse_file_info are imported, but not settable by name on every Swift version. */
+static inline int passhsm_is_writepage(const struct fuse_file_info *info) { return info->writepage; }
+static inline void passhsm_set_keep_cache(struct fuse_file_info *info, int on) { info->keep_cache = on; }
+static inline void passhsm_set_cache_readdir(struct fuse_file_info *info, int on) { info->cache_readdir = on; }
+static inline void passhsm_set_noflush(struct fuse_file_info *info, int on) { info->noflush = on; }
+static inline void passhsm_set_direct_io(struct fuse_file_info *info, int on) { info->direct_io = on; }
+static inline int passhsm_has_flock_release(const struct fuse_file_info *info) { return info->flock_release; }
+
+#endif

@@ -1,0 +1,60 @@
+#define _GNU_SOURCE
+#include "linux_calls.h"
+#include "linux_constants.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+const int PASSHSM_O_PATH = O_PATH, PASSHSM_O_TMPFILE = O_TMPFILE, PASSHSM_O_DIRECT = O_DIRECT,
+          PASSHSM_O_NOATIME = O_NOATIME;
+const int PASSHSM_AT_EMPTY_PATH = AT_EMPTY_PATH;
+const int PASSHSM_SEEK_DATA = SEEK_DATA, PASSHSM_SEEK_HOLE = SEEK_HOLE;
+const int PASSHSM_FALLOC_KEEP_SIZE = FALLOC_FL_KEEP_SIZE, PASSHSM_FALLOC_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE,
+          PASSHSM_FALLOC_ZERO_RANGE = FALLOC_FL_ZERO_RANGE, PASSHSM_FALLOC_COLLAPSE_RANGE = FALLOC_FL_COLLAPSE_RANGE,
+          PASSHSM_FALLOC_INSERT_RANGE = FALLOC_FL_INSERT_RANGE, PASSHSM_FALLOC_UNSHARE_RANGE = FALLOC_FL_UNSHARE_RANGE;
+
+_Static_assert(sizeof(struct passhsm_dirent) == 19, "the kernel's linux_dirent64 has its name at 19");
+_Static_assert(sizeof(off_t) == 8, "64-bit offsets");
+
+long passhsm_getdents64(int fd, void *buffer, size_t size) { return syscall(SYS_getdents64, fd, buffer, size); }
+
+int passhsm_renameat2(int from, const char *name, int to, const char *newname, unsigned flags)
+{
+    return (int)syscall(SYS_renameat2, from, name, to, newname, flags);
+}
+
+int passhsm_fallocate(int fd, int mode, int64_t offset, int64_t length) { return fallocate(fd, mode, offset, length); }
+
+int64_t passhsm_copy_file_range(int in, int64_t *in_offset, int out, int64_t *out_offset, size_t length, unsigned flags)
+{
+    return copy_file_range(in, in_offset, out, out_offset, length, flags);
+}
+
+int passhsm_syncfs(int fd) { return syncfs(fd); }
+int passhsm_pipe_cloexec(int fds[2]) { return pipe2(fds, O_CLOEXEC); }
+int passhsm_unshare_fs(void) { return unshare(CLONE_FS); }
+int passhsm_keep_capabilities(void) { return prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0); }
+
+int passhsm_effective_capabilities(uint64_t *bits)
+{
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct data[2] = { 0 };
+    if (syscall(SYS_capget, &header, data)) return -1;
+    *bits = (uint64_t)data[1].effective << 32 | data[0].effective;
+    return 0;
+}
+
+int passhsm_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+int passhsm_name_thread(const char *name) { return prctl(PR_SET_NAME, name); }
+int passhsm_gettid(void) { return (int)syscall(SYS_gettid); }
+int passhsm_tgkill(int tid, int signal) { return (int)syscall(SYS_tgkill, getpid(), tid, signal); }
+
+unsigned passhsm_major(uint64_t device) { return major(device); }
+unsigned passhsm_minor(uint64_t device) { return minor(device); }
+uint64_t passhsm_makedev(unsigned major, unsigned minor) { return makedev(major, minor); }

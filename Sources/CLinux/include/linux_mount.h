@@ -1,0 +1,16 @@
+/* The mount calls of Linux 5.2 and statx(2)'s mount id of Linux 6.8, which glibc 2.36 does not declare. */
+#ifndef PASSHSM_LINUX_MOUNT_H
+#define PASSHSM_LINUX_MOUNT_H
+#include <stdint.h>
+
+/* open_tree(OPEN_TREE_CLONE): a private mount of the tree below `fd`, without the mounts on it. */
+int passhsm_clone_tree(int fd);
+
+/* The id of the mount that `fd` is on, never used again until the next boot (STATX_MNT_ID_UNIQUE); 0 where the
+ * kernel lacks it. */
+uint64_t passhsm_unique_mount_id(int fd);
+
+/* umount2(2) */
+int passhsm_umount(const char *path, int flags);
+
+#endif

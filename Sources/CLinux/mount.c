@@ -1,0 +1,32 @@
+#define _GNU_SOURCE
+#include "linux_mount.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
+#ifndef SYS_open_tree
+#define SYS_open_tree 428
+#endif
+#define MNT_ID_UNIQUE 0x4000u /* STATX_MNT_ID_UNIQUE, Linux 6.8 */
+
+int passhsm_clone_tree(int fd)
+{
+    return (int)syscall(SYS_open_tree, fd, "", OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
+}
+
+uint64_t passhsm_unique_mount_id(int fd)
+{
+    struct statx result;
+    memset(&result, 0, sizeof result);
+    if (statx(fd, "", AT_EMPTY_PATH, MNT_ID_UNIQUE, &result) || !(result.stx_mask & MNT_ID_UNIQUE)) return 0;
+    return result.stx_mnt_id;
+}
+
+int passhsm_umount(const char *path, int flags) { return umount2(path, flags); }

@@ -1,0 +1,41 @@
+import Synchronization
+
+/// Where the bytes of one file go: the lower file, and the record of what is present. Implemented by the store; called on
+/// the engine's threads, by several fetches of the file at once, for disjoint granules.
+package protocol FillDestination: AnyObject, Sendable {
+    /// Writes whole granules (the last one cut off at the layout's limit) to the lower file. When it returns, reads see
+    /// them; they become durable, and are recorded as present, soon after.
+    ///
+    /// - Parameter bytes: the content, valid during the call.
+    /// - Throws: `.lowerFailed`; nothing of the granules is then recorded.
+    func fill(_ granules: Range<Int>, with bytes: UnsafeRawBufferPointer) throws(FillError)
+
+    /// A fetch of the file failed; to be remembered as the file's last error. Not called for cancelled fetches.
+    func fillFailed(_ error: FillError)
+}
+
+/// The engine's side of one incomplete file. Both front ends hold it by their inode; it knows neither.
+package final class FillFile: Sendable {
+    /// The version of the remote object that this file's content belongs to.
+    package let object: RemoteObject
+    package let destination: any FillDestination
+    /// A leaf lock: while it is held nothing is called, and no other lock is taken.
+    let state: Mutex<FillState>
+
+    package init(
+        object: RemoteObject, destination: any FillDestination, layout: GranuleLayout, present: GranuleSet,
+        engine: FillEngine
+    ) {
+        self.object = object
+        self.destination = destination
+        let limits = engine.limits(granuleSize: layout.granuleSize)
+        state = Mutex(FillState(layout: layout, present: present, limits: limits, nextID: engine.makeID))
+    }
+
+    /// Every byte can be read from the lower file.
+    package var isComplete: Bool { state.withLock(\.isComplete) }
+    /// Nothing is under way, and nobody waits.
+    package var isIdle: Bool { state.withLock(\.isIdle) }
+    package var layout: GranuleLayout { state.withLock(\.layout) }
+    package var present: GranuleSet { state.withLock(\.present) }
+}

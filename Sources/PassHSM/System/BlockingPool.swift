@@ -1,0 +1,140 @@
+import CLinux
+import Glibc
+
+/// Threads for work that may block in a system call: a task executor, so that a fill runs on one thread from the
+/// remote's bytes to the reader's answer, and never on Swift's cooperative pool.
+///
+/// A thread is started when work finds none idle, up to `limit`; beyond it work queues in order. Threads stay.
+package final class BlockingPool: TaskExecutor, Sendable {
+    private enum Work {
+        case job(UnownedJob)
+        case closure(@Sendable () -> Void)
+    }
+
+    private struct State {
+        var queue: [Work] = []
+        var head = 0
+        var idle = 0
+        var threads = 0
+
+        mutating func next() -> Work? {
+            guard head < queue.count else { return nil }
+            let work = queue[head]
+            head += 1
+            if head == queue.count {
+                queue.removeAll(keepingCapacity: true)
+                head = 0
+            } else if head > 1024, head * 2 > queue.count {
+                queue.removeFirst(head)
+                head = 0
+            }
+            return work
+        }
+    }
+
+    private let name: String
+    private let limit: Int
+    private let condition = Condition()
+    /// Guarded by `condition`'s lock. Leaf: nothing is called while it is held.
+    private nonisolated(unsafe) var state = State()
+
+    /// - Parameter limit: threads at most.
+    package init(name: String, limit: Int) {
+        self.name = name
+        self.limit = limit
+    }
+
+    package func enqueue(_ job: consuming ExecutorJob) { add(.job(UnownedJob(job))) }
+
+    /// Runs `body` on a thread of the pool.
+    package func run(_ body: @escaping @Sendable () -> Void) { add(.closure(body)) }
+
+    private func add(_ work: Work) {
+        condition.lock()
+        state.queue.append(work)
+        let start = state.idle == 0 && state.threads < limit
+        if start { state.threads += 1 }
+        let wake = state.idle > 0
+        condition.unlock()
+        if start { startThread(name: name) { [self] in loop() } }
+        if wake { condition.signal() }
+    }
+
+    private func loop() {
+        while true {
+            condition.lock()
+            var work = state.next()
+            while work == nil {
+                state.idle += 1
+                condition.wait()
+                state.idle -= 1
+                work = state.next()
+            }
+            condition.unlock()
+            switch work {
+            case .job(let job): job.runSynchronously(on: asUnownedTaskExecutor())
+            case .closure(let body): body()
+            case nil: break
+            }
+        }
+    }
+}
+
+/// A POSIX mutex with a condition variable; the address stays the same for as long as the object lives.
+package final class Condition: @unchecked Sendable {
+    // Sendable: POSIX allows both objects to be used by every thread.
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let variable = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+
+    package init() {
+        pthread_mutex_init(mutex, nil)
+        pthread_cond_init(variable, nil)
+    }
+
+    deinit {
+        pthread_cond_destroy(variable)
+        pthread_mutex_destroy(mutex)
+        variable.deallocate()
+        mutex.deallocate()
+    }
+
+    package func lock() { pthread_mutex_lock(mutex) }
+    package func unlock() { pthread_mutex_unlock(mutex) }
+    package func wait() { pthread_cond_wait(variable, mutex) }
+    package func signal() { pthread_cond_signal(variable) }
+    package func broadcast() { pthread_cond_broadcast(variable) }
+
+    /// Waits until signalled or until `seconds` have passed; false when the time is over.
+    package func wait(seconds: Double) -> Bool {
+        var until = timespec()
+        clock_gettime(CLOCK_REALTIME, &until)
+        let nanoseconds = until.tv_nsec + Int(seconds.truncatingRemainder(dividingBy: 1) * 1e9)
+        until.tv_sec += Int(seconds) + nanoseconds / 1_000_000_000
+        until.tv_nsec = nanoseconds % 1_000_000_000
+        return pthread_cond_timedwait(variable, mutex, &until) == 0
+    }
+}
+
+/// Starts a detached thread with a stack of 256 KiB and the given name (15 bytes are shown).
+package func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
+    final class Start: Sendable {
+        let body: @Sendable () -> Void
+        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+    }
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    pthread_attr_setstacksize(&attributes, 256 << 10)
+    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+    var thread = pthread_t()
+    let start = Unmanaged.passRetained(Start { passhsm_name_thread(name); body() }).toOpaque()
+    let result = pthread_create(
+        &thread, &attributes,
+        { argument in
+            guard let argument else { return nil }
+            Unmanaged<Start>.fromOpaque(argument).takeRetainedValue().body()
+            return nil
+        }, start)
+    pthread_attr_destroy(&attributes)
+    // Only a machine without memory or thread ids gets here; nothing could be answered any more.
+    precondition(result == 0, "pthread_create failed: \(result)")
+}

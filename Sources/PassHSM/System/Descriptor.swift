@@ -1,0 +1,104 @@
+import CLinux
+import Glibc
+
+/// An open file descriptor that is closed when its last owner lets go of it.
+///
+/// The methods are the system calls of the same name; EINTR is retried, every other errno is thrown. Offsets and
+/// counts are bytes. Safe on every thread, as far as the kernel's own calls are.
+package final class Descriptor: Sendable {
+    package let raw: Int32
+
+    package init(owning raw: Int32) { self.raw = raw }
+
+    deinit { close(raw) }
+
+    /// openat(2), always with O_CLOEXEC.
+    package static func open(
+        at directory: Int32 = AT_FDCWD, _ name: UnsafePointer<CChar>, _ flags: Int32, mode: mode_t = 0
+    ) throws(Errno) -> Descriptor {
+        Descriptor(owning: try check { openat(directory, name, flags | O_CLOEXEC, mode) })
+    }
+
+    /// The same inode opened again with other flags, through /proc: for descriptors made with O_PATH.
+    package func reopen(_ flags: Int32) throws(Errno) -> Descriptor {
+        try withProcPath { path throws(Errno) in try Descriptor.open(path, flags & ~(O_NOFOLLOW | O_CREAT)) }
+    }
+
+    /// Calls `body` with /proc/self/fd/N, by which calls that refuse O_PATH descriptors reach the inode.
+    package func withProcPath<Result>(
+        _ body: (UnsafePointer<CChar>) throws(Errno) -> Result
+    ) throws(Errno) -> Result {
+        // A fixed buffer instead of a String: this is on the way of every lookup.
+        var buffer: (UInt, UInt, UInt, UInt) = (0, 0, 0, 0)
+        return try withUnsafeMutablePointer(to: &buffer) { pointer throws(Errno) in
+            try pointer.withMemoryRebound(to: CChar.self, capacity: 32) { text throws(Errno) in
+                var digits = 1
+                var rest = raw
+                while rest >= 10 { (digits, rest) = (digits + 1, rest / 10) }
+                let prefix: StaticString = "/proc/self/fd/"
+                memcpy(text, prefix.utf8Start, prefix.utf8CodeUnitCount)
+                rest = raw
+                for place in (0..<digits).reversed() {
+                    text[prefix.utf8CodeUnitCount + place] = CChar(48 + rest % 10)
+                    rest /= 10
+                }
+                return try body(text)
+            }
+        }
+    }
+
+    package func stat() throws(Errno) -> stat {
+        var result = Glibc.stat()
+        _ = try check { fstatat(raw, "", &result, PASSHSM_AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) }
+        return result
+    }
+
+    /// pread(2) until `buffer` is full or the file ends; the count of bytes read.
+    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(Errno) -> Int {
+        var done = 0
+        while done < buffer.count {
+            let count = try check { pread(raw, buffer.baseAddress! + done, buffer.count - done, offset + done) }
+            if count == 0 { break }
+            done += count
+        }
+        return done
+    }
+
+    /// One pwrite(2): may write less than asked.
+    package func writeOnce(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(Errno) -> Int {
+        try check { pwrite(raw, bytes.baseAddress, bytes.count, offset) }
+    }
+
+    /// pwrite(2) until all of `bytes` is written.
+    package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(Errno) {
+        var done = 0
+        while done < bytes.count {
+            let rest = UnsafeRawBufferPointer(rebasing: bytes[done...])
+            let count = try writeOnce(rest, at: offset + done)
+            if count == 0 { throw Errno(rawValue: EIO) }
+            done += count
+        }
+    }
+
+    package func fsync() throws(Errno) { _ = try check { Glibc.fsync(raw) } }
+    package func fdatasync() throws(Errno) { _ = try check { Glibc.fdatasync(raw) } }
+    package func syncFileSystem() throws(Errno) { _ = try check { passhsm_syncfs(raw) } }
+    package func truncate(to size: Int) throws(Errno) { _ = try check { ftruncate(raw, size) } }
+
+    /// futimens(2); `UTIME_NOW` and `UTIME_OMIT` as there.
+    package func setTimes(access: timespec, modification: timespec) throws(Errno) {
+        var times = (access, modification)
+        try withUnsafePointer(to: &times) { pointer throws(Errno) in
+            try pointer.withMemoryRebound(to: timespec.self, capacity: 2) { both throws(Errno) in
+                _ = try check { futimens(raw, both) }
+            }
+        }
+    }
+}
+
+extension timespec {
+    /// For ``Descriptor/setTimes(access:modification:)``: leave this time as it is (utimensat(2), UTIME_OMIT).
+    package static let omit = timespec(tv_sec: 0, tv_nsec: (1 << 30) - 2)
+    /// For ``Descriptor/setTimes(access:modification:)``: the current time (utimensat(2), UTIME_NOW).
+    package static let now = timespec(tv_sec: 0, tv_nsec: (1 << 30) - 1)
+}

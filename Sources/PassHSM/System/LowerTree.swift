@@ -1,0 +1,49 @@
+import CLinux
+import Glibc
+
+/// The lower directory as the daemon reaches it: through a private mount of its own, so that neither the mount that
+/// is laid over it nor other mounts inside it are ever entered.
+package final class LowerTree: Sendable {
+    /// O_PATH on the top directory; lookups start here.
+    package let root: Descriptor
+    /// The top directory as it was named: holds the file system busy, and tells its mount.
+    package let original: Descriptor
+    /// For open_by_handle_at(2), which refuses O_PATH.
+    private let mount: Descriptor
+    /// False without CAP_DAC_READ_SEARCH, or on a file system without openable handles: then every known inode needs
+    /// an O_PATH descriptor.
+    package let opensHandles: Bool
+    /// The device number of the tree; an inode with another one belongs to a mount inside it.
+    package let device: dev_t
+    /// True when the tree is a mount of its own (CAP_SYS_ADMIN), false when it is the plain directory.
+    package let isPrivate: Bool
+
+    /// - Throws: ENOTDIR when `path` is not a directory, and what open(2) throws.
+    package init(path: UnsafePointer<CChar>) throws(Errno) {
+        original = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
+        let clone = passhsm_clone_tree(original.raw)
+        isPrivate = clone >= 0
+        if clone >= 0 {
+            root = Descriptor(owning: clone)
+            mount = try Descriptor.open(at: clone, ".", O_RDONLY | O_DIRECTORY)
+        } else {
+            root = try Descriptor.open(at: original.raw, ".", PASSHSM_O_PATH | O_DIRECTORY)
+            mount = original
+        }
+        device = try root.stat().st_dev
+        opensHandles = Self.canOpenHandle(of: root, on: mount)
+    }
+
+    private static func canOpenHandle(of root: Descriptor, on mount: Descriptor) -> Bool {
+        guard let handle = try? FileHandle(of: root) else { return false }
+        return (try? handle.open(on: mount, O_RDONLY | O_DIRECTORY)) != nil
+    }
+
+    /// Opens a known inode. - Throws: ESTALE when it is gone, EPERM without ``opensHandles``.
+    package func open(_ handle: FileHandle, _ flags: Int32) throws(Errno) -> Descriptor {
+        try handle.open(on: mount, flags)
+    }
+
+    /// The mount of the lower directory, by an id that is never used again until the next boot; 0 where unknown.
+    package var mountID: UInt64 { passhsm_unique_mount_id(original.raw) }
+}
