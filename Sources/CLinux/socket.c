@@ -46,4 +46,4 @@ int passhsm_peer_uid(int fd, uint32_t *uid)
     return 0;
 }
 
-ssize_t passhsm_send(int fd, const void *bytes, size_t count) { return send(fd, bytes, count, MSG_NOSIGNAL); }
+long passhsm_send(int fd, const void *bytes, size_t count) { return send(fd, bytes, count, MSG_NOSIGNAL); }

@@ -3,7 +3,6 @@
 #define PASSHSM_LINUX_SOCKET_H
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 /* socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK) */
 int passhsm_unix_socket(void);
@@ -15,6 +14,6 @@ int passhsm_accept(int fd);
 /* getsockopt(SO_PEERCRED): the user id of the other side when it connected. */
 int passhsm_peer_uid(int fd, uint32_t *uid);
 /* send(MSG_NOSIGNAL) */
-ssize_t passhsm_send(int fd, const void *bytes, size_t count);
+long passhsm_send(int fd, const void *bytes, size_t count);
 
 #endif

@@ -15,11 +15,7 @@ package enum OwnProcess {
 
     /// Open descriptors now.
     package static var openDescriptors: Int {
-        guard let folder = opendir("/proc/self/fd") else { return 0 }
-        defer { closedir(folder) }
-        var count = 0
-        while readdir(folder) != nil { count += 1 }
-        // `.`, `..`, and the one that this loop reads through.
-        return max(0, count - 3)
+        // One of them is the directory that is read.
+        max(0, DirectoryReader.texts(in: "/proc/self/fd").count - 1)
     }
 }

@@ -132,7 +132,7 @@ package struct RuntimeDirectory: Sendable {
     }
 
     private static func names(in root: Descriptor) -> [String] {
-        DirectoryNames.of(root).filter { Int32($0) != nil }
+        DirectoryReader.texts(in: root).filter { Int32($0) != nil }
     }
 }
 

@@ -8,15 +8,8 @@ package enum SmallFile {
         let file = try path.withCString { name throws(Errno) in
             try Descriptor.open(name, O_RDONLY | O_NONBLOCK | O_NOCTTY)
         }
-        var content = [UInt8]()
-        var buffer = [UInt8](repeating: 0, count: 16 << 10)
-        while content.count < limit {
-            // Not pread: the files of /proc are answered in pieces, and some are no seekable files.
-            let count = try check { buffer.withUnsafeMutableBytes { Glibc.read(file.raw, $0.baseAddress, $0.count) } }
-            if count == 0 { break }
-            content.append(contentsOf: buffer[..<count])
-        }
-        return Array(content.prefix(limit))
+        // Not pread: the files of /proc are answered in pieces.
+        return try file.readToEnd(limit: limit)
     }
 
     /// The content as text without white space at its ends; nil when it cannot be read.
