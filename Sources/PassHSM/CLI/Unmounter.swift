@@ -53,8 +53,8 @@ struct Unmounter {
 
     private func users() -> String {
         let users = MountUser.of(mountpoint, except: daemon.pid)
-        if users.isEmpty { return "; --force unmounts it all the same" }
-        return ": " + users.map { "\($0.name) (\($0.pid)) has \($0.path)" }.joined(separator: ", ")
+        let list = users.map { "\($0.name) (\($0.pid)) has \($0.path)" }.joined(separator: ", ")
+        return (users.isEmpty ? "" : ": \(list)") + "; --force unmounts it all the same"
     }
 
     /// Whoever uses it: the daemon detaches the mount, answers everybody and ends. One that does not is ended.
