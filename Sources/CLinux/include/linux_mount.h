@@ -10,6 +10,7 @@ int passhsm_clone_tree(int fd);
  * kernel lacks it. */
 uint64_t passhsm_unique_mount_id(int fd);
 
+extern const int PASSHSM_MNT_DETACH;
 /* umount2(2) */
 int passhsm_umount(const char *path, int flags);
 
