@@ -1,0 +1,55 @@
+import CLinux
+import Glibc
+
+/// Entries of a directory as getdents64(2) gives them.
+package enum DirectoryReader {
+    /// One entry; `name` is valid during the call that hands it out.
+    package struct Entry {
+        package let inode: UInt64
+        /// The position behind this entry: where to lseek(2) to go on after it.
+        package let next: Int
+        /// DT_REG, DT_DIR and so on; DT_UNKNOWN where the file system does not tell.
+        package let type: UInt8
+        package let name: UnsafePointer<CChar>
+
+        package var isDotOrDotDot: Bool { name[0] == 46 && (name[1] == 0 || (name[1] == 46 && name[2] == 0)) }
+    }
+
+    /// getdents64(2) into `buffer`, from the directory's position on; the count of bytes, 0 at the end.
+    package static func fill(
+        _ buffer: UnsafeMutableRawBufferPointer, from directory: Descriptor
+    ) throws(Errno) -> Int {
+        try check { passhsm_getdents64(directory.raw, buffer.baseAddress, buffer.count) }
+    }
+
+    /// The entry at `offset` of what ``fill(_:from:)`` put into `buffer`, and the offset of the one after it.
+    package static func entry(in buffer: UnsafeRawBufferPointer, at offset: Int) -> (Entry, following: Int)? {
+        let header = MemoryLayout<passhsm_dirent>.size
+        guard let base = buffer.baseAddress, offset + header < buffer.count else { return nil }
+        let raw = buffer.loadUnaligned(fromByteOffset: offset, as: passhsm_dirent.self)
+        let entry = Entry(
+            inode: raw.d_ino, next: Int(raw.d_off), type: raw.d_type,
+            name: (base + offset + header).assumingMemoryBound(to: CChar.self))
+        return (entry, offset + Int(raw.d_reclen))
+    }
+
+    /// All names but `.` and `..`, each with its NUL, as `directory` has them now.
+    package static func names(in directory: Descriptor) throws(Errno) -> [[UInt8]] {
+        let reader = try directory.reopen(O_RDONLY | O_DIRECTORY)
+        var result: [[UInt8]] = []
+        var buffer = [UInt8](repeating: 0, count: 32 << 10)
+        while true {
+            let count = try buffer.withMutableBytes { bytes throws(Errno) in try fill(bytes, from: reader) }
+            if count == 0 { return result }
+            buffer.withUnsafeBytes { bytes in
+                var offset = 0
+                let filled = UnsafeRawBufferPointer(rebasing: bytes[..<count])
+                while let (entry, following) = entry(in: filled, at: offset) {
+                    offset = following
+                    if entry.isDotOrDotDot { continue }
+                    result.append(Array(UnsafeRawBufferPointer(start: entry.name, count: strlen(entry.name) + 1)))
+                }
+            }
+        }
+    }
+}
