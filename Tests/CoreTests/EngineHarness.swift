@@ -14,8 +14,10 @@ final class EngineHarness: Sendable {
         let answers = Mutex<[FillError?]>([])
     }
 
-    init(fetchGranules: Int = 4, _ behaviour: FakeSource.Behaviour = .init(), _ configuration: FillEngine.Configuration? = nil)
-    {
+    init(
+        fetchGranules: Int = 4, _ behaviour: FakeSource.Behaviour = .init(),
+        _ configuration: FillEngine.Configuration? = nil
+    ) {
         source = FakeSource(fetchUnit: fetchGranules * Self.granuleSize, behaviour)
         var chosen = FillEngine.Configuration()
         chosen.readAhead = 0

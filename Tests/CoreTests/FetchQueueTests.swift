@@ -55,7 +55,8 @@ private final class Queue {
         #expect(queue.drain() == [100])
     }
 
-    @Test("A limit of one still lets every priority run", arguments: [FillState.Priority.demand, .prefetch, .background])
+    @Test(
+        "A limit of one still lets every priority run", arguments: [FillState.Priority.demand, .prefetch, .background])
     func one(priority: FillState.Priority) {
         let queue = Queue(limit: 0)
         queue.add(1, priority)

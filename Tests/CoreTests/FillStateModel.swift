@@ -104,7 +104,9 @@ final class FillStateModel {
 
     func end(_ fetch: ID, _ error: FillError? = nil) {
         guard let ended = fetches.removeValue(forKey: fetch) else { return }
-        #expect(error != nil || ended.granules.isEmpty || ended.isCancelled, "the driver must end a short fetch with an error")
+        #expect(
+            error != nil || ended.granules.isEmpty || ended.isCancelled,
+            "the driver must end a short fetch with an error")
         let spared = waiters.filter { ended.isCancelled || !$0.value.contains(ended.granules.lowerBound) }
         expected = error
         step { $0.fetchEnded(fetch, error: error, &$1) }
@@ -144,7 +146,9 @@ final class FillStateModel {
         expected = error
         step { $0.failAll(error, &$1) }
         expected = nil
-        #expect(waiters.isEmpty && claims.values.allSatisfy { $0.isGranted } && fetches.values.allSatisfy { $0.isCancelled })
+        #expect(
+            waiters.isEmpty && claims.values.allSatisfy { $0.isGranted } && fetches.values.allSatisfy { $0.isCancelled }
+        )
     }
 
     // MARK: Checks
@@ -201,7 +205,8 @@ final class FillStateModel {
             #expect(!granted[..<index].contains { $0.overlaps(granules) }, "two granted claims overlap")
         }
         for granules in waiters.values {
-            let held = fetches.values.contains { $0.granules.overlaps(granules) }
+            let held =
+                fetches.values.contains { $0.granules.overlaps(granules) }
                 || claims.values.contains { $0.granules.overlaps(granules) }
             #expect(held, "nothing is under way for a waiter of \(granules)")
         }

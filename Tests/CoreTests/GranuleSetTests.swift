@@ -61,7 +61,10 @@ import Testing
         let places = [0, 4095, 4096, 1 << 20, 1 << 40, (1 << 47) - 1]
         for place in places { set.insert(place..<place + 1) }
         #expect(set.count == places.count)
-        #expect(set.runs() == [0..<1, 4095..<4097, 1 << 20..<(1 << 20) + 1, 1 << 40..<(1 << 40) + 1, (1 << 47) - 1..<1 << 47])
+        #expect(
+            set.runs() == [
+                0..<1, 4095..<4097, 1 << 20..<(1 << 20) + 1, 1 << 40..<(1 << 40) + 1, (1 << 47) - 1..<1 << 47,
+            ])
         #expect(set.firstRun(in: 5000..<Int.max) == 1 << 20..<(1 << 20) + 1)
         #expect(set.firstGap(in: 0..<Int.max) == 1..<4095)
         #expect(set.firstGap(in: 1 << 40..<Int.max)?.lowerBound == (1 << 40) + 1)

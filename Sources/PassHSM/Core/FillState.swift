@@ -203,7 +203,8 @@ package struct FillState: Sendable {
     /// After a waiter of `granules` went: cancels the fetches that were made for it and that nobody else waits for.
     private mutating func cancelUnneeded(_ granules: Range<Int>, _ actions: inout [Action]) {
         for (id, fetch) in fetches where fetch.granules.overlaps(granules) {
-            let isNeeded = fetch.priority == .prefetch || waiters.values.contains { $0.granules.overlaps(fetch.granules) }
+            let isNeeded =
+                fetch.priority == .prefetch || waiters.values.contains { $0.granules.overlaps(fetch.granules) }
             if !isNeeded { cancel(id, &actions) }
         }
     }
