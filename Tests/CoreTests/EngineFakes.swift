@@ -79,6 +79,8 @@ final class MemoryDestination: FillDestination {
         var content: [UInt8]
         var writes: [Int: Int] = [:]
         var errors: [FillError] = []
+        /// How often it was told that everything is there.
+        var completions = 0
         /// A write of this granule fails.
         var refused: Int?
     }
@@ -101,6 +103,8 @@ final class MemoryDestination: FillDestination {
         }
         if isRefused { throw Self.refusal }
     }
+
+    func contentComplete() { state.withLock { $0.completions += 1 } }
 
     func fillFailed(_ error: FillError) { state.withLock { $0.errors.append(error) } }
 

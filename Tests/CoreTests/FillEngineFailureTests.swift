@@ -55,6 +55,25 @@ import Testing
         #expect(harness.engine.waiting == 0)
     }
 
+    @Test("A waiter that gives up between the decision to fetch for it and the fetch leaves no fetch behind")
+    func cancelBeforeStart() async {
+        let harness = EngineHarness(fetchGranules: 8)
+        harness.source.behaviour.withLock { $0.failure = (0, broken) }
+        let (file, _) = harness.file(granules: 8)
+        let second = harness.makeTicket()
+        // The error of the first waiter comes together with the decision to fetch again for the second, and is told first.
+        let first = harness.engine.makeTicket { _ in
+            harness.source.hold(true)
+            harness.engine.cancel(second)
+        }
+        harness.source.hold(true)
+        harness.engine.ensureResident(EngineHarness.bytes(0..<8), of: file, ticket: first)
+        harness.engine.ensureResident(EngineHarness.bytes(5..<6), of: file, ticket: second)
+        harness.source.hold(false)
+        #expect(await harness.answer(second)?.code == .interrupted)
+        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+    }
+
     @Test("A request past its deadline fails with EIO, and others wait on")
     func deadline() async {
         var configuration = FillEngine.Configuration()
@@ -88,6 +107,17 @@ import Testing
         await harness.until("peace") { files.allSatisfy { $0.file.isIdle } && harness.source.log.running == 0 }
         #expect(await harness.answer(harness.ask(0..<1, of: files[0].file))?.reason == .shutdown)
         #expect(harness.engine.waiting == 0)
+    }
+
+    @Test("After the shutdown the read-ahead keeps no read at the remote")
+    func readAheadAfterShutDown() async {
+        var configuration = FillEngine.Configuration()
+        configuration.readAhead = 8 * EngineHarness.granuleSize
+        let harness = EngineHarness(.init(isHeld: true), configuration)
+        let (file, _) = harness.file(granules: 16)
+        harness.engine.shutDown()
+        for granule in 0..<3 { _ = harness.engine.isResident(EngineHarness.bytes(granule..<granule + 1), of: file) }
+        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
     }
 
     @Test("A shutdown that races with requests leaves no read at the remote behind")

@@ -11,8 +11,10 @@ import Testing
         #expect(await harness.answer(harness.ask(3..<5, of: file)) == nil)
         #expect(harness.engine.isResident(range, of: file) && destination.isRight(range))
         #expect(file.present.runs() == [3..<5])
+        #expect(destination.state.withLock(\.completions) == 0)
         #expect(await harness.answer(harness.ask(0..<10, of: file)) == nil)
         #expect(destination.isRight(0..<file.layout.limit))
+        #expect(destination.state.withLock(\.completions) > 0, "told before the waiter of the last granule is")
         await harness.until("peace") { file.isIdle }
         #expect(file.isComplete && harness.engine.waiting == 0)
         #expect(harness.counter("granulesFetched") == 10 && harness.counter("bytesFetched") == file.layout.limit)
