@@ -57,7 +57,8 @@ package final class Descriptor: Sendable {
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(Errno) -> Int {
         var done = 0
         while done < buffer.count {
-            let count = try check { pread(raw, buffer.baseAddress! + done, buffer.count - done, offset + done) }
+            let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
+            let count = try check { pread(raw, rest.baseAddress, rest.count, offset + done) }
             if count == 0 { break }
             done += count
         }
