@@ -193,7 +193,11 @@ package final class FillEngine: Sendable {
 
     private func change(_ file: FillFile, _ body: (inout FillState, inout [FillState.Action]) -> Void) {
         var actions: [FillState.Action] = []
-        file.state.withLock { body(&$0, &actions) }
+        let isComplete = file.state.withLock { state in
+            body(&state, &actions)
+            return state.isComplete
+        }
+        if isComplete { file.destination.contentComplete() }
         perform(actions, of: file)
     }
 

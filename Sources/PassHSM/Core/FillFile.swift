@@ -10,6 +10,9 @@ package protocol FillDestination: AnyObject, Sendable {
     /// - Throws: `.lowerFailed`; nothing of the granules is then recorded.
     func fill(_ granules: Range<Int>, with bytes: UnsafeRawBufferPointer) throws(FillError)
 
+    /// Every byte of the file can be read from the lower file now. May be called more than once.
+    func contentComplete()
+
     /// A fetch of the file failed; to be remembered as the file's last error. Not called for cancelled fetches.
     func fillFailed(_ error: FillError)
 }

@@ -13,7 +13,7 @@ struct DirectoryWalk {
     private let source: DirectorySource
     private var stack: DirectoryStack
     /// One for each directory of the stack.
-    private var readers: [DirectoryReader] = []
+    private var cursors: [DirectoryCursor] = []
     /// The key of the current directory, and how long it was in each directory above.
     private var path: [UInt8] = []
     private var pathLengths: [Int] = []
@@ -39,7 +39,7 @@ struct DirectoryWalk {
             switch phase {
             case .start:
                 phase = .inside
-                readers.append(DirectoryReader())
+                cursors.append(DirectoryCursor())
                 return .enter(try topEntry())
             case .inside: try step()
             case .finished: return nil
@@ -62,7 +62,7 @@ struct DirectoryWalk {
     /// not reported.
     private mutating func step() throws(FillError) {
         do throws(Errno) {
-            if let entry = try readers[readers.count - 1].next(in: stack.current) {
+            if let entry = try cursors[cursors.count - 1].next(in: stack.current) {
                 if stack.depth > 0 || entry.name != Self.ownDirectory { visit(entry.name) }
                 return
             }
@@ -118,8 +118,8 @@ struct DirectoryWalk {
 
     private mutating func enter(_ name: [UInt8], _ key: [UInt8]) throws(Errno) {
         let directory = try Descriptor.openDirectory(at: stack.current, name)
-        if let closed = try stack.push(directory, name: name) { readers[closed].suspend() }
-        readers.append(DirectoryReader())
+        if let closed = try stack.push(directory, name: name) { cursors[closed].suspend() }
+        cursors.append(DirectoryCursor())
         pathLengths.append(path.count)
         path = key
     }
@@ -135,7 +135,7 @@ struct DirectoryWalk {
                 .io, .remoteFailed,
                 "\(String(decoding: path, as: UTF8.self)) was moved while the tree was listed: \(error.text)")
         }
-        readers.removeLast()
+        cursors.removeLast()
         path.removeSubrange(pathLengths.removeLast()...)
     }
 }

@@ -80,6 +80,12 @@ package final class Descriptor: Sendable {
         }
     }
 
+    /// lseek(2) with SEEK_DATA: the next offset with data; nil when there is none.
+    package func seekData(from offset: Int) -> Int? {
+        let result = lseek(raw, offset, PASSHSM_SEEK_DATA)
+        return result < 0 ? nil : result
+    }
+
     package func fsync() throws(Errno) { _ = try check { Glibc.fsync(raw) } }
     package func fdatasync() throws(Errno) { _ = try check { Glibc.fdatasync(raw) } }
     package func syncFileSystem() throws(Errno) { _ = try check { passhsm_syncfs(raw) } }

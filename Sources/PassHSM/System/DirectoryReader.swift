@@ -1,70 +1,55 @@
 import CLinux
 import Glibc
 
-/// Reads the names in an open directory, a buffer at a time (getdents64(2)), in the order of the file system.
-///
-/// The descriptor is passed to each call, so that it may be closed and opened again between calls: see ``suspend()``.
-/// `.` and `..` are left out.
-package struct DirectoryReader {
-    package struct Entry: Sendable {
-        /// Without NUL.
-        package let name: [UInt8]
-        /// d_type: DT_UNKNOWN where the file system does not tell.
-        package let type: Int32
+/// Entries of a directory as getdents64(2) gives them.
+package enum DirectoryReader {
+    /// One entry; `name` is valid during the call that hands it out.
+    package struct Entry {
         package let inode: UInt64
+        /// The position behind this entry: where to lseek(2) to go on after it.
+        package let next: Int
+        /// DT_REG, DT_DIR and so on; DT_UNKNOWN where the file system does not tell.
+        package let type: UInt8
+        package let name: UnsafePointer<CChar>
+
+        package var isDotOrDotDot: Bool { name[0] == 46 && (name[1] == 0 || (name[1] == 46 && name[2] == 0)) }
     }
 
-    private static let bufferSize = 64 << 10
+    /// getdents64(2) into `buffer`, from the directory's position on; the count of bytes, 0 at the end.
+    package static func fill(
+        _ buffer: UnsafeMutableRawBufferPointer, from directory: Descriptor
+    ) throws(Errno) -> Int {
+        try check { passhsm_getdents64(directory.raw, buffer.baseAddress, buffer.count) }
+    }
 
-    private var buffer: [UInt8] = []
-    private var position = 0
-    private var end = 0
-    /// d_off of the last entry that was returned: where reading goes on after ``suspend()``.
-    private var cookie = 0
-    private var mustSeek = false
+    /// The entry at `offset` of what ``fill(_:from:)`` put into `buffer`, and the offset of the one after it.
+    package static func entry(in buffer: UnsafeRawBufferPointer, at offset: Int) -> (Entry, following: Int)? {
+        let header = MemoryLayout<passhsm_dirent>.size
+        guard let base = buffer.baseAddress, offset + header < buffer.count else { return nil }
+        let raw = buffer.loadUnaligned(fromByteOffset: offset, as: passhsm_dirent.self)
+        let entry = Entry(
+            inode: raw.d_ino, next: Int(raw.d_off), type: raw.d_type,
+            name: (base + offset + header).assumingMemoryBound(to: CChar.self))
+        return (entry, offset + Int(raw.d_reclen))
+    }
 
-    package init() {}
-
-    /// The next name; nil at the end.
-    package mutating func next(in directory: Descriptor) throws(Errno) -> Entry? {
+    /// All names but `.` and `..`, each with its NUL, as `directory` has them now.
+    package static func names(in directory: Descriptor) throws(Errno) -> [[UInt8]] {
+        let reader = try directory.reopen(O_RDONLY | O_DIRECTORY)
+        var result: [[UInt8]] = []
+        var buffer = [UInt8](repeating: 0, count: 32 << 10)
         while true {
-            if position >= end, try !refill(directory) { return nil }
-            let entry = parse()
-            if entry.name != [0x2e] && entry.name != [0x2e, 0x2e] { return entry }
-        }
-    }
-
-    /// Frees the buffer. The next call of ``next(in:)`` seeks to the same place, in whatever descriptor of the
-    /// directory it is given.
-    package mutating func suspend() {
-        buffer = []
-        (position, end) = (0, 0)
-        mustSeek = true
-    }
-
-    private mutating func refill(_ directory: Descriptor) throws(Errno) -> Bool {
-        if mustSeek {
-            let cookie = cookie
-            _ = try check { lseek(directory.raw, cookie, SEEK_SET) }
-            mustSeek = false
-        }
-        if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: Self.bufferSize) }
-        (position, end) = (0, 0)
-        end = try buffer.withUnsafeMutableBufferPointer { bytes throws(Errno) in
-            try check { passhsm_getdents64(directory.raw, bytes.baseAddress, bytes.count) }
-        }
-        return end > 0
-    }
-
-    private mutating func parse() -> Entry {
-        buffer.withUnsafeBytes { bytes in
-            let header = bytes.loadUnaligned(fromByteOffset: position, as: passhsm_dirent.self)
-            let record = bytes[position..<position + Int(header.d_reclen)]
-            let tail = record.dropFirst(MemoryLayout<passhsm_dirent>.size)
-            position = record.endIndex
-            cookie = Int(header.d_off)
-            return Entry(
-                name: Array(tail.prefix { $0 != 0 }), type: Int32(header.d_type), inode: header.d_ino)
+            let count = try buffer.withMutableBytes { bytes throws(Errno) in try fill(bytes, from: reader) }
+            if count == 0 { return result }
+            buffer.withUnsafeBytes { bytes in
+                var offset = 0
+                let filled = UnsafeRawBufferPointer(rebasing: bytes[..<count])
+                while let (entry, following) = entry(in: filled, at: offset) {
+                    offset = following
+                    if entry.isDotOrDotDot { continue }
+                    result.append(Array(UnsafeRawBufferPointer(start: entry.name, count: strlen(entry.name) + 1)))
+                }
+            }
         }
     }
 }

@@ -70,12 +70,7 @@ package enum ExtendedAttributes {
         while true {
             var value = [UInt8](repeating: 0, count: size)
             do throws(Errno) {
-                var failure: Errno?
-                var count = 0
-                value.withUnsafeMutableBytes { buffer in
-                    do throws(Errno) { count = try read(buffer) } catch { failure = error }
-                }
-                if let failure { throw failure }
+                let count = try value.withMutableBytes { buffer throws(Errno) in try read(buffer) }
                 value.removeSubrange(count...)
                 return value
             } catch {

@@ -1,0 +1,142 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// An incomplete file in use: the engine's side and the store's side of it.
+package final class IncompleteFile: Sendable {
+    package let fill: FillFile
+    package let stored: StoredFile
+
+    init(fill: FillFile, stored: StoredFile) {
+        self.fill = fill
+        self.stored = stored
+    }
+}
+
+/// What a known file is, by its record.
+package enum Residence: Sendable {
+    /// No record, or one that says so.
+    case local
+    case dual(Record.Flags)
+    /// `modified` is the modification time to show.
+    case incomplete(Record.State, Record.Flags, modified: RemoteEntry.Time)
+    /// The record cannot be believed: reads and writes fail.
+    case unknown(RecordError)
+}
+
+extension Store {
+    /// What the file that `file` is open on is (O_PATH will do).
+    package func residence(of file: Descriptor) -> Residence {
+        do throws(RecordError) {
+            guard let record = try record(of: file) else { return .local }
+            switch record.state {
+            case .local: return .local
+            case .dual: return .dual(record.flags)
+            case .partial, .offline: return .incomplete(record.state, record.flags, modified: record.modified)
+            }
+        } catch {
+            return .unknown(error)
+        }
+    }
+
+    /// Takes an incomplete file into use: reads its record and its residency map.
+    ///
+    /// At most one such object may exist for a file at a time. A map that is missing or damaged is started anew when the
+    /// file is clean: everything is fetched again.
+    ///
+    /// - Parameter lower: the lower file, open for reading and writing; kept.
+    /// - Returns: nil when the file is complete.
+    /// - Throws: EIO with the cause when the record or, for a dirty file, the map cannot be believed.
+    package func use(_ lower: Descriptor, engine: FillEngine) throws(FillError) -> IncompleteFile? {
+        let size: Int
+        do throws(Errno) {
+            size = try lower.stat().st_size
+        } catch {
+            throw FillError(lowerErrno: error, "examining the lower file")
+        }
+        do throws(RecordError) {
+            guard var record = try record(of: lower), !record.isComplete else { return nil }
+            if record.flags.contains(.dirty) {
+                // A power cut may have come between the truncation and its record.
+                record.limit = min(record.limit, size)
+            } else if size != record.object.size {
+                throw RecordError("the lower file has \(size) bytes instead of \(record.object.size)")
+            }
+            let (stored, present) = try restore(record, lower)
+            let fill = FillFile(
+                object: record.object, destination: stored, layout: record.layout, present: present, engine: engine)
+            if fill.isComplete { stored.contentComplete() }
+            return IncompleteFile(fill: fill, stored: stored)
+        } catch {
+            log.error("\(error.cause)")
+            throw FillError(.io, .recordCorrupt, error.cause)
+        }
+    }
+
+    /// The residency map of `record`, as far as it can be believed.
+    private func restore(_ record: Record, _ lower: Descriptor) throws(RecordError) -> (StoredFile, GranuleSet) {
+        var present = GranuleSet()
+        var written = GranuleSet()
+        guard record.state == .partial else {
+            return (StoredFile(store: self, lower: lower, record: record, sidecar: nil, written: written), present)
+        }
+        do throws(RecordError) {
+            let sidecar = try readMap(of: record, &present, &written)
+            return (StoredFile(store: self, lower: lower, record: record, sidecar: sidecar, written: written), present)
+        } catch {
+            if record.flags.contains(.dirty) {
+                throw RecordError("\(error.cause), and the file has local changes")
+            }
+            log.warning("\(error.cause); the file is fetched again", metadata: ["key": "\(record.object.key)"])
+            (present, written) = (GranuleSet(), GranuleSet())
+            var record = record
+            record.state = .offline
+            record.epoch += 1
+            do throws(Errno) { try write(record, to: lower) } catch {
+                throw RecordError("the record cannot be written: \(error.text)")
+            }
+            return (StoredFile(store: self, lower: lower, record: record, sidecar: nil, written: written), present)
+        }
+    }
+
+    private func readMap(
+        of record: Record, _ present: inout GranuleSet, _ written: inout GranuleSet
+    ) throws(RecordError) -> Sidecar {
+        let (sidecar, session) = try Sidecar.open(in: partial, name: record.identity.name, epoch: record.epoch)
+        let count = record.layout.count
+        var doubtful: [Int] = []
+        var isDamaged = false
+        do throws(Errno) {
+            try sidecar.forEachPage { first, page in
+                guard let page else {
+                    isDamaged = true
+                    return
+                }
+                for granule in first..<min(first + Sidecar.granulesPerPage, max(first, count)) {
+                    switch page.presence(of: granule) {
+                    case .absent: continue
+                    case .filled: present.insert(granule..<granule + 1)
+                    case .written:
+                        present.insert(granule..<granule + 1)
+                        written.insert(granule..<granule + 1)
+                    case .writtenVolatile where session == self.session:
+                        present.insert(granule..<granule + 1)
+                    case .writtenVolatile: doubtful.append(granule)
+                    }
+                }
+            }
+            if !isDamaged && session != self.session {
+                // First the bits, then the session that would make them believable.
+                for granule in doubtful {
+                    try sidecar.update(granule..<granule + 1) { page, granule in page.set(.absent, of: granule) }
+                }
+                try sidecar.sync()
+                try sidecar.writeHeader(epoch: record.epoch, session: self.session)
+            }
+        } catch {
+            throw RecordError("the residency map cannot be read: \(error.text)")
+        }
+        if isDamaged { throw RecordError("a page of the residency map is damaged") }
+        return sidecar
+    }
+}

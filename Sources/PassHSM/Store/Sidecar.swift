@@ -1,0 +1,200 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// The residency map of one partial file on disk: which granules are present, with a checksum each, in pages of 4 KiB that
+/// have a checksum of their own. The format is FORMAT.md's.
+///
+/// Not safe for concurrent use: the owner serialises.
+final class Sidecar {
+    /// What a page says of a granule.
+    enum Presence: UInt8 {
+        case absent = 0
+        /// The remote's bytes, durable; the checksum is theirs.
+        case filled = 1
+        /// Written locally, maybe not durable: believed only while the lower mount of that time is still there.
+        case writtenVolatile = 2
+        /// Written locally and durable.
+        case written = 3
+    }
+
+    static let pageSize = 4096
+    static let granulesPerPage = 960
+    private static let headerMagic = Array("PHSMMAP1".utf8)
+    /// Page header: checksum, unused, number of the page.
+    private static let pageHeader = 16
+    private static let presenceBytes = granulesPerPage / 4
+
+    private let file: Descriptor
+
+    private init(_ file: Descriptor) { self.file = file }
+
+    /// Makes an empty sidecar for content of `epoch`; when it returns, it is durable.
+    static func create(in directory: Descriptor, name: String, epoch: UInt64, session: Session) throws(Errno) -> Sidecar {
+        let file = try Descriptor.open(at: directory.raw, name, O_RDWR | O_CREAT | O_TRUNC, mode: 0o600)
+        let sidecar = Sidecar(file)
+        try sidecar.writeHeader(epoch: epoch, session: session)
+        try file.fsync()
+        try directory.fsync()
+        return sidecar
+    }
+
+    /// - Throws: `RecordError` when it is missing, or its header is not that of a sidecar of `epoch`.
+    static func open(
+        in directory: Descriptor, name: String, epoch: UInt64
+    ) throws(RecordError) -> (sidecar: Sidecar, session: Session) {
+        let file: Descriptor
+        do throws(Errno) {
+            file = try Descriptor.open(at: directory.raw, name, O_RDWR)
+        } catch {
+            throw RecordError("the residency map is missing: \(error.text)")
+        }
+        let sidecar = Sidecar(file)
+        guard let page = try? sidecar.read(page: 0) else { throw RecordError("the residency map cannot be read") }
+        var reader = ByteReader(page)
+        guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
+            reader.take(8).map(Array.init) == headerMagic, let found = reader.take(UInt64.self),
+            let session = reader.take(24).flatMap({ Session(bytes: Array($0)) })
+        else { throw RecordError("the residency map's header is damaged") }
+        guard found == epoch else { throw RecordError("the residency map is of another epoch") }
+        return (sidecar, session)
+    }
+
+    func writeHeader(epoch: UInt64, session: Session) throws(Errno) {
+        var body = ByteWriter()
+        body.put(Self.headerMagic)
+        body.put(epoch)
+        body.put(session.bytes)
+        body.put([UInt8](repeating: 0, count: Self.pageSize - 4 - body.bytes.count))
+        var page = ByteWriter()
+        page.put(CRC32C.of(body.bytes))
+        page.put(body.bytes)
+        try write(page.bytes, page: 0)
+    }
+
+    /// Calls `body` with each page that was ever written; nil instead of the page when it is damaged.
+    func forEachPage(_ body: (_ firstGranule: Int, Page?) throws(Errno) -> Void) throws(Errno) {
+        let size = try file.stat().st_size
+        var offset = Self.pageSize
+        while offset < size {
+            // Holes read as zeros, and zeros mean absent: skipping them believes nothing of them.
+            let next = file.seekData(from: offset)
+            guard let next else { break }
+            let number = max(1, next / Self.pageSize)
+            let bytes = try read(page: number)
+            let first = (number - 1) * Self.granulesPerPage
+            if bytes.contains(where: { $0 != 0 }) { try body(first, Page(bytes, number: number)) }
+            offset = (number + 1) * Self.pageSize
+        }
+    }
+
+    /// Changes what is said of `granules`; pages are read, changed and written one by one.
+    func update(_ granules: Range<Int>, _ change: (inout Page, _ granule: Int) -> Void) throws(Errno) {
+        var next = granules.lowerBound
+        while next < granules.upperBound {
+            let number = next / Self.granulesPerPage + 1
+            let end = min(granules.upperBound, number * Self.granulesPerPage)
+            // A damaged page of a file that is being changed says nothing that could be kept.
+            var page = Page(try read(page: number), number: number) ?? Page(number: number)
+            for granule in next..<end { change(&page, granule) }
+            try write(page.sealed(), page: number)
+            next = end
+        }
+    }
+
+    func sync() throws(Errno) { try file.fdatasync() }
+
+    private func read(page: Int) throws(Errno) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Self.pageSize)
+        _ = try bytes.withMutableBytes { buffer throws(Errno) in
+            try file.read(into: buffer, at: page * Self.pageSize)
+        }
+        return bytes
+    }
+
+    private func write(_ bytes: [UInt8], page: Int) throws(Errno) {
+        try bytes.withBytes { buffer throws(Errno) in try file.write(buffer, at: page * Self.pageSize) }
+    }
+
+    /// What is said of 960 granules.
+    struct Page {
+        private var bytes: [UInt8]
+
+        init(number: Int) {
+            bytes = [UInt8](repeating: 0, count: Sidecar.pageSize)
+            withUnsafeBytes(of: UInt64(number).littleEndian) { bytes.replaceSubrange(8..<16, with: $0) }
+        }
+
+        /// Nil when the checksum or the number is wrong. All zeros is an empty page.
+        init?(_ bytes: [UInt8], number: Int) {
+            if bytes.allSatisfy({ $0 == 0 }) {
+                self = Page(number: number)
+                return
+            }
+            var reader = ByteReader(bytes)
+            guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(bytes[4...])),
+                reader.take(UInt32.self) != nil, reader.take(UInt64.self) == UInt64(number)
+            else { return nil }
+            self.bytes = bytes
+        }
+
+        func sealed() -> [UInt8] {
+            var result = bytes
+            withUnsafeBytes(of: CRC32C.of(Array(bytes[4...])).littleEndian) { result.replaceSubrange(0..<4, with: $0) }
+            return result
+        }
+
+        func presence(of granule: Int) -> Presence {
+            let index = granule % Sidecar.granulesPerPage
+            return Presence(rawValue: bytes[Sidecar.pageHeader + index / 4] >> (index % 4 * 2) & 3) ?? .absent
+        }
+
+        mutating func set(_ presence: Presence, of granule: Int, checksum: UInt32 = 0) {
+            let index = granule % Sidecar.granulesPerPage
+            let byte = Sidecar.pageHeader + index / 4
+            bytes[byte] = bytes[byte] & ~(3 << (index % 4 * 2)) | presence.rawValue << (index % 4 * 2)
+            let place = Sidecar.pageHeader + Sidecar.presenceBytes + index * 4
+            withUnsafeBytes(of: checksum.littleEndian) { bytes.replaceSubrange(place..<place + 4, with: $0) }
+        }
+
+        /// CRC32C of a `.filled` granule's bytes.
+        func checksum(of granule: Int) -> UInt32 {
+            let place = Sidecar.pageHeader + Sidecar.presenceBytes + granule % Sidecar.granulesPerPage * 4
+            var reader = ByteReader(bytes[place..<place + 4])
+            return reader.take(UInt32.self) ?? 0
+        }
+    }
+}
+
+/// Identifies one mounting of the lower file system: what was written to the page cache before is still there exactly
+/// while it is the same.
+struct Session: Equatable {
+    /// The kernel's boot id (16 bytes), and the lower mount's unique id (8 bytes).
+    let bytes: [UInt8]
+
+    init?(bytes: [UInt8]) {
+        guard bytes.count == 24 else { return nil }
+        self.bytes = bytes
+    }
+
+    /// The present session. Where the kernel tells no unique mount id, no two daemons share a session.
+    static func current(of tree: LowerTree) -> Session {
+        var boot = [UInt8](repeating: 0, count: 16)
+        if let file = try? Descriptor.open("/proc/sys/kernel/random/boot_id", O_RDONLY) {
+            var text = [UInt8](repeating: 0, count: 36)
+            _ = text.withUnsafeMutableBytes { try? file.read(into: $0, at: 0) }
+            let digits = text.filter { $0 != UInt8(ascii: "-") }
+            for index in 0..<min(16, digits.count / 2) {
+                boot[index] = UInt8(String(decoding: digits[index * 2..<index * 2 + 2], as: UTF8.self), radix: 16) ?? 0
+            }
+        }
+        var mount = tree.mountID
+        if mount == 0 { mount = UInt64.random(in: 1...UInt64.max) }
+        var writer = ByteWriter()
+        writer.put(boot)
+        writer.put(mount)
+        return Session(joined: writer.bytes)
+    }
+
+    private init(joined bytes: [UInt8]) { self.bytes = bytes }
+}

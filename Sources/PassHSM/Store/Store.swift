@@ -1,0 +1,245 @@
+import CLinux
+import Glibc
+import HSMCore
+import HSMSystem
+import Logging
+
+/// Why a lower directory cannot be used: one line for the user.
+package struct StoreError: Error, CustomStringConvertible, Sendable {
+    package let description: String
+
+    package init(_ description: String) { self.description = description }
+}
+
+/// What is kept in a lower directory: a record in each file's attributes, and in `.passhsm/` the residency maps, the
+/// configuration and the lock. Safe on every thread.
+package final class Store: Sendable {
+    /// The folder at the top of the lower directory that is never shown through a mount.
+    package static let folder = ".passhsm"
+    /// The names that a record can have; which one it is says the configuration.
+    package static let attributes = ["trusted.passhsm", "user.passhsm"]
+
+    package let tree: LowerTree
+    package let log: Logger
+    /// The extended attribute that holds the records of this tree.
+    package let attribute: String
+    /// `.passhsm/tmp`: for files that are built before they get their name. Emptied when the store is opened for use.
+    package let temporary: Descriptor
+    let partial: Descriptor
+    let session: Session
+    let committer = Committer()
+    private let directory: Descriptor
+    private let keys: Descriptor
+    /// Nil when the store was opened for looking only.
+    private let lock: Descriptor?
+
+    /// Opens the store of `path` for use, alone: for mounting and importing. Residency maps of files that are gone are
+    /// removed.
+    ///
+    /// - Parameters:
+    ///   - create: make `.passhsm` and an empty configuration when there is none.
+    ///   - purpose: what another process that finds the lock is told, such as `mounted on /data`.
+    /// - Throws: `StoreError` when `path` is not a directory, was never imported, is in use, or needs privilege.
+    package static func open(
+        _ path: [CChar], create: Bool, purpose: String, log: Logger
+    ) throws(StoreError) -> Store {
+        let store = try Store(path, create: create, locked: true, log: log)
+        store.writeLock(purpose)
+        store.removeLeftovers()
+        return store
+    }
+
+    /// Opens the store of `path` for looking at records, also while another process uses it.
+    package static func inspect(_ path: [CChar], log: Logger) throws(StoreError) -> Store {
+        try Store(path, create: false, locked: false, log: log)
+    }
+
+    private init(_ path: [CChar], create: Bool, locked: Bool, log: Logger) throws(StoreError) {
+        self.log = log
+        let shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        do throws(Errno) {
+            tree = try LowerTree(path: path)
+        } catch {
+            throw StoreError("\(shown): \(error.text)")
+        }
+        do throws(Errno) {
+            if create { try Self.makeFolder(at: tree.root, Self.folder) }
+            directory = try Descriptor.open(at: tree.root.raw, Self.folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+        } catch {
+            if error.rawValue == ENOENT {
+                throw StoreError("\(shown) was never imported: there is no \(Self.folder) in it")
+            }
+            throw StoreError("\(shown)/\(Self.folder): \(error.text)")
+        }
+        do throws(Errno) {
+            lock = locked ? try Self.takeLock(in: directory) : nil
+        } catch {
+            if error.rawValue == EWOULDBLOCK {
+                throw StoreError("\(shown) is in use: \(Self.lockHolder(in: directory))")
+            }
+            throw StoreError("\(shown)/\(Self.folder)/lock: \(error.text)")
+        }
+        do throws(Errno) {
+            if locked {
+                for name in ["partial", "keys", "tmp"] { try Self.makeFolder(at: directory, name) }
+            }
+            partial = try Descriptor.open(at: directory.raw, "partial", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+            keys = try Descriptor.open(at: directory.raw, "keys", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+            temporary = try Descriptor.open(at: directory.raw, "tmp", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+        } catch {
+            throw StoreError("\(shown)/\(Self.folder): \(error.text)")
+        }
+        session = Session.current(of: tree)
+        var configuration = try StoreConfiguration.read(from: directory)
+        if configuration.attribute.isEmpty {
+            guard create else { throw StoreError("\(shown)/\(Self.folder)/config is missing or empty: import again") }
+            configuration.attribute = Self.attributes[Self.hasPrivilege ? 0 : 1]
+            try configuration.write(to: directory)
+        }
+        // Without the privilege every record would be invisible, and every stub would look like a local file of zeros.
+        if configuration.attribute == Self.attributes[0] && !Self.hasPrivilege {
+            throw StoreError("\(shown) was imported with privilege; its records need CAP_SYS_ADMIN to be read")
+        }
+        attribute = configuration.attribute
+    }
+
+    /// Whether attributes of the namespace `trusted` can be used: CAP_SYS_ADMIN.
+    package static var hasPrivilege: Bool {
+        var bits: UInt64 = 0
+        return passhsm_effective_capabilities(&bits) == 0 && bits >> 21 & 1 == 1
+    }
+
+    package func configuration() throws(StoreError) -> StoreConfiguration {
+        try StoreConfiguration.read(from: directory)
+    }
+
+    /// Replaces the configuration atomically; durable when it returns.
+    package func save(_ configuration: StoreConfiguration) throws(StoreError) {
+        var configuration = configuration
+        configuration.attribute = attribute
+        try configuration.write(to: directory)
+    }
+
+    // MARK: Records
+
+    /// The record of the file that `file` is open on (O_PATH will do); nil for a local file.
+    ///
+    /// - Throws: `RecordError` when there is one that cannot be believed: damaged, or copied from another file.
+    package func record(of file: Descriptor) throws(RecordError) -> Record? {
+        let value: [UInt8]
+        do throws(Errno) {
+            value = try file.withProcPath { path throws(Errno) in
+                try ExtendedAttributes.value(attribute, of: path, .follow)
+            }
+        } catch {
+            if [ENODATA, EOPNOTSUPP, ENOENT].contains(error.rawValue) { return nil }
+            throw RecordError("the record cannot be read: \(error.text)")
+        }
+        let identity: FileHandle
+        do throws(Errno) { identity = try FileHandle(of: file) } catch {
+            throw RecordError("the file has no handle: \(error.text)")
+        }
+        let record = try Record(encoded: value) { () throws(RecordError) in try longKey(of: identity) }
+        guard record.identity == identity else {
+            throw RecordError("the record was copied from another file; remove the file and import again")
+        }
+        return record
+    }
+
+    /// Sets the record of the file that `file` is open on. Not durable until the file is synced.
+    package func write(_ record: Record, to file: Descriptor) throws(Errno) {
+        if record.object.key.bytes.count > Record.longestInlineKey { try saveLongKey(record) }
+        let value = record.encoded()
+        try file.withProcPath { path throws(Errno) in
+            try value.withBytes { bytes throws(Errno) in
+                try ExtendedAttributes.set(attribute, of: path, .follow, to: bytes)
+            }
+        }
+    }
+
+    /// Commits what is pending of every file, and returns when it is on disk.
+    package func drain() { committer.drain() }
+
+    func forgetResidency(of handle: FileHandle) { _ = unlinkat(partial.raw, handle.name, 0) }
+
+    /// Removes what is kept under `.passhsm` about a file that is gone.
+    package func forget(_ handle: FileHandle) {
+        forgetResidency(of: handle)
+        _ = unlinkat(keys.raw, handle.name, 0)
+    }
+
+    private func saveLongKey(_ record: Record) throws(Errno) {
+        let name = record.identity.name
+        if (try? longKey(of: record.identity)) == record.object.key { return }
+        let file = try Descriptor.open(at: keys.raw, name, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
+        var writer = ByteWriter()
+        writer.put(CRC32C.of(record.object.key.bytes))
+        writer.put(record.object.key.bytes)
+        try writer.bytes.withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
+        try file.fdatasync()
+    }
+
+    private func longKey(of identity: FileHandle) throws(RecordError) -> RemoteKey {
+        guard let file = try? Descriptor.open(at: keys.raw, identity.name, O_RDONLY), let size = try? file.stat().st_size,
+            size < 1 << 20
+        else { throw RecordError("the file with the record's remote key is missing") }
+        var bytes = [UInt8](repeating: 0, count: size)
+        _ = bytes.withUnsafeMutableBytes { try? file.read(into: $0, at: 0) }
+        var reader = ByteReader(bytes)
+        guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(bytes.dropFirst(4))) else {
+            throw RecordError("the file with the record's remote key is damaged")
+        }
+        return RemoteKey(Array(bytes.dropFirst(4)))
+    }
+
+    // MARK: The folder
+
+    private static func makeFolder(at parent: Descriptor, _ name: String) throws(Errno) {
+        do throws(Errno) {
+            _ = try check { mkdirat(parent.raw, name, 0o700) }
+        } catch {
+            if error.rawValue != EEXIST { throw error }
+        }
+    }
+
+    private static func takeLock(in directory: Descriptor) throws(Errno) -> Descriptor {
+        let file = try Descriptor.open(at: directory.raw, "lock", O_RDWR | O_CREAT, mode: 0o600)
+        _ = try check { flock(file.raw, LOCK_EX | LOCK_NB) }
+        return file
+    }
+
+    private func writeLock(_ purpose: String) {
+        guard let lock else { return }
+        let text = Array("pid \(getpid()), \(purpose)\n".utf8)
+        // Only for the message of whoever finds the lock taken: a failure changes nothing.
+        try? lock.truncate(to: 0)
+        text.withUnsafeBytes { try? lock.write($0, at: 0) }
+    }
+
+    private static func lockHolder(in directory: Descriptor) -> String {
+        guard let file = try? Descriptor.open(at: directory.raw, "lock", O_RDONLY) else { return "" }
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = bytes.withUnsafeMutableBytes { (try? file.read(into: $0, at: 0)) ?? 0 }
+        return String(decoding: bytes[..<count].prefix { $0 != 10 }, as: UTF8.self)
+    }
+
+    /// After a crash: residency maps and keys of files that are gone, and unfinished new files.
+    private func removeLeftovers() {
+        for (folder, isKeyed) in [(partial, true), (keys, true), (temporary, false)] {
+            guard let names = try? DirectoryReader.names(in: folder) else { continue }
+            for name in names {
+                if isKeyed, let handle = FileHandle(name: String(decoding: name.dropLast(), as: UTF8.self)) {
+                    guard tree.opensHandles else { continue }
+                    var failure: Errno?
+                    do throws(Errno) { _ = try tree.open(handle, PASSHSM_O_PATH) } catch { failure = error }
+                    if failure?.rawValue != ESTALE { continue }
+                }
+                _ = name.withUnsafeBufferPointer { bytes in
+                    bytes.withMemoryRebound(to: CChar.self) { text in
+                        text.baseAddress.map { unlinkat(folder.raw, $0, 0) }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+import Glibc
+import HSMSystem
+
+/// `.passhsm/config`: lines of `name=value`. Values are without line breaks; unknown names are kept out.
+package struct StoreConfiguration: Equatable, Sendable {
+    /// The remote tier, as a URL.
+    package var source = ""
+    /// The last import came to its end.
+    package var isImported = false
+    /// The extended attribute of the records; chosen when the store is made.
+    package internal(set) var attribute = ""
+
+    private static let format = "1"
+    private static let file = "config"
+
+    static func read(from directory: Descriptor) throws(StoreError) -> StoreConfiguration {
+        guard let file = try? Descriptor.open(at: directory.raw, Self.file, O_RDONLY | O_NOFOLLOW) else { return .init() }
+        var bytes = [UInt8](repeating: 0, count: 64 << 10)
+        let count = bytes.withUnsafeMutableBytes { (try? file.read(into: $0, at: 0)) ?? 0 }
+        var result = StoreConfiguration()
+        for line in String(decoding: bytes[..<count], as: UTF8.self).split(separator: "\n") {
+            let parts = line.split(separator: "=", maxSplits: 1).map(String.init)
+            guard parts.count == 2 else { continue }
+            switch parts[0] {
+            case "format":
+                guard parts[1] == format else { throw StoreError("the store has the unknown format \(parts[1])") }
+            case "source": result.source = parts[1]
+            case "imported": result.isImported = parts[1] == "yes"
+            case "attribute":
+                guard Store.attributes.contains(parts[1]) else {
+                    throw StoreError("the store names the unknown attribute \(parts[1])")
+                }
+                result.attribute = parts[1]
+            default: continue
+            }
+        }
+        return result
+    }
+
+    func write(to directory: Descriptor) throws(StoreError) {
+        let text = """
+            format=\(Self.format)
+            attribute=\(attribute)
+            source=\(source)
+            imported=\(isImported ? "yes" : "no")
+
+            """
+        do throws(Errno) {
+            let new = "config.new"
+            let file = try Descriptor.open(at: directory.raw, new, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
+            try Array(text.utf8).withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
+            try file.fsync()
+            _ = try check { renameat(directory.raw, new, directory.raw, Self.file) }
+            try directory.fsync()
+        } catch {
+            throw StoreError("the configuration cannot be written: \(error.text)")
+        }
+    }
+}

@@ -1,0 +1,20 @@
+import Glibc
+
+/// A POSIX mutex for sections that do blocking I/O, which `Synchronization.Mutex` is not to be held over.
+package final class Lock: @unchecked Sendable {
+    // Sendable: POSIX allows a mutex to be used by every thread.
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+
+    package init() { pthread_mutex_init(mutex, nil) }
+
+    deinit {
+        pthread_mutex_destroy(mutex)
+        mutex.deallocate()
+    }
+
+    package func withLock<Result, Failure>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return try body()
+    }
+}
