@@ -55,7 +55,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         return report
     }
     let handlers = ControlHandlers(
-        status: status, drain: { mount.failPending() }, stop: { _ in mount.stop() })
+        status: status, drain: { mount.drain() }, stop: { _ in mount.stop() })
     let server = try ControlServer(registration, handlers: handlers)
     signals.onArrival { mount.stop() }
 

@@ -125,8 +125,9 @@ package final class FuseMount: Sendable {
         log.info("unmounted")
     }
 
-    /// Fails every request that waits for a fill.
-    package func failPending() { engine.failPending() }
+    /// Fails every request that waits for a fill, now and for five seconds: so that those who wait close their files, and
+    /// the mount can be unmounted.
+    package func drain() { engine.refuse(for: .seconds(5)) }
 
     /// Ends the mount: everyone who waits is answered, what users wrote through mappings is written, the mount is
     /// detached, and handles that are still open lose their file system. Returns when ``run()`` can return.
