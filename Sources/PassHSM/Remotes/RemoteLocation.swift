@@ -18,7 +18,8 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
             return
         }
         guard scheme.lowercased() == "file" else {
-            throw LocationError("\(argument): \(scheme):// is not supported; a source is a directory's path or file:// URL")
+            throw LocationError(
+                "\(argument): \(scheme):// is not supported; a source is a directory's path or file:// URL")
         }
         var rest = Array(argument.utf8.dropFirst(scheme.utf8.count + 3))
         if rest.starts(with: "localhost/".utf8) { rest.removeFirst(9) }
