@@ -214,12 +214,24 @@ package final class FillEngine: Sendable {
                     $0.all[id] = Fetch(file: file, granules: granules)
                     $0.queue.add(id, priority)
                 }
+                catchUp(id, priority, file)
                 startFetches()
             case .promote(let id):
                 fetches.withLock { $0.queue.promote(id) }
                 startFetches()
             case .cancel(let id): cancelFetch(id)
             }
+        }
+    }
+
+    /// Since the fetch was decided on, another thread may have cancelled or promoted it, or shut the engine down: that
+    /// thread saw no fetch, so that it is done here.
+    private func catchUp(_ id: FillState.ID, _ priority: FillState.Priority, _ file: FillFile) {
+        if isShutDown.load(ordering: .sequentiallyConsistent) { change(file) { $0.failAll(Self.stopped, &$1) } }
+        switch file.state.withLock({ $0.standing(of: id) }) {
+        case .cancelled: cancelFetch(id)
+        case .wanted(let now) where now < priority: fetches.withLock { $0.queue.promote(id) }
+        case .wanted, nil: break
         }
     }
 

@@ -108,10 +108,7 @@ package struct FillState: Sendable {
             return true
         }
         guard let waiter = waiters.removeValue(forKey: id) else { return false }
-        for (fetchID, fetch) in fetches where fetch.granules.overlaps(waiter.granules) && !fetch.isCancelled {
-            let isNeeded = fetch.priority == .prefetch || waiters.values.contains { $0.granules.overlaps(fetch.granules) }
-            if !isNeeded { cancel(fetchID, &actions) }
-        }
+        cancelUnneeded(waiter.granules, &actions)
         return true
     }
 
@@ -121,16 +118,26 @@ package struct FillState: Sendable {
         becamePresent(granules, &actions)
     }
 
-    /// The fetch will deliver no more. With an error, those who waited for what it did not deliver fail.
+    /// The fetch will deliver no more. With an error, those who waited for the granule that it failed at fail; those who
+    /// only waited for what would have come behind it ask again, so that one bad granule harms nobody else.
     package mutating func fetchEnded(_ id: ID, error: FillError?, _ actions: inout [Action]) {
         guard let fetch = fetches.removeValue(forKey: id) else { return }
         if let error, !fetch.isCancelled, !fetch.granules.isEmpty {
-            for (waiterID, waiter) in waiters where waiter.granules.overlaps(fetch.granules) {
+            let failed = waiters.filter { $0.value.granules.contains(fetch.granules.lowerBound) }
+            for waiterID in failed.keys {
                 waiters.removeValue(forKey: waiterID)
                 actions.append(.finish(waiter: waiterID, error))
             }
+            for waiter in failed.values { cancelUnneeded(waiter.granules, &actions) }
         }
         advance(&actions)
+    }
+
+    package enum Standing: Sendable { case wanted(Priority), cancelled }
+
+    /// What has become of a started fetch; nil when it has ended.
+    package func standing(of id: ID) -> Standing? {
+        fetches[id].map { $0.isCancelled ? .cancelled : .wanted($0.priority) }
     }
 
     // MARK: Claims
@@ -191,6 +198,15 @@ package struct FillState: Sendable {
     private mutating func finish(_ waiter: ID, _ actions: inout [Action]) {
         waiters.removeValue(forKey: waiter)
         actions.append(.finish(waiter: waiter, nil))
+    }
+
+    /// After a waiter of `granules` went: cancels the fetches that were made for it and that nobody else waits for.
+    private mutating func cancelUnneeded(_ granules: Range<Int>, _ actions: inout [Action]) {
+        for (id, fetch) in fetches where fetch.granules.overlaps(granules) {
+            let isNeeded =
+                fetch.priority == .prefetch || waiters.values.contains { $0.granules.overlaps(fetch.granules) }
+            if !isNeeded { cancel(id, &actions) }
+        }
     }
 
     private mutating func cancel(_ id: ID, _ actions: inout [Action]) {

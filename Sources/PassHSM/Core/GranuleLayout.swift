@@ -15,7 +15,7 @@ package struct GranuleLayout: Hashable, Sendable {
     }
 
     /// How many granules there are below the limit.
-    package var count: Int { limit / granuleSize + (limit % granuleSize == 0 ? 0 : 1) }
+    package var count: Int { firstGranule(notBefore: limit) }
 
     /// The granules below the limit that `range` touches.
     package func granules(touching range: Range<Int>) -> Range<Int> {
@@ -26,16 +26,25 @@ package struct GranuleLayout: Hashable, Sendable {
 
     /// The granules below the limit of which `range` covers every byte below the limit.
     package func granules(coveredBy range: Range<Int>) -> Range<Int> {
-        let first = (range.lowerBound + granuleSize - 1) / granuleSize
+        let first = firstGranule(notBefore: range.lowerBound)
         let end = range.upperBound >= limit ? count : range.upperBound / granuleSize
         return first < end ? first..<end : 0..<0
     }
 
     /// The bytes of `granules`, cut off at the limit.
     package func bytes(of granules: Range<Int>) -> Range<Int> {
-        let start = min(granules.lowerBound * granuleSize, limit)
-        let (end, overflow) = granules.upperBound.multipliedReportingOverflow(by: granuleSize)
-        return start..<(overflow ? limit : min(max(end, start), limit))
+        start(of: granules.lowerBound)..<start(of: granules.upperBound)
+    }
+
+    /// The offset of a granule, cut off at the limit; "everything from here on" is a range up to `Int.max`.
+    private func start(of granule: Int) -> Int {
+        let (offset, overflow) = granule.multipliedReportingOverflow(by: granuleSize)
+        return overflow ? limit : min(offset, limit)
+    }
+
+    /// Rounded up without adding first: offsets up to 2^63 - 1 occur.
+    private func firstGranule(notBefore offset: Int) -> Int {
+        offset / granuleSize + (offset % granuleSize == 0 ? 0 : 1)
     }
 
     package mutating func lowerLimit(to size: Int) { limit = min(limit, size) }

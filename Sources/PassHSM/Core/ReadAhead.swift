@@ -20,7 +20,8 @@ struct ReadAhead: Sendable {
 
     /// An access to `granules`; the range to fetch ahead, or nil.
     mutating func note(_ granules: Range<Int>, most: Int) -> Range<Int>? {
-        guard let index = streams.firstIndex(where: { granules.contains($0.next - 1) || granules.lowerBound == $0.next })
+        guard
+            let index = streams.firstIndex(where: { granules.contains($0.next - 1) || granules.lowerBound == $0.next })
         else {
             if streams.count == Self.most { streams.removeFirst() }
             streams.append(Stream(next: granules.upperBound, ahead: granules.upperBound))

@@ -126,7 +126,12 @@ package func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
     pthread_attr_setstacksize(&attributes, 256 << 10)
     pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
     var thread = pthread_t()
-    let start = Unmanaged.passRetained(Start { passhsm_name_thread(name); body() }).toOpaque()
+    let start = Unmanaged.passRetained(
+        Start {
+            passhsm_name_thread(name)
+            body()
+        }
+    ).toOpaque()
     let result = pthread_create(
         &thread, &attributes,
         { argument in

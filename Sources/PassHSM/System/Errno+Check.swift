@@ -1,4 +1,5 @@
 import Glibc
+
 @_exported import struct SystemPackage.Errno
 
 /// Runs a C call that returns -1 and sets `errno`, again for as long as it fails with EINTR.

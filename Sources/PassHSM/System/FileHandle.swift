@@ -26,7 +26,8 @@ package struct FileHandle: Hashable, Sendable {
             _ = try check { passhsm_name_to_handle(directory, name, &handle, flags) }
         }
         let size = Int(handle.size)
-        guard let made = withUnsafeBytes(of: &handle.bytes, { FileHandle(type: handle.type, bytes: $0[..<size]) }) else {
+        guard let made = withUnsafeBytes(of: &handle.bytes, { FileHandle(type: handle.type, bytes: $0[..<size]) })
+        else {
             throw Errno(rawValue: EOVERFLOW)
         }
         self = made

@@ -1,0 +1,46 @@
+# PassHSM. `make demo` and `make test` do all the set-up on a Debian machine with a Swift toolchain.
+
+SWIFT ?= swift
+SOURCES = Sources Tests Package.swift
+
+.PHONY: help install-packages build release lint format test test-unit test-mount test-long demo clean
+
+help:
+	@echo "make demo       mount a real tree, read every file of it, compare every digest"
+	@echo "make test       all tests; the mount tests want root and /dev/fuse"
+	@echo "make test-long  the mount tests in their long forms (a million names, 200,000 files, 100 mounts)"
+	@echo "make lint       swift-format, as in CI;  make format: bring the sources into line"
+	@echo "make build      debug build;  make release: release build, .build/release/passhsm"
+
+install-packages:
+	@scripts/install-packages
+
+build: install-packages
+	$(SWIFT) build --build-tests
+
+release: install-packages
+	$(SWIFT) build -c release --product passhsm
+
+lint:
+	$(SWIFT) format lint --strict -r $(SOURCES)
+
+format:
+	$(SWIFT) format -i -r $(SOURCES)
+
+test: test-unit test-mount
+
+test-unit: build
+	$(SWIFT) test --skip-build --skip MountTests
+
+# One at a time: they count descriptors and processes, and stop daemons.
+test-mount: build
+	$(SWIFT) test --skip-build --no-parallel --filter MountTests
+
+test-long: build
+	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter MountTests
+
+demo: release
+	@scripts/demo .build/release/passhsm
+
+clean:
+	$(SWIFT) package clean

@@ -1,0 +1,85 @@
+import HSMCore
+import Synchronization
+import Testing
+
+/// An engine with one file in memory behind it, and a book of the answers.
+final class EngineHarness: Sendable {
+    static let granuleSize = 4096
+    let source: FakeSource
+    let engine: FillEngine
+    private let pages = Mutex<[FillEngine.Ticket: Page]>([:])
+
+    /// The answers to one ticket.
+    private final class Page: Sendable {
+        let answers = Mutex<[FillError?]>([])
+    }
+
+    init(
+        fetchGranules: Int = 4, _ behaviour: FakeSource.Behaviour = .init(),
+        _ configuration: FillEngine.Configuration? = nil
+    ) {
+        source = FakeSource(fetchUnit: fetchGranules * Self.granuleSize, behaviour)
+        var chosen = FillEngine.Configuration()
+        chosen.readAhead = 0
+        engine = FillEngine(source: source, configuration: configuration ?? chosen, pool: globalConcurrentExecutor)
+    }
+
+    func file(granules: Int, tail: Int = 0) -> (file: FillFile, destination: MemoryDestination) {
+        let layout = GranuleLayout(granuleSize: Self.granuleSize, limit: granules * Self.granuleSize - tail)
+        let destination = MemoryDestination(layout)
+        let object = RemoteObject(key: .init([97]), version: .init([49]), size: layout.limit)
+        let file = FillFile(
+            object: object, destination: destination, layout: layout, present: GranuleSet(), engine: engine)
+        return (file, destination)
+    }
+
+    static func bytes(_ granules: Range<Int>) -> Range<Int> {
+        granules.lowerBound * granuleSize..<granules.upperBound * granuleSize
+    }
+
+    func makeTicket() -> FillEngine.Ticket {
+        let page = Page()
+        let ticket = engine.makeTicket { error in page.answers.withLock { $0.append(error) } }
+        pages.withLock { $0[ticket] = page }
+        return ticket
+    }
+
+    @discardableResult
+    func ask(
+        _ granules: Range<Int>, of file: FillFile, _ priority: FillState.Priority = .demand
+    ) -> FillEngine.Ticket {
+        let ticket = makeTicket()
+        engine.ensureResident(Self.bytes(granules), of: file, priority: priority, ticket: ticket)
+        return ticket
+    }
+
+    func answers(to ticket: FillEngine.Ticket) -> [FillError?] {
+        pages.withLock { $0[ticket] }?.answers.withLock { $0 } ?? []
+    }
+
+    var answered: Int {
+        pages.withLock { Array($0.values) }.reduce(0) { $0 + $1.answers.withLock(\.count) }
+    }
+
+    func counter(_ name: String) -> Int { engine.counters.snapshot.first { $0.name == name }?.value ?? -1 }
+
+    /// Polls until `condition` holds; records an issue after ten seconds.
+    func until(_ what: String, _ condition: () -> Bool) async {
+        let end = ContinuousClock.now + .seconds(10)
+        while !condition() {
+            if ContinuousClock.now > end {
+                Issue.record("not within ten seconds: \(what)")
+                return
+            }
+            try? await Task.sleep(for: .milliseconds(1))
+        }
+    }
+
+    /// The one answer to a ticket; an issue when there is none, or more than one.
+    func answer(_ ticket: FillEngine.Ticket) async -> FillError? {
+        await until("an answer to \(ticket)") { !answers(to: ticket).isEmpty }
+        let all = answers(to: ticket)
+        #expect(all.count == 1)
+        return all.first ?? FillError(.io, .deadline, "no answer")
+    }
+}

@@ -1,0 +1,244 @@
+import HSMCore
+import Testing
+
+@Suite struct FillEngineFailureTests {
+    private let broken = FillError(.io, .remoteFailed, "broken")
+
+    @Test("A cancelled waiter gets EINTR, and its fetch is cancelled when nobody else waits")
+    func cancel() async {
+        let harness = EngineHarness(.init(isHeld: true))
+        let (file, destination) = harness.file(granules: 8)
+        let first = harness.ask(0..<4, of: file)
+        let second = harness.ask(0..<4, of: file)
+        await harness.until("a read") { harness.source.log.running == 1 }
+        harness.engine.cancel(first)
+        #expect(await harness.answer(first)?.code == .interrupted)
+        #expect(harness.source.log.running == 1 && harness.answers(to: second).isEmpty)
+        harness.engine.cancel(second)
+        #expect(await harness.answer(second)?.reason == .cancelled)
+        await harness.until("the read to end") { harness.source.log.running == 0 && file.isIdle }
+        #expect(destination.state.withLock { $0.errors.isEmpty }, "a cancelled fetch is no failure")
+        #expect(harness.counter("cancelled") == 2 && harness.counter("errors") == 0)
+        harness.engine.cancel(first)
+        #expect(harness.answers(to: first).count == 1)
+    }
+
+    @Test("A ticket cancelled before its request is refused when the request comes")
+    func cancelEarly() async {
+        let harness = EngineHarness()
+        let (file, _) = harness.file(granules: 1)
+        let ticket = harness.makeTicket()
+        harness.engine.cancel(ticket)
+        #expect(harness.answers(to: ticket).isEmpty)
+        harness.engine.ensureResident(0..<1, of: file, ticket: ticket)
+        #expect(await harness.answer(ticket)?.code == .interrupted)
+        #expect(harness.source.log.reads.isEmpty && harness.engine.waiting == 0)
+    }
+
+    @Test("Cancels and requests that race leave no answer out, no double one, and no fetch behind")
+    func cancelRace() async {
+        let harness = EngineHarness(.init(isHeld: true))
+        let files = (0..<4).map { _ in harness.file(granules: 8) }
+        await withTaskGroup { group in
+            for index in 0..<400 {
+                let ticket = harness.makeTicket()
+                let file = files[index % 4].file
+                group.addTask {
+                    harness.engine.ensureResident(EngineHarness.bytes(index % 7..<8), of: file, ticket: ticket)
+                }
+                group.addTask { harness.engine.cancel(ticket) }
+                group.addTask { #expect(await harness.answer(ticket)?.code == .interrupted) }
+            }
+        }
+        // The remote is still held: only cancelling ends its reads.
+        await harness.until("peace") { files.allSatisfy { $0.file.isIdle } && harness.source.log.running == 0 }
+        #expect(harness.engine.waiting == 0)
+    }
+
+    @Test("A waiter that gives up between the decision to fetch for it and the fetch leaves no fetch behind")
+    func cancelBeforeStart() async {
+        let harness = EngineHarness(fetchGranules: 8)
+        harness.source.behaviour.withLock { $0.failure = (0, broken) }
+        let (file, _) = harness.file(granules: 8)
+        let second = harness.makeTicket()
+        // The error of the first waiter comes together with the decision to fetch again for the second, and is told first.
+        let first = harness.engine.makeTicket { _ in
+            harness.source.hold(true)
+            harness.engine.cancel(second)
+        }
+        harness.source.hold(true)
+        harness.engine.ensureResident(EngineHarness.bytes(0..<8), of: file, ticket: first)
+        harness.engine.ensureResident(EngineHarness.bytes(5..<6), of: file, ticket: second)
+        harness.source.hold(false)
+        #expect(await harness.answer(second)?.code == .interrupted)
+        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+    }
+
+    @Test("A request past its deadline fails with EIO, and others wait on")
+    func deadline() async {
+        var configuration = FillEngine.Configuration()
+        configuration.deadline = .seconds(100)
+        let harness = EngineHarness(.init(isHeld: true), configuration)
+        let (file, _) = harness.file(granules: 8)
+        let before = ContinuousClock.now
+        let early = harness.ask(0..<1, of: file)
+        harness.engine.expire(now: before + .seconds(99))
+        #expect(harness.answers(to: early).isEmpty)
+        harness.engine.expire(now: .now + .seconds(101))
+        let error = await harness.answer(early)
+        #expect(error?.code == .io && error?.reason == .deadline)
+        let late = harness.ask(0..<1, of: file)
+        harness.engine.expire()
+        #expect(harness.answers(to: late).isEmpty)
+        harness.source.hold(false)
+        #expect(await harness.answer(late) == nil)
+    }
+
+    @Test("Shutting down answers everyone, cancels every fetch, and refuses what comes after")
+    func shutDown() async {
+        let harness = EngineHarness(.init(isHeld: true))
+        let files = (0..<10).map { _ in harness.file(granules: 8) }
+        let tickets = files.flatMap { pair in (0..<10).map { _ in harness.ask(0..<8, of: pair.file) } }
+        let claim = harness.makeTicket()
+        harness.engine.claim(0..<2, of: files[0].file, ticket: claim)
+        await harness.until("reads") { harness.source.log.running == 20 }
+        harness.engine.shutDown()
+        for ticket in tickets + [claim] { #expect(await harness.answer(ticket)?.reason == .shutdown) }
+        await harness.until("peace") { files.allSatisfy { $0.file.isIdle } && harness.source.log.running == 0 }
+        #expect(await harness.answer(harness.ask(0..<1, of: files[0].file))?.reason == .shutdown)
+        #expect(harness.engine.waiting == 0)
+    }
+
+    @Test("After the shutdown the read-ahead keeps no read at the remote")
+    func readAheadAfterShutDown() async {
+        var configuration = FillEngine.Configuration()
+        configuration.readAhead = 8 * EngineHarness.granuleSize
+        let harness = EngineHarness(.init(isHeld: true), configuration)
+        let (file, _) = harness.file(granules: 16)
+        harness.engine.shutDown()
+        for granule in 0..<3 { _ = harness.engine.isResident(EngineHarness.bytes(granule..<granule + 1), of: file) }
+        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+    }
+
+    @Test("A shutdown that races with requests leaves no read at the remote behind")
+    func shutDownRace() async {
+        for _ in 0..<50 {
+            let harness = EngineHarness(fetchGranules: 1, .init(isHeld: true))
+            let (file, _) = harness.file(granules: 16)
+            await withTaskGroup { group in
+                for index in 0..<8 {
+                    group.addTask { #expect(await harness.answer(harness.ask(index..<16, of: file)) != nil) }
+                }
+                group.addTask { harness.engine.shutDown() }
+            }
+            await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+        }
+    }
+
+    @Test("After failing what waits the engine serves again")
+    func failPending() async {
+        let harness = EngineHarness(.init(isHeld: true))
+        let (file, _) = harness.file(granules: 8)
+        let ticket = harness.ask(0..<4, of: file)
+        harness.engine.failPending()
+        #expect(await harness.answer(ticket)?.reason == .shutdown)
+        harness.source.hold(false)
+        #expect(await harness.answer(harness.ask(0..<4, of: file)) == nil)
+    }
+
+    @Test("An error at one granule fails its waiters with the cause, and nobody else")
+    func oneGranule() async {
+        let harness = EngineHarness(fetchGranules: 8)
+        harness.source.behaviour.withLock { $0.failure = (5 * EngineHarness.granuleSize + 7, broken) }
+        let (file, destination) = harness.file(granules: 8)
+        let other = harness.file(granules: 2)
+        let all = harness.ask(0..<8, of: file)
+        let good = harness.ask(6..<8, of: file)
+        let bad = harness.ask(5..<6, of: file)
+        #expect(await harness.answer(all) == broken)
+        #expect(await harness.answer(bad) == broken)
+        #expect(await harness.answer(good) == nil)
+        #expect(await harness.answer(harness.ask(0..<5, of: file)) == nil)
+        #expect(await harness.answer(harness.ask(0..<2, of: other.file)) == nil)
+        await harness.until("peace") { file.isIdle }
+        #expect(file.present.runs() == [0..<5, 6..<8])
+        #expect(destination.state.withLock { Set($0.errors) } == [broken])
+    }
+
+    @Test("After the error is gone the granule is fetched again")
+    func recovery() async {
+        let harness = EngineHarness()
+        harness.source.behaviour.withLock { $0.failure = (0, broken) }
+        let (file, destination) = harness.file(granules: 2)
+        #expect(await harness.answer(harness.ask(0..<2, of: file)) == broken)
+        harness.source.behaviour.withLock { $0.failure = nil }
+        #expect(await harness.answer(harness.ask(0..<2, of: file)) == nil)
+        #expect(destination.isRight(0..<2 * EngineHarness.granuleSize))
+    }
+
+    @Test("A remote that sends too little fails the rest, and keeps what came whole", arguments: [1, 4096, 5000])
+    func short(missing: Int) async {
+        let harness = EngineHarness(.init(missing: missing))
+        let (file, destination) = harness.file(granules: 4)
+        let error = await harness.answer(harness.ask(0..<4, of: file))
+        #expect(error?.code == .io && error?.reason == .remoteFailed)
+        let whole = (4 * EngineHarness.granuleSize - missing) / EngineHarness.granuleSize
+        #expect(file.present.runs() == [0..<whole])
+        #expect(destination.isRight(EngineHarness.bytes(0..<whole)))
+    }
+
+    @Test("A remote that sends too much is an error, and nothing is written behind the end", arguments: [1, 4096])
+    func long(extra: Int) async {
+        let harness = EngineHarness(.init(extra: extra))
+        let (file, destination) = harness.file(granules: 4, tail: 96)
+        _ = await harness.answer(harness.ask(0..<4, of: file))
+        await harness.until("the error") { destination.state.withLock { $0.errors.count } == 1 }
+        #expect(destination.state.withLock(\.errors).first?.reason == .remoteFailed)
+        #expect(destination.state.withLock(\.content).count == file.layout.limit)
+    }
+
+    @Test("A refused write reaches the waiter as what it is, and leaves the granule absent")
+    func lowerFailure() async {
+        let harness = EngineHarness(fetchGranules: 1)
+        let (file, destination) = harness.file(granules: 4)
+        destination.state.withLock { $0.refused = 2 }
+        #expect(await harness.answer(harness.ask(2..<3, of: file)) == MemoryDestination.refusal)
+        #expect(await harness.answer(harness.ask(0..<2, of: file)) == nil)
+        #expect(file.present.runs() == [0..<2])
+        destination.state.withLock { $0.refused = nil }
+        #expect(await harness.answer(harness.ask(0..<4, of: file)) == nil)
+    }
+
+    @Test("A claim keeps fetches away until it is released, and what it wrote is not fetched")
+    func claim() async {
+        let harness = EngineHarness(.init(isHeld: true))
+        let (file, destination) = harness.file(granules: 8)
+        let reader = harness.ask(0..<2, of: file)
+        let claim = harness.makeTicket()
+        harness.engine.claim(1..<4, of: file, ticket: claim)
+        let blocked = harness.ask(3..<5, of: file)
+        #expect(harness.answers(to: claim).isEmpty)
+        harness.source.hold(false)
+        #expect(await harness.answer(reader) == nil)
+        #expect(await harness.answer(claim) == nil)
+        #expect(harness.answers(to: blocked).isEmpty)
+        harness.engine.release(claim, of: file, present: 1..<4)
+        #expect(await harness.answer(blocked) == nil)
+        await harness.until("peace") { file.isIdle }
+        #expect(destination.state.withLock { Set($0.writes.keys) } == [0, 1, 4])
+    }
+
+    @Test("A claim that cancels fetches does not wait for a held remote, and truncation ends the wait behind the cut")
+    func truncation() async {
+        let harness = EngineHarness(.init(isHeld: true))
+        let (file, _) = harness.file(granules: 8)
+        let reader = harness.ask(2..<6, of: file)
+        let claim = harness.makeTicket()
+        harness.engine.claim(0..<Int.max, of: file, cancelFetches: true, ticket: claim)
+        #expect(await harness.answer(claim) == nil)
+        harness.engine.truncated(file, to: 0)
+        #expect(await harness.answer(reader) == nil)
+        harness.engine.release(claim, of: file, present: 0..<0)
+        #expect(file.isComplete && file.isIdle)
+    }
+}

@@ -1,0 +1,211 @@
+import Testing
+
+@testable import HSMCore
+
+@Suite struct FillStateTests {
+    private let failure = FillError(.io, .remoteFailed, "broken")
+    private let stop = FillError(.io, .shutdown, "stopped")
+
+    private func only(_ model: FillStateModel) throws -> FillState.ID {
+        try #require(model.fetches.count == 1)
+        return try #require(model.fetches.keys.first)
+    }
+
+    @Test("A present range needs nobody to wait")
+    func present() {
+        let model = FillStateModel(limit: 40, present: 2..<5)
+        #expect(model.wait(2..<5).result == .present)
+        #expect(model.wait(10..<20).result == .present, "behind the end nothing is missing")
+        #expect(model.starts.isEmpty && model.state.isIdle)
+    }
+
+    @Test("A fetch is cut at the fetch unit, at what is present, and at what others fetch")
+    func cuts() {
+        let model = FillStateModel(limit: 80, present: 6..<7)
+        model.wait(9..<10)
+        model.wait(0..<12)
+        #expect(model.starts == [9..<10, 0..<4, 4..<6, 7..<9, 10..<12])
+    }
+
+    @Test("One waiter keeps a bounded number of fetches under way, and goes on when one ends")
+    func bounded() throws {
+        let model = FillStateModel(limit: 400, fetchGranules: 1)
+        model.wait(0..<20)
+        #expect(model.starts.count == 8)
+        let first = try #require(model.fetches.first { $0.value.granules == 0..<1 }?.key)
+        model.deliver(first)
+        model.end(first)
+        #expect(model.starts.count == 9)
+    }
+
+    @Test("64 waiters of one range share one fetch, and each is finished when it is there")
+    func singleFlight() throws {
+        let model = FillStateModel(limit: 16)
+        #expect(model.wait(0..<4).result == .missed)
+        for _ in 1..<64 { #expect(model.wait(0..<4).result == .joined) }
+        let fetch = try only(model)
+        model.deliver(fetch, 3)
+        #expect(model.outcomes.isEmpty)
+        model.deliver(fetch)
+        #expect(model.outcomes.count == 64 && model.outcomes.allSatisfy { $0.error == nil })
+        model.end(fetch)
+        #expect(model.state.isIdle && model.state.isComplete)
+    }
+
+    @Test("Demand for what the read-ahead fetches promotes it")
+    func promotion() throws {
+        let model = FillStateModel(limit: 400, fetchGranules: 8, readAhead: 32)
+        model.wait(20..<21, .background)
+        let fetch = try only(model)
+        model.wait(20..<21)
+        model.wait(20..<21)
+        #expect(model.promotions == [fetch])
+    }
+
+    @Test("Abandoning cancels only what nobody else waits for")
+    func abandon() throws {
+        let model = FillStateModel(limit: 400)
+        let first = model.wait(0..<4).id
+        let second = model.wait(2..<6).id
+        #expect(model.abandon(first))
+        #expect(model.fetches.values.allSatisfy { !$0.isCancelled })
+        #expect(!model.abandon(first))
+        #expect(model.abandon(second))
+        #expect(model.fetches.values.allSatisfy { $0.isCancelled })
+        for fetch in Array(model.fetches.keys) { model.end(fetch, failure) }
+        #expect(model.outcomes.isEmpty && model.state.isIdle)
+    }
+
+    @Test("Who comes while a cancelled fetch still ends is served by the next one, not failed with it")
+    func afterCancel() throws {
+        let model = FillStateModel(limit: 400)
+        #expect(model.abandon(model.wait(0..<2).id))
+        let cancelled = try only(model)
+        model.wait(0..<2)
+        model.end(cancelled, failure)
+        #expect(model.outcomes.isEmpty)
+        model.deliver(try only(model), 2)
+        #expect(model.outcomes.map(\.error) == [nil])
+    }
+
+    @Test("A failed granule fails those who wait for it, and nobody else")
+    func failedGranule() throws {
+        let model = FillStateModel(limit: 400, fetchGranules: 8)
+        let all = model.wait(0..<8).id
+        let bad = model.wait(3..<4).id
+        let good = model.wait(5..<7).id
+        let fetch = try only(model)
+        model.deliver(fetch, 3)
+        model.end(fetch, failure)
+        #expect(Set(model.outcomes.map(\.waiter)) == [all, bad])
+        #expect(model.outcomes.allSatisfy { $0.error == failure })
+        #expect(model.starts.last == 5..<7)
+        model.deliver(try only(model), 2)
+        #expect(model.outcomes.last == .init(waiter: good, error: nil))
+    }
+
+    @Test("The other fetches of a waiter that failed are cancelled")
+    func failureCancelsRest() throws {
+        let model = FillStateModel(limit: 400, fetchGranules: 2)
+        model.wait(0..<6)
+        let first = try #require(model.fetches.first { $0.value.granules == 0..<2 }?.key)
+        model.end(first, failure)
+        #expect(model.fetches.count == 2 && model.fetches.values.allSatisfy { $0.isCancelled })
+    }
+
+    @Test("A claim waits for the fetches in its range, and waiters of its range wait for it")
+    func claim() throws {
+        let model = FillStateModel(limit: 400)
+        model.wait(0..<2)
+        let claim = model.claim(1..<4)
+        #expect(!claim.isGranted)
+        let waiter = model.wait(2..<3)
+        #expect(waiter.result == .joined && model.fetches.count == 1)
+        let fetch = try only(model)
+        model.deliver(fetch, 2)
+        model.end(fetch)
+        #expect(model.claims[claim.id]?.isGranted == true)
+        model.release(claim.id, present: 1..<4)
+        #expect(model.outcomes.last == .init(waiter: waiter.id, error: nil))
+        #expect(model.starts == [0..<2], "what was written locally is not fetched")
+        #expect(model.state.isIdle)
+    }
+
+    @Test("What a claim did not make present is fetched after it for those who wait")
+    func emptyRelease() throws {
+        let model = FillStateModel(limit: 400)
+        let claim = model.claim(0..<4)
+        #expect(claim.isGranted)
+        model.wait(1..<2)
+        #expect(model.starts.isEmpty)
+        model.release(claim.id, present: 0..<0)
+        #expect(model.starts == [1..<2])
+    }
+
+    @Test("Overlapping claims are granted in order of arrival")
+    func claimOrder() {
+        let model = FillStateModel(limit: 400)
+        let first = model.claim(0..<4)
+        let second = model.claim(3..<8)
+        let third = model.claim(7..<9)
+        let apart = model.claim(20..<21)
+        #expect(first.isGranted && !second.isGranted && !third.isGranted && apart.isGranted)
+        model.release(first.id, present: 0..<0)
+        #expect(model.outcomes.map(\.waiter) == [second.id])
+        model.release(second.id, present: 3..<8)
+        #expect(model.outcomes.map(\.waiter) == [second.id, third.id])
+    }
+
+    @Test("A claim that cancels fetches is granted when they end, and their waiters wait on")
+    func cancellingClaim() throws {
+        let model = FillStateModel(limit: 400)
+        let waiter = model.wait(0..<2)
+        let claim = model.claim(0..<Int.max, cancelFetches: true)
+        let fetch = try only(model)
+        #expect(model.fetches[fetch]?.isCancelled == true && !claim.isGranted)
+        model.end(fetch, failure)
+        #expect(model.claims[claim.id]?.isGranted == true)
+        model.truncate(to: 0, under: claim.id)
+        #expect(model.outcomes.last == .init(waiter: waiter.id, error: nil), "behind the new end nothing is missing")
+        #expect(model.state.isIdle && model.state.isComplete)
+    }
+
+    @Test("A claim that is given up lets those behind it go on")
+    func abandonedClaim() throws {
+        let model = FillStateModel(limit: 400)
+        model.wait(0..<1)
+        let claim = model.claim(0..<4)
+        model.wait(2..<3)
+        #expect(model.starts == [0..<1])
+        #expect(model.abandon(claim.id))
+        #expect(model.starts == [0..<1, 2..<3])
+    }
+
+    @Test("Truncation ends the wait for what was cut off, and keeps the wait for the rest")
+    func truncation() throws {
+        let model = FillStateModel(limit: 80, fetchGranules: 1)
+        let claim = model.claim(10..<Int.max)
+        let waiter = model.wait(9..<12)
+        #expect(model.starts == [9..<10])
+        model.truncate(to: 41, under: claim.id)
+        #expect(model.outcomes.isEmpty && model.state.layout.count == 11)
+        let fetch = try only(model)
+        model.deliver(fetch)
+        model.end(fetch)
+        #expect(model.outcomes == [.init(waiter: waiter.id, error: nil)])
+    }
+
+    @Test("Failing all answers everyone once, leaves granted claims alone, and cancels every fetch")
+    func failAll() throws {
+        let model = FillStateModel(limit: 400)
+        let granted = model.claim(20..<22)
+        model.wait(0..<2)
+        model.wait(20..<21)
+        model.claim(0..<1)
+        model.failAll(stop)
+        #expect(model.outcomes.count == 3 && model.outcomes.allSatisfy { $0.error == stop })
+        model.end(try only(model), failure)
+        model.release(granted.id, present: 20..<22)
+        #expect(model.state.isIdle)
+    }
+}

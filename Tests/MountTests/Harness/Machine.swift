@@ -1,0 +1,67 @@
+import Foundation
+import Glibc
+
+/// What these tests need of the machine: root, /dev/fuse, and the program beside the test bundle.
+enum Machine {
+    /// Long campaigns (`make test-long`) instead of CI's forms.
+    static let isLong = ProcessInfo.processInfo.environment["PASSHSM_LONG"] == "1"
+
+    static let program: String = {
+        // The bundle's own path: it is what runs, or it was loaded by what runs.
+        let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
+        return URL(fileURLWithPath: own).deletingLastPathComponent().appendingPathComponent("passhsm").path
+    }()
+
+    /// - Throws: why the mount tests cannot run here. They fail then; they are not skipped.
+    static func check() throws {
+        guard geteuid() == 0 else { throw Failure("the mount tests want root: this is user \(geteuid())") }
+        guard access("/dev/fuse", R_OK | W_OK) == 0 else {
+            throw Failure("the mount tests want /dev/fuse: \(String(cString: strerror(errno)))")
+        }
+        guard access(program, X_OK) == 0 else { throw Failure("\(program) is not built") }
+    }
+}
+
+/// Runs `passhsm`.
+func passhsm(_ arguments: String..., seconds: Double = 120) throws -> Output {
+    try run([Machine.program] + arguments, seconds: seconds)
+}
+
+/// A temporary directory that is gone after its use, whatever is mounted in it.
+final class Scratch {
+    let path: String
+
+    init() throws {
+        let base = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
+        var name = Array("\(base)/passhsm-test.XXXXXX".utf8CString)
+        guard mkdtemp(&name) != nil else { throw Failure("mkdtemp: \(String(cString: strerror(errno)))") }
+        path = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// Removes it; mounts that a test left inside are taken away first, and told.
+    func remove() throws {
+        let left = mounts
+        for mount in left.reversed() { umount2(mount, Int32(MNT_DETACH)) }
+        let output = try run(["rm", "-rf", "--one-file-system", path], seconds: 600)
+        if output.code != 0 { throw Failure("\(output)") }
+        if !left.isEmpty { throw Failure("mounts were left: \(left)") }
+    }
+
+    private var mounts: [String] {
+        let table = (try? String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)) ?? ""
+        return table.split(separator: "\n").compactMap { line in
+            let fields = line.split(separator: " ")
+            return fields.count > 1 && fields[1].hasPrefix(path + "/") ? String(fields[1]) : nil
+        }
+    }
+}
+
+func withScratch(_ body: (Scratch) throws -> Void) throws {
+    try Machine.check()
+    let scratch = try Scratch()
+    do { try body(scratch) } catch {
+        try? scratch.remove()
+        throw error
+    }
+    try scratch.remove()
+}

@@ -1,0 +1,33 @@
+/// `passhsm status --json`.
+struct Status: Decodable {
+    struct Passthrough: Decodable {
+        let enabled: Bool
+        let reason: String
+    }
+
+    let pid: Int32
+    let passthrough: Passthrough
+    let counters: [String: Int]
+    let waiting: Int
+    let knownInodes: Int
+    let openHandles: Int
+    let openDescriptors: Int
+    let backingIDs: Int
+
+    /// A counter of the engine; a name that is not there is an error of the test.
+    func counter(_ name: String) -> Int { counters[name] ?? -1 }
+}
+
+/// An element of `passhsm state --json`.
+struct FileState: Decodable {
+    let path: String
+    let kind: String
+    let state: String
+    let flags: [String]
+    let size: Int
+    let presentBytes: Int
+    let ranges: [[Int]]
+    let remoteKey: String?
+    let remoteVersion: String?
+    let lastError: String?
+}
