@@ -11,6 +11,7 @@ struct PassHSMCommand: ParsableCommand {
         abstract: "A directory whose files are fetched from a remote tier when they are opened or read.",
         version: ProgramVersion.text,
         subcommands: [
+            ImportCommand.self,
             MountCommand.self, UnmountCommand.self, StatusCommand.self, StateCommand.self, DoctorCommand.self,
         ])
 

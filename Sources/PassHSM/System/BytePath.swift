@@ -24,6 +24,9 @@ package struct BytePath: Hashable, Sendable {
         }
     }
 
+    /// The bytes, NUL-terminated.
+    package var cString: [CChar] { bytes.map { CChar(bitPattern: $0) } + [0] }
+
     package var isAbsolute: Bool { bytes.first == UInt8(ascii: "/") }
 
     /// The names between the slashes; `.` and `..` are names like others.

@@ -34,7 +34,7 @@ extension Descriptor {
     /// fallocate(2) with FALLOC_FL_PUNCH_HOLE; the size stays.
     package func tryPunchingHole(_ range: Range<Int>) throws(Errno) {
         let mode = PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE
-        _ = try check { passhsm_fallocate(raw, mode, Int64(range.lowerBound), Int64(range.count)) }
+        _ = try check { passhsm_fallocate(raw, mode, range.lowerBound, range.count) }
     }
 
     /// A fanotify group of the class for pre-content events (fanotify_init(2), Linux 6.14); needs CAP_SYS_ADMIN.
