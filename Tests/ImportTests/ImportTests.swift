@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import HSMCore
+import HSMRemotes
 import HSMStore
 import HSMSystem
 import Testing
@@ -172,6 +173,17 @@ import Testing
         #expect(try fixture.record("a")?.object == record.object)
         fixture.expectSame("%n %.9Y", "a b a/10 b/7")
         fixture.shell("test -z \"$(ls lower/.passhsm/tmp)\"")
+    }
+
+    @Test func `the counter finds as many names as the import`() throws {
+        let fixture = try ImportFixture("mkdir -p a/b .passhsm/x; touch a/1 a/b/2 3; ln -s a l; mkfifo p")
+        defer { fixture.remove() }
+        let counter = TreeCounter(try RemoteLocation("\(fixture.path)/source"))
+        for _ in 0..<500 where counter.total == nil { usleep(10_000) }
+        var last: ImportProgress?
+        try fixture.run { last = $0 }
+        #expect(last?.entries == 7)
+        #expect(counter.total == 7)
     }
 
     @Test func `progress tells counts that end in the summary's`() throws {

@@ -77,7 +77,7 @@ package struct Importer: Sendable {
         }
     }
 
-    private var lowerName: String { String(decoding: lower, as: UTF8.self) }
+    private var lowerName: String { BytePath(lower).description }
 
     // MARK: Before the first change
 

@@ -25,7 +25,7 @@ extension TreeBuilder {
         _ cursor: inout DirectoryCursor, in directory: Descriptor, _ path: [UInt8]
     ) throws(ImportError) -> [UInt8]? {
         do throws(Errno) { return try cursor.next(in: directory)?.name } catch {
-            throw ImportError("\(String(decoding: path, as: UTF8.self)) in the lower directory: \(error.text)")
+            throw ImportError("\(BytePath(path)) in the lower directory: \(error.text)")
         }
     }
 

@@ -124,7 +124,7 @@ final class TreeBuilder {
     func attempt(_ path: [UInt8], _ body: () throws(Errno) -> Void) throws(ImportError) {
         do throws(Errno) { try body() } catch {
             if Self.fatal.contains(error.rawValue) {
-                throw ImportError("the import broke off at \(String(decoding: path, as: UTF8.self)): \(error.text)")
+                throw ImportError("the import broke off at \(BytePath(path)): \(error.text)")
             }
             summary.note(.unreadable, path, "cannot be made in the lower directory: \(error.text)")
         }
@@ -195,7 +195,7 @@ final class TreeBuilder {
         levels.removeLast()
         do throws(Errno) { try stack.pop() } catch {
             throw ImportError(
-                "\(String(decoding: path, as: UTF8.self)) was moved in the lower directory during the import: \(error.text)"
+                "\(BytePath(path)) was moved in the lower directory during the import: \(error.text)"
             )
         }
         path.removeSubrange(level.parentPathLength...)
