@@ -36,11 +36,11 @@ struct Unmounter {
     }
 
     private func drainAndRetry() throws {
+        // Once: for the time of the retries the daemon also refuses what the kernel asks for again. One that does not
+        // answer keeps nothing from being unmounted.
+        _ = try? client.request(ControlRequest(.drain), seconds: 2)
         let deadline = Deadline(seconds: Self.busySeconds)
         while true {
-            // Each time: the kernel asks again, page by page, for what a failed read-ahead did not bring. A daemon that
-            // does not answer keeps nothing from being unmounted.
-            _ = try? client.request(ControlRequest(.drain), seconds: 1)
             do throws(MountCallError) {
                 try MountCall.unmount(mountpoint)
                 return

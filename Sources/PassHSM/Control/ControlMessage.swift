@@ -10,7 +10,7 @@ package struct ControlRequest: Codable, Sendable, Equatable {
     package enum Command: String, Codable, Sendable {
         /// Asks for a ``StatusReport``.
         case status
-        /// Fails every fill that waits now, so that a plain unmount finds fewer users.
+        /// Fails every fill that waits now, and new ones for a few seconds, so that a plain unmount finds fewer users.
         case drain
         /// Ends the daemon.
         case stop

@@ -4,7 +4,8 @@ import HSMSystem
 /// What a daemon does when it is asked; called on the server's threads, several at once.
 package struct ControlHandlers: Sendable {
     package var status: @Sendable () -> StatusReport
-    /// Fails every fill that waits now; returns when their waiters are answered.
+    /// Fails every fill that waits now, and for a few seconds those that are asked for; returns when the waiters are
+    /// answered.
     package var drain: @Sendable () -> Void
     /// Starts the end of the daemon and returns; with `force` the mount is detached although it is used. Called after
     /// the client has its reply.
