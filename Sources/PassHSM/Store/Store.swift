@@ -29,7 +29,7 @@ package final class Store: Sendable {
     let partial: Descriptor
     let session: Session
     let committer = Committer()
-    private let committedAction = Mutex<(@Sendable (FileHandle) -> Void)?>(nil)
+    private let committedAction = Mutex<CommittedAction?>(nil)
     private let directory: Descriptor
     private let keys: Descriptor
     /// Nil when the store was opened for looking only.
@@ -161,10 +161,15 @@ package final class Store: Sendable {
 
     /// Calls `action` after each commit of a file, on the thread that commits. To be set once, before files are used.
     package func afterCommit(_ action: @escaping @Sendable (FileHandle) -> Void) {
-        committedAction.withLock { $0 = action }
+        committedAction.withLock { $0 = CommittedAction(call: action) }
     }
 
-    func committed(_ handle: FileHandle) { committedAction.withLock { $0 }?(handle) }
+    /// A closure that a Mutex held bare would be wrapped once more at every access.
+    private struct CommittedAction {
+        let call: @Sendable (FileHandle) -> Void
+    }
+
+    func committed(_ handle: FileHandle) { committedAction.withLock { $0 }?.call(handle) }
 
     /// Commits what is pending of every file, and returns when it is on disk.
     package func drain() { committer.drain() }

@@ -115,7 +115,7 @@ package final class Condition: @unchecked Sendable {
     }
 }
 
-/// Starts a detached thread with a stack of 256 KiB and the given name (15 bytes are shown).
+/// Starts a detached thread with a stack of 1 MiB and the given name (15 bytes are shown).
 package func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
     final class Start: Sendable {
         let body: @Sendable () -> Void
@@ -123,7 +123,7 @@ package func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
     }
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
-    pthread_attr_setstacksize(&attributes, 256 << 10)
+    pthread_attr_setstacksize(&attributes, 1 << 20)
     pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
     var thread = pthread_t()
     let start = Unmanaged.passRetained(
