@@ -55,6 +55,6 @@ let package = Package(
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
-        tests("MountTests", ["HSMSystem"]),
+        tests("MountTests", ["HSMSystem", "CLinux"]),
     ]
 )
