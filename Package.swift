@@ -55,6 +55,7 @@ let package = Package(
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
+        tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
         tests("MountTests", ["HSMSystem", "CLinux"]),
     ]
 )

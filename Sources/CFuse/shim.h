@@ -53,6 +53,32 @@ struct passhsm_create_out {
     struct passhsm_open_out open;
 };
 
+/* What libfuse's own fill_entry does, which it keeps to itself; for CREATE, whose answer has a backing id. */
+static inline void passhsm_fill_entry(struct fuse_entry_out *out, struct fuse_entry_param entry)
+{
+    out->nodeid = entry.ino;
+    out->generation = entry.generation;
+    out->entry_valid = (uint64_t)entry.entry_timeout;
+    out->entry_valid_nsec = (uint32_t)((entry.entry_timeout - (double)out->entry_valid) * 1e9);
+    out->attr_valid = (uint64_t)entry.attr_timeout;
+    out->attr_valid_nsec = (uint32_t)((entry.attr_timeout - (double)out->attr_valid) * 1e9);
+    out->attr.ino = entry.attr.st_ino;
+    out->attr.mode = entry.attr.st_mode;
+    out->attr.nlink = (uint32_t)entry.attr.st_nlink;
+    out->attr.uid = entry.attr.st_uid;
+    out->attr.gid = entry.attr.st_gid;
+    out->attr.rdev = (uint32_t)entry.attr.st_rdev;
+    out->attr.size = (uint64_t)entry.attr.st_size;
+    out->attr.blksize = (uint32_t)entry.attr.st_blksize;
+    out->attr.blocks = (uint64_t)entry.attr.st_blocks;
+    out->attr.atime = (uint64_t)entry.attr.st_atim.tv_sec;
+    out->attr.mtime = (uint64_t)entry.attr.st_mtim.tv_sec;
+    out->attr.ctime = (uint64_t)entry.attr.st_ctim.tv_sec;
+    out->attr.atimensec = (uint32_t)entry.attr.st_atim.tv_nsec;
+    out->attr.mtimensec = (uint32_t)entry.attr.st_mtim.tv_nsec;
+    out->attr.ctimensec = (uint32_t)entry.attr.st_ctim.tv_nsec;
+}
+
 /* fuse_session_new is a macro in libfuse 3.17 and later. */
 static inline struct fuse_session *passhsm_session_new(
     struct fuse_args *args, const struct fuse_lowlevel_ops *ops, void *user)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 const int PASSHSM_O_PATH = O_PATH, PASSHSM_O_TMPFILE = O_TMPFILE, PASSHSM_O_DIRECT = O_DIRECT,
@@ -29,11 +30,19 @@ int passhsm_renameat2(int from, const char *name, int to, const char *newname, u
     return (int)syscall(SYS_renameat2, from, name, to, newname, flags);
 }
 
-int passhsm_fallocate(int fd, int mode, int64_t offset, int64_t length) { return fallocate(fd, mode, offset, length); }
+int passhsm_fallocate(int fd, int mode, off_t offset, off_t length) { return fallocate(fd, mode, offset, length); }
 
-int64_t passhsm_copy_file_range(int in, int64_t *in_offset, int out, int64_t *out_offset, size_t length, unsigned flags)
+ssize_t passhsm_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t length, unsigned flags)
 {
     return copy_file_range(in, in_offset, out, out_offset, length, flags);
+}
+
+int passhsm_flock(int fd, int operation) { return flock(fd, operation); }
+
+uint64_t passhsm_file_system_type(int fd)
+{
+    struct statfs result;
+    return fstatfs(fd, &result) ? 0 : (uint64_t)result.f_type;
 }
 
 int passhsm_syncfs(int fd) { return syncfs(fd); }
@@ -54,6 +63,10 @@ int passhsm_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 int passhsm_name_thread(const char *name) { return prctl(PR_SET_NAME, name); }
 int passhsm_gettid(void) { return (int)syscall(SYS_gettid); }
 int passhsm_tgkill(int tid, int signal) { return (int)syscall(SYS_tgkill, getpid(), tid, signal); }
+
+static __thread uint32_t request_flags;
+void passhsm_set_request_flags(uint32_t flags) { request_flags = flags; }
+uint32_t passhsm_request_flags(void) { return request_flags; }
 
 unsigned passhsm_major(uint64_t device) { return major(device); }
 unsigned passhsm_minor(uint64_t device) { return minor(device); }

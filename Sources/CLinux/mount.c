@@ -29,4 +29,6 @@ uint64_t passhsm_unique_mount_id(int fd)
     return result.stx_mnt_id;
 }
 
+const int PASSHSM_MNT_DETACH = MNT_DETACH, PASSHSM_UMOUNT_NOFOLLOW = UMOUNT_NOFOLLOW;
+
 int passhsm_umount(const char *path, int flags) { return umount2(path, flags); }

@@ -6,4 +6,7 @@
 #include "linux_constants.h"
 #include "linux_handle.h"
 #include "linux_mount.h"
+#include "linux_probe.h"
+#include "linux_socket.h"
+#include "linux_spawn.h"
 #endif

@@ -19,9 +19,13 @@ struct passhsm_dirent {
 
 long passhsm_getdents64(int fd, void *buffer, size_t size);
 int passhsm_renameat2(int from, const char *name, int to, const char *newname, unsigned flags);
-int passhsm_fallocate(int fd, int mode, int64_t offset, int64_t length);
-int64_t passhsm_copy_file_range(int in, int64_t *in_offset, int out, int64_t *out_offset, size_t length, unsigned flags);
+int passhsm_fallocate(int fd, int mode, off_t offset, off_t length);
+ssize_t passhsm_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t length, unsigned flags);
 int passhsm_syncfs(int fd);
+/* flock(2): in Swift the structure of the same name hides the function. */
+int passhsm_flock(int fd, int operation);
+/* f_type of fstatfs(2), 0 on failure. */
+uint64_t passhsm_file_system_type(int fd);
 int passhsm_pipe_cloexec(int fds[2]);
 /* unshare(CLONE_FS): the calling thread gets an umask of its own. */
 int passhsm_unshare_fs(void);
@@ -35,6 +39,10 @@ int passhsm_gettid(void);
 /* prctl(PR_SET_NAME) */
 int passhsm_name_thread(const char *name);
 int passhsm_tgkill(int tid, int signal);
+
+/* A word of the calling thread, for what libfuse's callbacks are not told of the request that is being processed. */
+void passhsm_set_request_flags(uint32_t flags);
+uint32_t passhsm_request_flags(void);
 
 /* Device numbers: macros in glibc. */
 unsigned passhsm_major(uint64_t device);

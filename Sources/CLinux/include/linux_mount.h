@@ -10,7 +10,8 @@ int passhsm_clone_tree(int fd);
  * kernel lacks it. */
 uint64_t passhsm_unique_mount_id(int fd);
 
-/* umount2(2) */
+/* umount2(2); detaching is lazy (MNT_DETACH), and the last component may not be a symlink (UMOUNT_NOFOLLOW). */
+extern const int PASSHSM_MNT_DETACH, PASSHSM_UMOUNT_NOFOLLOW;
 int passhsm_umount(const char *path, int flags);
 
 #endif

@@ -50,7 +50,8 @@ package final class FillEngine: Sendable {
     // Both are leaf locks: nothing is called while one is held, and no two are held at once.
     private let requests = Mutex<[Ticket: Request]>([:])
     private let fetches: Mutex<Fetches>
-    private let isShutDown = Atomic<Bool>(false)
+    /// Until then nothing may wait for a fill.
+    private let refusal = Mutex<ContinuousClock.Instant?>(nil)
 
     /// - Parameter pool: runs the fetches; its threads may block.
     package init(source: any RemoteSource, configuration: Configuration = .init(), pool: any TaskExecutor) {
@@ -96,7 +97,7 @@ package final class FillEngine: Sendable {
     package func ensureResident(
         _ range: Range<Int>, of file: FillFile, priority: FillState.Priority = .demand, ticket: Ticket
     ) {
-        request(ticket, file) { state, actions in
+        request(ticket, file, isFill: true) { state, actions in
             switch state.wait(ticket, for: range, priority, &actions) {
             case .present:
                 counters.hits.add()
@@ -111,7 +112,7 @@ package final class FillEngine: Sendable {
     /// Completes the ticket without error once no fetch touches `granules` nor will until ``release(_:of:present:)`` is
     /// called with it. For local changes; waiters of the granules wait for its end.
     package func claim(_ granules: Range<Int>, of file: FillFile, cancelFetches: Bool = false, ticket: Ticket) {
-        request(ticket, file) { state, actions in
+        request(ticket, file, isFill: false) { state, actions in
             state.claim(ticket, granules, cancelFetches: cancelFetches, &actions)
         }
     }
@@ -139,29 +140,30 @@ package final class FillEngine: Sendable {
         }
     }
 
-    /// Fails everything that waits with EIO, cancels every fetch, and refuses new requests.
-    package func shutDown() {
-        isShutDown.store(true, ordering: .sequentiallyConsistent)
-        failPending()
-    }
+    /// Fails everything that waits with EIO, cancels every fetch, and lets nothing wait for a fill from now on. Claims are
+    /// still granted: what was written locally can be brought to disk.
+    package func shutDown() { refuse(for: .seconds(1 << 32)) }
 
-    /// Fails everything that waits now with EIO, and cancels every fetch; new requests are served.
-    package func failPending() {
+    /// As ``shutDown()``, but only for a while: a reader whose read-ahead fails asks again at once.
+    package func refuse(for duration: Duration) {
+        refusal.withLock { $0 = .now + duration }
         let files = requests.withLock { $0.values.compactMap(\.file) } + fetches.withLock { $0.all.values.map(\.file) }
         for file in files { change(file) { $0.failAll(Self.stopped, &$1) } }
     }
 
+    private var isRefusing: Bool { refusal.withLock { $0.map { $0 > .now } ?? false } }
+
     private static let stopped = FillError(.io, .shutdown, "the file system is being unmounted")
 
     private func request(
-        _ ticket: Ticket, _ file: FillFile,
+        _ ticket: Ticket, _ file: FillFile, isFill: Bool,
         _ make: (inout FillState, inout [FillState.Action]) -> Bool
     ) {
         let isCancelled = requests.withLock { requests in
             requests[ticket]?.file = file
             return requests[ticket]?.isCancelled ?? true
         }
-        if isCancelled || isShutDown.load(ordering: .sequentiallyConsistent) {
+        if isCancelled || (isFill && isRefusing) {
             complete(ticket, isCancelled ? FillError(.interrupted, .cancelled, "the caller gave up") : Self.stopped)
             return
         }
@@ -170,7 +172,7 @@ package final class FillEngine: Sendable {
         if isDone { complete(ticket, nil) }
         perform(actions, of: file)
         // A shutdown or a cancel between the check and the lock saw no waiter to fail.
-        if isShutDown.load(ordering: .sequentiallyConsistent) { change(file) { $0.failAll(Self.stopped, &$1) } }
+        if isFill && isRefusing { change(file) { $0.failAll(Self.stopped, &$1) } }
         if requests.withLock({ $0[ticket]?.isCancelled ?? false }) { cancel(ticket) }
     }
 
@@ -227,7 +229,7 @@ package final class FillEngine: Sendable {
     /// Since the fetch was decided on, another thread may have cancelled or promoted it, or shut the engine down: that
     /// thread saw no fetch, so that it is done here.
     private func catchUp(_ id: FillState.ID, _ priority: FillState.Priority, _ file: FillFile) {
-        if isShutDown.load(ordering: .sequentiallyConsistent) { change(file) { $0.failAll(Self.stopped, &$1) } }
+        if isRefusing { change(file) { $0.failAll(Self.stopped, &$1) } }
         switch file.state.withLock({ $0.standing(of: id) }) {
         case .cancelled: cancelFetch(id)
         case .wanted(let now) where now < priority: fetches.withLock { $0.queue.promote(id) }

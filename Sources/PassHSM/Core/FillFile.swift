@@ -39,6 +39,9 @@ package final class FillFile: Sendable {
     package var isComplete: Bool { state.withLock(\.isComplete) }
     /// Nothing is under way, and nobody waits.
     package var isIdle: Bool { state.withLock(\.isIdle) }
+    /// Whether every byte of `range` can be read from the lower file; unlike ``FillEngine/isResident(_:of:)`` this is no
+    /// access.
+    package func isPresent(_ range: Range<Int>) -> Bool { state.withLock { $0.isPresent(range) } }
     package var layout: GranuleLayout { state.withLock(\.layout) }
     package var present: GranuleSet { state.withLock(\.present) }
 }

@@ -8,6 +8,8 @@ final class Committer: Sendable {
     private static let delay = 0.1
     /// From so many files on the whole file system is synced instead.
     private static let manyFiles = 8
+    /// More files than this hold up those who fill them, so that their descriptors are bounded.
+    private static let mostWaiting = 2048
     /// A group that has grown to this size does not wait any longer.
     private static let fullGroup = 512
 
@@ -17,8 +19,12 @@ final class Committer: Sendable {
     private nonisolated(unsafe) var isRunning = false
     private nonisolated(unsafe) var isBusy = false
 
+    /// Blocks while too many files wait.
     func schedule(_ file: StoredFile) {
         condition.lock()
+        while waiting.count >= Self.mostWaiting && waiting[ObjectIdentifier(file)] == nil {
+            _ = condition.wait(seconds: Self.delay)
+        }
         waiting[ObjectIdentifier(file)] = file
         let start = !isRunning
         isRunning = true
@@ -79,6 +85,7 @@ final class Committer: Sendable {
         for file in files {
             do throws(Errno) {
                 try file.commit(isSynced: isSynced)
+                store.committed(file.handle)
             } catch {
                 // The content stays readable, and what is not recorded is fetched again after a restart.
                 store.log.error("a fill could not be made durable: \(error.text)", metadata: ["file": "\(file.handle.name)"])

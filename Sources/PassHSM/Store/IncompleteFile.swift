@@ -99,8 +99,24 @@ extension Store {
         }
     }
 
+    /// The granules that `record`'s residency map has as present, without changing anything.
+    ///
+    /// - Throws: `RecordError` when the map cannot be believed.
+    func presentGranules(_ record: Record) throws(RecordError) -> GranuleSet {
+        guard record.state == .partial else { return GranuleSet() }
+        var (present, written) = (GranuleSet(), GranuleSet())
+        do throws(RecordError) {
+            _ = try readMap(of: record, &present, &written, forUse: false)
+        } catch {
+            // Taken into use, it would be fetched again.
+            if record.flags.contains(.dirty) { throw error }
+            return GranuleSet()
+        }
+        return present
+    }
+
     private func readMap(
-        of record: Record, _ present: inout GranuleSet, _ written: inout GranuleSet
+        of record: Record, _ present: inout GranuleSet, _ written: inout GranuleSet, forUse: Bool = true
     ) throws(RecordError) -> Sidecar {
         let (sidecar, session) = try Sidecar.open(in: partial, name: record.identity.name, epoch: record.epoch)
         let count = record.layout.count
@@ -125,7 +141,7 @@ extension Store {
                     }
                 }
             }
-            if !isDamaged && session != self.session {
+            if forUse && !isDamaged && session != self.session {
                 // First the bits, then the session that would make them believable.
                 for granule in doubtful {
                     try sidecar.update(granule..<granule + 1) { page, granule in page.set(.absent, of: granule) }

@@ -3,6 +3,7 @@ import Glibc
 import HSMCore
 import HSMSystem
 import Logging
+import Synchronization
 
 /// Why a lower directory cannot be used: one line for the user.
 package struct StoreError: Error, CustomStringConvertible, Sendable {
@@ -28,6 +29,7 @@ package final class Store: Sendable {
     let partial: Descriptor
     let session: Session
     let committer = Committer()
+    private let committedAction = Mutex<(@Sendable (FileHandle) -> Void)?>(nil)
     private let directory: Descriptor
     private let keys: Descriptor
     /// Nil when the store was opened for looking only.
@@ -157,6 +159,13 @@ package final class Store: Sendable {
         }
     }
 
+    /// Calls `action` after each commit of a file, on the thread that commits. To be set once, before files are used.
+    package func afterCommit(_ action: @escaping @Sendable (FileHandle) -> Void) {
+        committedAction.withLock { $0 = action }
+    }
+
+    func committed(_ handle: FileHandle) { committedAction.withLock { $0 }?(handle) }
+
     /// Commits what is pending of every file, and returns when it is on disk.
     package func drain() { committer.drain() }
 
@@ -204,7 +213,7 @@ package final class Store: Sendable {
 
     private static func takeLock(in directory: Descriptor) throws(Errno) -> Descriptor {
         let file = try Descriptor.open(at: directory.raw, "lock", O_RDWR | O_CREAT, mode: 0o600)
-        _ = try check { flock(file.raw, LOCK_EX | LOCK_NB) }
+        _ = try check { passhsm_flock(file.raw, LOCK_EX | LOCK_NB) }
         return file
     }
 

@@ -16,6 +16,8 @@ package final class StoredFile: FillDestination {
         var writes = GranuleSet()
         var isContentComplete = false
         var isRecordStale = false
+        /// Calls of `commit` under way.
+        var commits = 0
     }
 
     /// What is on disk.
@@ -57,6 +59,18 @@ package final class StoredFile: FillDestination {
     /// The record says that the file is complete, durably; this object has done its work.
     package var isFinished: Bool { durableLock.withLock { durable.isFinished } }
 
+    /// Something is not on disk yet: another object for the same file would not know of it.
+    package var hasPending: Bool {
+        if isFinished { return pending.withLock { $0.commits > 0 } }
+        return pending.withLock { pending in
+            !pending.fills.isEmpty || !pending.writes.isEmpty || pending.isRecordStale || pending.isContentComplete
+                || pending.commits > 0
+        }
+    }
+
+    /// Commits soon, with others.
+    package func scheduleCommit() { store.committer.schedule(self) }
+
     // MARK: Fills
 
     package func fill(_ granules: Range<Int>, with bytes: UnsafeRawBufferPointer) throws(FillError) {
@@ -73,7 +87,7 @@ package final class StoredFile: FillDestination {
                 pending.fills[granule] = CRC32C.of(UnsafeRawBufferPointer(rebasing: part))
             }
         }
-        store.committer.schedule(self)
+        scheduleCommit()
     }
 
     package func contentComplete() {
@@ -81,7 +95,7 @@ package final class StoredFile: FillDestination {
             defer { pending.isContentComplete = true }
             return !pending.isContentComplete
         }
-        if isNews { store.committer.schedule(self) }
+        if isNews { scheduleCommit() }
     }
 
     package func fillFailed(_ error: FillError) {
@@ -141,14 +155,14 @@ package final class StoredFile: FillDestination {
             }
             durable.written.insert(granules)
         }
-        store.committer.schedule(self)
+        scheduleCommit()
     }
 
     /// The modification time is now, or what the user set.
     package func touch(_ time: RemoteEntry.Time? = nil) {
         modifiedNow.withLock { $0 = time ?? .now }
         pending.withLock { $0.isRecordStale = true }
-        if time != nil { store.committer.schedule(self) }
+        if time != nil { scheduleCommit() }
     }
 
     /// Cuts the lower file to `size` bytes, under the engine's claim of everything from there on; then what lies beyond
@@ -178,8 +192,10 @@ package final class StoredFile: FillDestination {
             pending.fills = [:]
             pending.writes = GranuleSet()
             pending.isRecordStale = false
+            pending.commits += 1
             return work
         }
+        defer { pending.withLock { $0.commits -= 1 } }
         do throws(Errno) {
             let hasData = !work.fills.isEmpty || !work.writes.isEmpty || work.isContentComplete
             if hasData && !isSynced { try lower.fdatasync() }
@@ -261,7 +277,7 @@ package final class StoredFile: FillDestination {
     private func restoreModified() throws(Errno) {
         let time = modified
         try lower.setTimes(
-            access: .omit, modification: timespec(tv_sec: time.seconds, tv_nsec: time.nanoseconds))
+            access: FileTime.omit, modification: timespec(tv_sec: time.seconds, tv_nsec: time.nanoseconds))
     }
 
     private func runs(of sorted: [Int]) -> [Range<Int>] {

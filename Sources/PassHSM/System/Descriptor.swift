@@ -92,7 +92,7 @@ package final class Descriptor: Sendable {
     package func syncFileSystem() throws(Errno) { _ = try check { passhsm_syncfs(raw) } }
     package func truncate(to size: Int) throws(Errno) { _ = try check { ftruncate(raw, size) } }
 
-    /// futimens(2); `UTIME_NOW` and `UTIME_OMIT` as there.
+    /// futimens(2); see ``FileTime``.
     package func setTimes(access: timespec, modification: timespec) throws(Errno) {
         var times = (access, modification)
         try withUnsafePointer(to: &times) { pointer throws(Errno) in
@@ -103,9 +103,10 @@ package final class Descriptor: Sendable {
     }
 }
 
-extension timespec {
-    /// For ``Descriptor/setTimes(access:modification:)``: leave this time as it is (utimensat(2), UTIME_OMIT).
+/// Special times of utimensat(2).
+package enum FileTime {
+    /// Leave this time as it is (UTIME_OMIT).
     package static let omit = timespec(tv_sec: 0, tv_nsec: (1 << 30) - 2)
-    /// For ``Descriptor/setTimes(access:modification:)``: the current time (utimensat(2), UTIME_NOW).
+    /// The current time (UTIME_NOW).
     package static let now = timespec(tv_sec: 0, tv_nsec: (1 << 30) - 1)
 }

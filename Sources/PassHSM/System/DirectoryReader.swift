@@ -53,3 +53,16 @@ package enum DirectoryReader {
         }
     }
 }
+
+extension DirectoryReader {
+    /// The names in a directory of /proc or of our own, without those that are not UTF-8; empty when it cannot be read.
+    package static func texts(in directory: Descriptor?) -> [String] {
+        guard let directory, let names = try? names(in: directory) else { return [] }
+        return names.compactMap { String(validating: $0.dropLast(), as: UTF8.self) }
+    }
+
+    /// The same by path.
+    package static func texts(in path: String) -> [String] {
+        texts(in: try? Descriptor.open(path, O_RDONLY | O_DIRECTORY))
+    }
+}

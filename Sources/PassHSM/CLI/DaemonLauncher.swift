@@ -1,0 +1,52 @@
+import Glibc
+import HSMControl
+import HSMSystem
+
+/// Starts this program again as a daemon: the same arguments and `--foreground`, in a session of its own, with its output
+/// in a log. Swift has no fork.
+struct DaemonLauncher {
+    let log: BytePath
+
+    /// Waits until the daemon is ready, and returns the line that it wants printed.
+    func launch() throws -> String {
+        let output: Descriptor
+        do throws(Errno) { output = try DaemonLog.open(log) } catch {
+            throw CommandError("the log \(log): \(error.text)")
+        }
+        let start = try output.stat().st_size
+        let (reader, child) = try spawn(output)
+        let message = String(decoding: try reader.readToEnd(), as: UTF8.self)
+        if message.hasPrefix(Readiness.ok) { return String(message.dropFirst(Readiness.ok.count)) }
+        if message.hasPrefix(Readiness.error) { throw CommandError(String(message.dropFirst(Readiness.error.count))) }
+        let status = try child.wait()
+        let lines = DaemonLog.tail(log, from: start)
+        let said = lines.isEmpty ? "" : ": " + lines.joined(separator: " | ")
+        throw CommandError("the daemon ended with status \(status) before the mount was ready\(said) (log: \(log))")
+    }
+
+    /// The end to read the daemon's message from; this process keeps nothing of the other end.
+    private func spawn(_ output: Descriptor) throws(Errno) -> (Descriptor, ChildProcess) {
+        let (reader, writer) = try ChildProcess.pipe()
+        // Behind the name of the command, so that it cannot come after a `--`.
+        var arguments = ProgramArguments.raw
+        arguments.insert(BytePath("--foreground"), at: min(2, arguments.count))
+        let variable = Array("\(Readiness.variable)=".utf8)
+        let environment = ChildProcess.environment.filter { !$0.bytes.starts(with: variable) }
+        let child = try ChildProcess(
+            program: Self.program, arguments: arguments, environment: environment + [BytePath(variable + [0x33])],
+            descriptors: .init(
+                input: try Descriptor.open("/dev/null", O_RDONLY), output: output, errors: output, extra: writer),
+            newSession: true)
+        return (reader, child)
+    }
+
+    /// This program's file by its name, so that the daemon is called `passhsm` in lists of processes.
+    private static var program: BytePath {
+        let link = BytePath("/proc/self/exe")
+        // Replaced by an upgrade, the old file has no name any more.
+        guard let path = try? link.readLink(), let named = try? path.stat(), let own = try? link.stat(),
+            named.st_ino == own.st_ino, named.st_dev == own.st_dev
+        else { return link }
+        return path
+    }
+}

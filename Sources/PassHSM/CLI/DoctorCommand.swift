@@ -1,0 +1,27 @@
+import ArgumentParser
+import HSMControl
+import HSMFuse
+import HSMSystem
+
+/// `passhsm doctor`: what this machine and a lower directory allow.
+struct DoctorCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "doctor", abstract: "Examine what works here, and what mount will use. Changes nothing.")
+
+    @Argument(help: "A lower directory to examine as well.")
+    var lower: PathArgument?
+
+    @Flag(help: "Print a JSON array.")
+    var json = false
+
+    func run() throws {
+        let findings = Doctor(libfuse: LibraryVersion.text).examine(lower: lower?.path)
+        if json {
+            try Output.json(findings)
+        } else {
+            Output.lines(TextTable.lines(findings.map { [$0.verdict.rawValue, $0.name, $0.detail] }))
+        }
+        // The last finding is the verdict.
+        if findings.last?.verdict == .missing { throw ExitCode.failure }
+    }
+}

@@ -1,0 +1,37 @@
+import ArgumentParser
+import HSMSystem
+
+/// What `serve` is asked to do. Both paths are canonical, and exist.
+struct MountOptions: Sendable, Equatable {
+    /// When an incomplete file is filled.
+    enum Fill: String, Sendable, CaseIterable, ExpressibleByArgument {
+        /// Small files when they are opened, others by ranges when they are read.
+        case auto
+        /// The whole file, when it is opened.
+        case open
+        /// By ranges, when they are read.
+        case read
+    }
+
+    /// What the kernel may keep of names and attributes.
+    enum Cache: String, Sendable, CaseIterable, ExpressibleByArgument {
+        /// Others may change the lower directory: short timeouts.
+        case shared
+        /// Nobody but the mount changes it: long timeouts.
+        case exclusive
+        /// Nothing.
+        case none
+    }
+
+    var lower: BytePath
+    var mountpoint: BytePath
+    var fill: Fill
+    /// Nil: chosen by what is mounted over what.
+    var cache: Cache?
+    /// After how many seconds a fill fails.
+    var deadlineSeconds: Int
+    /// What the remote tier is made to do, for tests.
+    var simulate: String?
+    /// False: complete files are read through the daemon.
+    var usesPassthrough: Bool
+}

@@ -1,0 +1,32 @@
+import Glibc
+import HSMSystem
+
+/// SIGTERM, SIGINT and SIGHUP as a call on a thread of its own.
+///
+/// To be made before any other thread: the signals are blocked in all of them.
+struct TerminationSignals: Sendable {
+    private static let all = [SIGTERM, SIGINT, SIGHUP]
+
+    init() {
+        var set = Self.set
+        pthread_sigmask(SIG_BLOCK, &set, nil)
+        // A client of the control socket that goes away is an error of a write.
+        signal(SIGPIPE, SIG_IGN)
+    }
+
+    private static var set: sigset_t {
+        var set = sigset_t()
+        sigemptyset(&set)
+        for signal in all { sigaddset(&set, signal) }
+        return set
+    }
+
+    /// Calls `action` at each signal that comes from now on, or came since the blocking.
+    func onArrival(_ action: @escaping @Sendable () -> Void) {
+        startThread(name: "signals") {
+            var set = Self.set
+            var number: Int32 = 0
+            while sigwait(&set, &number) == 0 { action() }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+import Glibc
+import HSMControl
+import HSMSystem
+
+/// Takes the mount of one daemon away, and waits for the daemon's end, so that the next mount finds the lower free.
+struct Unmounter {
+    private static let busySeconds = 4.0
+    private static let endSeconds = 10.0
+
+    private let daemon: DaemonInfo
+    private let client: ControlClient
+    private var mountpoint: BytePath { daemon.mountpoint }
+
+    init(_ daemon: DaemonInfo, in registry: RuntimeDirectory) {
+        self.daemon = daemon
+        client = ControlClient(daemon, in: registry)
+    }
+
+    /// Only when nobody uses it; what waits for the remote is made to fail first, when that is all that keeps it busy.
+    func unmount() throws {
+        let process = try openProcess()
+        do throws(MountCallError) {
+            try MountCall.unmount(mountpoint)
+        } catch {
+            guard error.code == EBUSY else {
+                if error.code == EINVAL {
+                    throw CommandError(
+                        "\(mountpoint) is not mounted here, but its daemon (process \(daemon.pid)) runs; --force ends it"
+                    )
+                }
+                throw CommandError("cannot unmount \(mountpoint): \(error)")
+            }
+            try drainAndRetry()
+        }
+        try waitForEnd(of: process)
+    }
+
+    private func drainAndRetry() throws {
+        // A daemon that does not answer keeps nothing from being unmounted: the retries find out.
+        _ = try? client.request(ControlRequest(.drain), seconds: 2)
+        let deadline = Deadline(seconds: Self.busySeconds)
+        while true {
+            do throws(MountCallError) {
+                try MountCall.unmount(mountpoint)
+                return
+            } catch {
+                guard error.code == EBUSY else { throw CommandError("cannot unmount \(mountpoint): \(error)") }
+                if deadline.hasPassed { throw CommandError("\(mountpoint) is busy\(users())") }
+                usleep(100_000)
+            }
+        }
+    }
+
+    private func users() -> String {
+        let users = MountUser.of(mountpoint, except: daemon.pid)
+        if users.isEmpty { return "; --force unmounts it all the same" }
+        return ": " + users.map { "\($0.name) (\($0.pid)) has \($0.path)" }.joined(separator: ", ")
+    }
+
+    /// Whoever uses it: the daemon detaches the mount, answers everybody and ends. One that does not is ended.
+    func force() throws {
+        let process = try openProcess()
+        do {
+            _ = try client.request(ControlRequest(.stop, force: true))
+            try waitForEnd(of: process)
+        } catch {
+            guard let process, (try? process.waitForEnd(seconds: 0)) != true else { return }
+            // Detached first: then its end fails the requests, and nobody meets the dead mount any more.
+            try? MountCall.unmount(mountpoint, lazily: true)
+            kill(process.id, SIGKILL)
+            try waitForEnd(of: process)
+        }
+        // A daemon that was killed between the two leaves its mount behind.
+        if try MountTable.entry(at: mountpoint)?.type == MountCall.type { try Self.unmountAbandoned(mountpoint) }
+    }
+
+    /// Nil when it has ended meanwhile.
+    private func openProcess() throws(Errno) -> ProcessHandle? {
+        do throws(Errno) {
+            return try ProcessHandle(id: daemon.pid, startTime: daemon.startTime)
+        } catch {
+            if error.rawValue == ESRCH { return nil }
+            throw error
+        }
+    }
+
+    private func waitForEnd(of process: ProcessHandle?) throws {
+        guard let process, try !process.waitForEnd(seconds: Self.endSeconds) else { return }
+        throw CommandError(
+            "\(mountpoint) is unmounted, but its daemon (process \(daemon.pid)) has not ended within \(Int(Self.endSeconds)) s"
+        )
+    }
+
+    /// A mount whose daemon is gone: every access to it fails with ENOTCONN.
+    static func unmountAbandoned(_ mountpoint: BytePath) throws {
+        guard let entry = try MountTable.entry(at: mountpoint) else {
+            throw CommandError("\(mountpoint) is not mounted")
+        }
+        guard entry.type == MountCall.type else {
+            throw CommandError("\(mountpoint) is a mount of type \(entry.type), and not one of PassHSM")
+        }
+        do throws(MountCallError) {
+            do throws(MountCallError) {
+                try MountCall.unmount(mountpoint)
+            } catch {
+                // Whoever still has a file of it open can do nothing with it but close it.
+                try MountCall.unmount(mountpoint, lazily: true)
+            }
+        } catch {
+            throw CommandError("cannot unmount \(mountpoint): \(error)")
+        }
+    }
+}

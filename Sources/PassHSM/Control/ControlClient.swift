@@ -1,0 +1,45 @@
+import Glibc
+import HSMSystem
+
+/// Asks one daemon over its control socket. Each request is a connection of its own.
+package struct ControlClient: Sendable {
+    package let daemon: DaemonInfo
+    private let directory: RuntimeDirectory
+
+    package init(_ daemon: DaemonInfo, in directory: RuntimeDirectory) {
+        self.daemon = daemon
+        self.directory = directory
+    }
+
+    /// Sends `request`, and waits for the reply for `seconds` at most.
+    package func request(_ request: ControlRequest, seconds: Double = 5) throws(ControlError) -> ControlReply {
+        let deadline = Deadline(seconds: seconds)
+        let line: [UInt8]
+        do throws(Errno) {
+            let folder = try directory.folder(of: daemon)
+            let socket = try LocalSocket.connect(RuntimeDirectory.socketName, in: folder, until: deadline)
+            guard let text = try? ControlJSON.encode(request) else { throw Errno(rawValue: EINVAL) }
+            try socket.write(text + [UInt8(ascii: "\n")], until: deadline)
+            line = try socket.readLine(limit: 64 << 20, until: deadline)
+        } catch {
+            throw explain(error, seconds: seconds)
+        }
+        guard let reply = try? ControlJSON.decode(ControlReply.self, from: line) else {
+            throw ControlError(
+                .noAnswer, "the daemon (process \(daemon.pid)) answered with something else than a reply")
+        }
+        if let error = reply.error { throw ControlError(.refused, "the daemon (process \(daemon.pid)): \(error)") }
+        return reply
+    }
+
+    private func explain(_ error: Errno, seconds: Double) -> ControlError {
+        let name = "the daemon of \(daemon.mountpoint) (process \(daemon.pid))"
+        if !daemon.isAlive { return ControlError(.noDaemon, "\(name) has ended") }
+        return switch error.rawValue {
+        case ETIMEDOUT: ControlError(.noAnswer, "\(name) does not answer within \(Int(seconds.rounded(.up))) s")
+        case ECONNREFUSED, ENOENT: ControlError(.noAnswer, "\(name) does not listen on its control socket")
+        case ECONNRESET, EPIPE: ControlError(.noAnswer, "\(name) broke the connection")
+        default: ControlError(.noAnswer, "cannot ask \(name): \(error.text)")
+        }
+    }
+}

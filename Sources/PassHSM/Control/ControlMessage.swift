@@ -1,0 +1,55 @@
+import FoundationEssentials
+
+/// The version of the program, as `--version` and `status` show it.
+package enum ProgramVersion {
+    package static let text = "0.1.0"
+}
+
+/// What a client asks a daemon: one line of JSON.
+package struct ControlRequest: Codable, Sendable, Equatable {
+    package enum Command: String, Codable, Sendable {
+        /// Asks for a ``StatusReport``.
+        case status
+        /// Fails every fill that waits now, so that a plain unmount finds fewer users.
+        case drain
+        /// Ends the daemon.
+        case stop
+    }
+
+    package var command: Command
+    /// With ``Command/stop``: detach the mount although it is used.
+    package var force: Bool?
+
+    package init(_ command: Command, force: Bool? = nil) {
+        self.command = command
+        self.force = force
+    }
+}
+
+/// What a daemon answers: one line of JSON.
+package struct ControlReply: Codable, Sendable {
+    /// Set when the request failed: one line for people.
+    package var error: String?
+    /// The answer to `status`.
+    package var status: StatusReport?
+
+    package init(error: String? = nil, status: StatusReport? = nil) {
+        self.error = error
+        self.status = status
+    }
+}
+
+/// The one JSON form of everything that is shown to programs and sent over the socket: keys sorted, slashes plain.
+package enum ControlJSON {
+    /// One line without a newline; with `pretty`, several.
+    package static func encode(_ value: some Encodable, pretty: Bool = false) throws -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        if pretty { encoder.outputFormatting.insert(.prettyPrinted) }
+        return Array(try encoder.encode(value))
+    }
+
+    package static func decode<Value: Decodable>(_ type: Value.Type, from bytes: [UInt8]) throws -> Value {
+        try JSONDecoder().decode(type, from: Data(bytes))
+    }
+}

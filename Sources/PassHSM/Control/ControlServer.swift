@@ -1,0 +1,163 @@
+import Glibc
+import HSMSystem
+
+/// What a daemon does when it is asked; called on the server's threads, several at once.
+package struct ControlHandlers: Sendable {
+    package var status: @Sendable () -> StatusReport
+    /// Fails every fill that waits now; returns when their waiters are answered.
+    package var drain: @Sendable () -> Void
+    /// Starts the end of the daemon and returns; with `force` the mount is detached although it is used. Called after
+    /// the client has its reply.
+    package var stop: @Sendable (_ force: Bool) -> Void
+
+    package init(
+        status: @escaping @Sendable () -> StatusReport, drain: @escaping @Sendable () -> Void,
+        stop: @escaping @Sendable (_ force: Bool) -> Void
+    ) {
+        self.status = status
+        self.drain = drain
+        self.stop = stop
+    }
+}
+
+/// A daemon's control socket: one JSON request a line, one JSON reply a line, any number of them a connection.
+///
+/// Serves on threads of its own: one that accepts, and one for each of at most ``Limits/connections`` connections. A
+/// client that sends garbage, too much, nothing, or goes away costs its own connection only.
+package final class ControlServer: Sendable {
+    package struct Limits: Sendable {
+        /// Bytes of one request.
+        package var requestBytes = 1 << 20
+        /// How long one request may take to arrive, and its reply to be taken, in seconds.
+        package var seconds = 5.0
+        /// At once; further ones wait for one of these to end.
+        package var connections = 8
+
+        package init() {}
+    }
+
+    private struct State {
+        var connections = 0
+        var isStopping = false
+        var isAccepting = true
+    }
+
+    private let handlers: ControlHandlers
+    private let limits: Limits
+    private let socket: LocalSocket
+    private let registration: DaemonRegistration
+    /// Closed by ``stop()``'s end of it: wakes the accepting thread.
+    private let wake: (reader: Descriptor, writer: Descriptor)
+    private let condition = Condition()
+    /// Guarded by `condition`'s lock. Leaf: nothing is called while it is held.
+    private nonisolated(unsafe) var state = State()
+
+    /// Listens in the daemon's folder, and serves until ``stop()``.
+    package init(
+        _ registration: DaemonRegistration, handlers: ControlHandlers, limits: Limits = Limits()
+    ) throws(ControlError) {
+        self.handlers = handlers
+        self.limits = limits
+        self.registration = registration
+        do throws(Errno) {
+            socket = try LocalSocket.listen(RuntimeDirectory.socketName, in: registration.folder)
+            wake = try ChildProcess.pipe()
+        } catch {
+            throw ControlError(.registry, "cannot listen on the control socket: \(error.text)")
+        }
+        startThread(name: "hsm-control") { [self] in acceptLoop() }
+    }
+
+    /// Takes no more connections and removes the daemon from the registry; requests under way are still answered. May be
+    /// called again, and from a handler.
+    package func stop() {
+        condition.lock()
+        let isFirst = !state.isStopping
+        state.isStopping = true
+        condition.unlock()
+        if isFirst {
+            var byte: UInt8 = 0
+            _ = write(wake.writer.raw, &byte, 1)
+        }
+        condition.broadcast()
+        condition.lock()
+        while state.isAccepting { condition.wait() }
+        condition.unlock()
+        registration.remove()
+    }
+
+    // MARK: Connections
+
+    private func acceptLoop() {
+        while waitForConnection() {
+            // Out of descriptors or memory: the client waits in the backlog until there are some again.
+            guard let connection = try? socket.accept() else {
+                usleep(10_000)
+                continue
+            }
+            condition.lock()
+            while state.connections >= limits.connections, !state.isStopping { condition.wait() }
+            state.connections += 1
+            condition.unlock()
+            startThread(name: "hsm-control-req") { [self] in
+                serve(connection)
+                condition.lock()
+                state.connections -= 1
+                condition.unlock()
+                condition.broadcast()
+            }
+        }
+        condition.lock()
+        state.isAccepting = false
+        condition.unlock()
+        condition.broadcast()
+    }
+
+    /// False when the server stops.
+    private func waitForConnection() -> Bool {
+        var polled = [
+            pollfd(fd: socket.descriptor.raw, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: wake.reader.raw, events: Int16(POLLIN), revents: 0),
+        ]
+        while poll(&polled, 2, -1) < 0 && errno == EINTR {}
+        return polled[1].revents == 0
+    }
+
+    private func serve(_ connection: LocalSocket) {
+        // The folder keeps others out already; a descriptor of the socket could still have been handed on.
+        guard let user = try? connection.peerUser(), user == OwnProcess.user || user == 0 else { return }
+        do throws(Errno) {
+            while true {
+                let line = try connection.readLine(
+                    limit: limits.requestBytes, until: Deadline(seconds: limits.seconds))
+                let request = try? ControlJSON.decode(ControlRequest.self, from: line)
+                try send(request.map(reply) ?? ControlReply(error: "not a request: \(Self.excerpt(line))"), connection)
+                if let request, request.command == .stop { handlers.stop(request.force ?? false) }
+            }
+        } catch {
+            // The client is gone or too slow (then it is told nothing more), or sends without end.
+            if error.rawValue == EMSGSIZE {
+                try? send(ControlReply(error: "the request is longer than \(limits.requestBytes) bytes"), connection)
+            }
+        }
+    }
+
+    private func reply(to request: ControlRequest) -> ControlReply {
+        switch request.command {
+        case .status: return ControlReply(status: handlers.status())
+        case .drain: handlers.drain()
+        case .stop: break
+        }
+        return ControlReply()
+    }
+
+    private func send(_ reply: ControlReply, _ connection: LocalSocket) throws(Errno) {
+        // Numbers that JSON cannot hold would be the only reason to fail, and reports have none.
+        guard let line = try? ControlJSON.encode(reply) else { throw Errno(rawValue: EINVAL) }
+        try connection.write(line + [UInt8(ascii: "\n")], until: Deadline(seconds: limits.seconds))
+    }
+
+    private static func excerpt(_ line: [UInt8]) -> String {
+        ArgumentText.readable(ArgumentText.encode(line.prefix(60)))
+    }
+}

@@ -1,0 +1,21 @@
+import Glibc
+import HSMSystem
+
+/// What this process can say about itself, from /proc.
+package enum OwnProcess {
+    package static var id: Int32 { getpid() }
+
+    package static var user: UInt32 { geteuid() }
+
+    /// Resident memory in bytes (/proc/self/statm, second field).
+    package static var residentBytes: Int {
+        let fields = SmallFile.text("/proc/self/statm")?.split(separator: " ") ?? []
+        return fields.count > 1 ? (Int(fields[1]) ?? 0) * Int(sysconf(Int32(_SC_PAGESIZE))) : 0
+    }
+
+    /// Open descriptors now.
+    package static var openDescriptors: Int {
+        // One of them is the directory that is read.
+        max(0, DirectoryReader.texts(in: "/proc/self/fd").count - 1)
+    }
+}

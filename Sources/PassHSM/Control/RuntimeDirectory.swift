@@ -1,0 +1,156 @@
+import Glibc
+import HSMSystem
+
+/// The registry of running daemons: one folder each, named by its process id, with `info.json` and `control.sock`.
+///
+/// Nothing here touches a mount: a daemon that hangs must not hang those who ask about it.
+package struct RuntimeDirectory: Sendable {
+    static let infoName = "info.json"
+    static let socketName = "control.sock"
+
+    package let path: BytePath
+
+    /// The registry at `path`, which is made when a daemon registers.
+    package init(path: BytePath) { self.path = path }
+
+    /// /run/passhsm for root, else $XDG_RUNTIME_DIR/passhsm, else /tmp/passhsm-UID.
+    package static func standard() -> RuntimeDirectory {
+        let user = OwnProcess.user
+        if user == 0 { return RuntimeDirectory(path: BytePath("/run/passhsm")) }
+        if let value = getenv("XDG_RUNTIME_DIR"), value.pointee == CChar(UInt8(ascii: "/")) {
+            return RuntimeDirectory(path: BytePath(cString: value).appending("passhsm"))
+        }
+        return RuntimeDirectory(path: BytePath("/tmp/passhsm-\(user)"))
+    }
+
+    // MARK: Registering
+
+    /// Enters this process's daemon, and removes what ended daemons have left.
+    package func register(_ info: DaemonInfo) throws(ControlError) -> DaemonRegistration {
+        do throws(Errno) {
+            let root = try open(create: true)
+            removeStale(in: root)
+            let name = "\(info.pid)"
+            // Only a process of the same id can have left it, and that one is gone.
+            Self.remove(name, in: root)
+            _ = try check { mkdirat(root.raw, name, 0o700) }
+            let folder = try Self.openFolder(name, in: root)
+            let registration = DaemonRegistration(root: root, folder: folder, name: name)
+            guard let content = try? ControlJSON.encode(info) else { throw Errno(rawValue: EINVAL) }
+            try SmallFile.replace(Self.infoName, in: folder, with: content)
+            return registration
+        } catch {
+            throw ControlError(.registry, "cannot register in \(path): \(error.text)")
+        }
+    }
+
+    /// Opens the registry's folder, which must be a directory of ours that others cannot enter.
+    private func open(create: Bool) throws(Errno) -> Descriptor {
+        if create {
+            do throws(Errno) {
+                _ = try path.withCString { name throws(Errno) in try check { mkdir(name, 0o700) } }
+            } catch {
+                if error.rawValue != EEXIST { throw error }
+            }
+        }
+        let folder = try path.withCString { name throws(Errno) in
+            try Descriptor.open(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+        }
+        // In /tmp anybody may have made it first.
+        let status = try folder.stat()
+        guard status.st_uid == OwnProcess.user, status.st_mode & 0o077 == 0 else { throw Errno(rawValue: EPERM) }
+        return folder
+    }
+
+    private static func openFolder(_ name: String, in root: Descriptor) throws(Errno) -> Descriptor {
+        try Descriptor.open(at: root.raw, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+    }
+
+    private func removeStale(in root: Descriptor) {
+        for name in Self.names(in: root) {
+            guard let pid = Int32(name) else { continue }
+            // Without a readable info a daemon may just be starting: then its process is there.
+            let isAlive = Self.info(name, in: root)?.isAlive ?? (ProcessHandle.startTime(of: pid) != nil)
+            if !isAlive { Self.remove(name, in: root) }
+        }
+    }
+
+    static func remove(_ name: String, in root: Descriptor) {
+        guard let folder = try? openFolder(name, in: root) else { return }
+        for file in [socketName, infoName, infoName + ".new"] { unlinkat(folder.raw, file, 0) }
+        unlinkat(root.raw, name, AT_REMOVEDIR)
+    }
+
+    // MARK: Looking up
+
+    /// Every entry, also those of ended daemons, by process id. Empty where no registry is.
+    package func all() -> [DaemonInfo] {
+        guard let root = try? open(create: false) else { return [] }
+        return Self.names(in: root).compactMap { Self.info($0, in: root) }.sorted { $0.pid < $1.pid }
+    }
+
+    /// The running daemon that is mounted at `path` (made canonical without touching any registered mount).
+    package func daemon(forMountpoint path: BytePath) throws(Errno) -> DaemonInfo? {
+        let all = all()
+        let canonical = try Self.resolver(all).resolve(path)
+        return all.last { $0.mountpoint == canonical && $0.isAlive }
+    }
+
+    /// The running daemon whose mount `path` is in; of nested mounts the innermost.
+    package func daemon(containing path: BytePath) throws(Errno) -> DaemonInfo? {
+        let all = all()
+        let canonical = try Self.resolver(all).resolve(path)
+        return all.filter { $0.mountpoint.contains(canonical) && $0.isAlive }
+            .max { $0.mountpoint.bytes.count < $1.mountpoint.bytes.count }
+    }
+
+    /// The running daemon that serves the lower directory `path`.
+    package func daemon(forLower path: BytePath) throws(Errno) -> DaemonInfo? {
+        let all = all()
+        let canonical = try Self.resolver(all).resolve(path)
+        return all.last { $0.lower == canonical && $0.isAlive }
+    }
+
+    /// `path` as the registry's entries name theirs.
+    package func canonical(_ path: BytePath) throws(Errno) -> BytePath { try Self.resolver(all()).resolve(path) }
+
+    /// The folder of a daemon, to reach its socket by.
+    func folder(of info: DaemonInfo) throws(Errno) -> Descriptor {
+        try Self.openFolder("\(info.pid)", in: open(create: false))
+    }
+
+    private static func resolver(_ all: [DaemonInfo]) -> PathResolver {
+        PathResolver(untouchable: Set(all.map(\.mountpoint)))
+    }
+
+    private static func info(_ name: String, in root: Descriptor) -> DaemonInfo? {
+        guard let folder = try? openFolder(name, in: root),
+            let content = try? SmallFile.read(BytePath("/proc/self/fd/\(folder.raw)/\(infoName)")),
+            let info = try? ControlJSON.decode(DaemonInfo.self, from: content), name == "\(info.pid)"
+        else { return nil }
+        return info
+    }
+
+    private static func names(in root: Descriptor) -> [String] {
+        DirectoryReader.texts(in: root).filter { Int32($0) != nil }
+    }
+}
+
+/// A daemon's entry in the registry; removed when it is let go of, or by ``remove()``.
+package final class DaemonRegistration: Sendable {
+    private let root: Descriptor
+    /// The daemon's own folder.
+    let folder: Descriptor
+    private let name: String
+
+    init(root: Descriptor, folder: Descriptor, name: String) {
+        self.root = root
+        self.folder = folder
+        self.name = name
+    }
+
+    deinit { remove() }
+
+    /// Removes the folder with all that is in it; may be called again.
+    package func remove() { RuntimeDirectory.remove(name, in: root) }
+}

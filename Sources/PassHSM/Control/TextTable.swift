@@ -1,0 +1,49 @@
+/// Text in columns for people.
+package enum TextTable {
+    /// The rows with their columns padded to the same width; no column ends in spaces. Widths count characters.
+    package static func lines(_ rows: [[String]], separator: String = "  ") -> [String] {
+        let columns = rows.map(\.count).max() ?? 0
+        let widths = (0..<columns).map { column in
+            rows.map { $0.indices.contains(column) ? $0[column].count : 0 }.max() ?? 0
+        }
+        return rows.map { row in
+            var line = ""
+            for (column, text) in row.enumerated() {
+                if column > 0 { line += separator }
+                line += text
+                if column < row.count - 1 { line += String(repeating: " ", count: widths[column] - text.count) }
+            }
+            while line.last == " " { line.removeLast() }
+            return line
+        }
+    }
+
+    /// `bytes` in the largest unit that leaves at least 1: `1536` is `1.5 KiB`.
+    package static func size(_ bytes: Int) -> String {
+        let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+        var tenths = bytes.multipliedReportingOverflow(by: 10).overflow ? Int.max : bytes * 10
+        var unit = 0
+        while tenths >= 10240, unit < units.count - 1 {
+            tenths /= 1024
+            unit += 1
+        }
+        return unit == 0 || tenths % 10 == 0
+            ? "\(tenths / 10) \(units[unit])" : "\(tenths / 10).\(tenths % 10) \(units[unit])"
+    }
+
+    /// How much of `whole` is `part`, rounded down, so that 100 % means all of it.
+    package static func percent(_ part: Int, of whole: Int) -> String {
+        if part >= whole { return "100 %" }
+        return "\(min(99, Int(Double(part) / Double(whole) * 100))) %"
+    }
+
+    /// `1d 2h`, `3h 4m`, `5m 6s` or `7s`.
+    package static func duration(seconds: Int) -> String {
+        switch seconds {
+        case 86_400...: "\(seconds / 86_400)d \(seconds % 86_400 / 3600)h"
+        case 3600...: "\(seconds / 3600)h \(seconds % 3600 / 60)m"
+        case 60...: "\(seconds / 60)m \(seconds % 60)s"
+        default: "\(seconds)s"
+        }
+    }
+}

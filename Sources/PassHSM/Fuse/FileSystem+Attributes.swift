@@ -1,0 +1,184 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// GETATTR, SETATTR, STATFS and the extended attributes.
+extension FileSystem {
+    func getattr(_ reply: consuming Reply, _ node: fuse_ino_t) {
+        do throws(Errno) {
+            reply.attributes(try attributes(inode(node)), timeout: timeout)
+        } catch { reply.error(error) }
+    }
+
+    func setattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ new: stat, _ valid: Int32) {
+        let inode = inode(node)
+        let valid = UInt32(bitPattern: valid)
+        guard valid & UInt32(FUSE_SET_ATTR_SIZE) != 0 else { return finishSetattr(reply, inode, new, valid) }
+        do throws(Errno) {
+            guard let file = try use(inode) else {
+                try truncateComplete(inode, to: new.st_size)
+                return finishSetattr(reply, inode, new, valid)
+            }
+            truncate(inode, file, to: new.st_size, PendingReply(reply)) { [self] reply, error in
+                if let error {
+                    reply.error(error)
+                } else {
+                    finishSetattr(reply, inode, new, valid)
+                }
+                endUse(inode)
+            }
+        } catch { reply.error(error) }
+    }
+
+    private func truncateComplete(_ inode: Inode, to size: Int) throws(Errno) {
+        try transition(inode) { () throws(Errno) in
+            let lower = try open(inode, O_WRONLY)
+            let isClean = inode.state.withLock { state in
+                if case .dual(let flags) = state.residence { return !flags.contains(.dirty) }
+                return false
+            }
+            if isClean { _ = try store.markDirty(lower) }
+            inode.state.withLock { state in
+                state.dirtyMark = nil
+                if case .dual(let flags) = state.residence { state.residence = .dual(flags.union(.dirty)) }
+            }
+            try lower.truncate(to: size)
+        }
+    }
+
+    /// Everything but the size.
+    private func finishSetattr(_ reply: consuming Reply, _ inode: Inode, _ new: stat, _ valid: UInt32) {
+        do throws(Errno) {
+            let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
+            func has(_ bit: Int32) -> Bool { valid & UInt32(bit) != 0 }
+            if has(FUSE_SET_ATTR_UID) || has(FUSE_SET_ATTR_GID) {
+                let owner = has(FUSE_SET_ATTR_UID) ? new.st_uid : uid_t.max
+                let group = has(FUSE_SET_ATTR_GID) ? new.st_gid : gid_t.max
+                _ = try check { fchownat(lower.raw, "", owner, group, PASSHSM_AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) }
+            }
+            if valid & PASSHSM_FATTR_KILL_SUIDGID != 0 && !has(FUSE_SET_ATTR_MODE) { try clearSetIDs(lower) }
+            if has(FUSE_SET_ATTR_MODE) {
+                try lower.withProcPath { path throws(Errno) in _ = try check { chmod(path, new.st_mode & 0o7777) } }
+            }
+            if has(FUSE_SET_ATTR_ATIME) || has(FUSE_SET_ATTR_MTIME) {
+                let access =
+                    has(FUSE_SET_ATTR_ATIME_NOW) ? FileTime.now : has(FUSE_SET_ATTR_ATIME) ? new.st_atim : FileTime.omit
+                let modified =
+                    has(FUSE_SET_ATTR_MTIME_NOW) ? FileTime.now : has(FUSE_SET_ATTR_MTIME) ? new.st_mtim : FileTime.omit
+                try setTimes(lower, access, modified)
+                if has(FUSE_SET_ATTR_MTIME) { try noteModified(inode, lower) }
+            }
+            reply.attributes(try attributes(inode), timeout: timeout)
+        } catch { reply.error(error) }
+    }
+
+    private func setTimes(_ lower: Descriptor, _ access: timespec, _ modified: timespec) throws(Errno) {
+        try lower.withProcPath { path throws(Errno) in
+            let times = [access, modified]
+            _ = try check { utimensat(AT_FDCWD, path, times, 0) }
+        }
+    }
+
+    /// A fill puts the modification time back: to the one that was just set.
+    private func noteModified(_ inode: Inode, _ lower: Descriptor) throws(Errno) {
+        guard let file = try use(inode) else { return }
+        defer { endUse(inode) }
+        let time = try lower.stat().st_mtim
+        file.stored.touch(RemoteEntry.Time(seconds: time.tv_sec, nanoseconds: time.tv_nsec))
+    }
+
+    func statfs(_ reply: consuming Reply) {
+        do throws(Errno) {
+            var statistics = statvfs()
+            _ = try check { fstatvfs(tree.original.raw, &statistics) }
+            reply.fileSystem(statistics)
+        } catch { reply.error(error) }
+    }
+
+    // MARK: Extended attributes
+
+    /// Answers what `passhsm state` asks for; is not listed, and cannot be changed.
+    static let stateAttribute = "passhsm.state"
+
+    private func isRecord(_ name: UnsafePointer<CChar>) -> Bool {
+        Store.attributes.contains { strcmp(name, $0) == 0 }
+    }
+
+    func getxattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>, size: Int) {
+        do throws(Errno) {
+            if isRecord(name) { throw Errno(rawValue: ENODATA) }
+            let inode = inode(node)
+            if strcmp(name, Self.stateAttribute) == 0 {
+                return answer(reply, try options.describe(describe(inode)), size)
+            }
+            let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
+            if size == 0 {
+                return reply.attributeSize(
+                    try lower.withProcPath { path throws(Errno) in
+                        try ExtendedAttributes.get(name, of: path, .follow, into: .init(start: nil, count: 0))
+                    })
+            }
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 1)
+            defer { buffer.deallocate() }
+            let count = try lower.withProcPath { path throws(Errno) in
+                try ExtendedAttributes.get(name, of: path, .follow, into: buffer)
+            }
+            reply.bytes(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+        } catch { reply.error(error) }
+    }
+
+    func listxattr(_ reply: consuming Reply, _ node: fuse_ino_t, size: Int) {
+        do throws(Errno) {
+            let inode = inode(node)
+            let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
+            let all = try lower.withProcPath { path throws(Errno) in try ExtendedAttributes.list(of: path, .follow) }
+            let shown = ExtendedAttributes.names(in: all).filter { name in
+                !Store.attributes.contains { name.dropLast().elementsEqual($0.utf8) }
+            }
+            answer(reply, Array(shown.joined()), size)
+        } catch { reply.error(error) }
+    }
+
+    /// Answers a value to a request that wants its size (0), or has room for `size` bytes.
+    private func answer(_ reply: consuming Reply, _ value: [UInt8], _ size: Int) {
+        if size == 0 { return reply.attributeSize(value.count) }
+        if value.count > size { return reply.error(ERANGE) }
+        var slot = ReplySlot(reply)
+        value.withUnsafeBytes { slot.take().bytes($0) }
+    }
+
+    func setxattr(
+        _ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>, _ value: UnsafeRawBufferPointer,
+        flags: Int32
+    ) {
+        reply.result { () throws(Errno) in
+            if isRecord(name) || strcmp(name, Self.stateAttribute) == 0 { throw Errno(rawValue: EPERM) }
+            let inode = inode(node)
+            let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
+            try lower.withProcPath { path throws(Errno) in
+                try ExtendedAttributes.set(name, of: path, .follow, to: value, flags: flags)
+            }
+        }
+    }
+
+    func removexattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+        reply.result { () throws(Errno) in
+            if isRecord(name) { throw Errno(rawValue: ENODATA) }
+            let inode = inode(node)
+            let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
+            try lower.withProcPath { path throws(Errno) in try ExtendedAttributes.remove(name, of: path, .follow) }
+        }
+    }
+
+    private func describe(_ inode: Inode) throws(Errno) -> StoredState {
+        if let file = inode.state.withLock(\.file) {
+            return StoredState(
+                record: file.stored.record, present: file.fill.present, layout: file.fill.layout,
+                size: try file.stored.lower.stat().st_size, isComplete: file.fill.isComplete)
+        }
+        return try store.describe(inode === root ? tree.root : open(inode, PASSHSM_O_PATH))
+    }
+}

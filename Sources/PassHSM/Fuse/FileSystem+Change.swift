@@ -1,0 +1,211 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// WRITE, truncation, FALLOCATE and COPY_FILE_RANGE: local changes, also to files that are not complete.
+///
+/// The rules for those: the file is dirty before its first byte changes; a granule that is changed in part is filled first;
+/// one that is changed whole is not, but no fill may touch it meanwhile (a claim).
+extension FileSystem {
+    /// Changes bytes of the lower file, and returns how many of the range, from its start on.
+    typealias Operation = @Sendable (Descriptor) throws(Errno) -> Int
+
+    func write(
+        _ reply: consuming Reply, _ number: UInt64, _ bytes: UnsafeRawBufferPointer, offset: Int, flags: UInt32
+    ) {
+        let handle = OpenFile.of(number)
+        do throws(Errno) {
+            let lower = try lower(handle)
+            if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower) }
+            guard let file = handle.inode.state.withLock(\.file) else {
+                return reply.written(try lower.writeOnce(bytes, at: offset))
+            }
+            // Fast where nothing has to be waited for: the request's own buffer is still there.
+            let range = offset..<offset + bytes.count
+            if file.fill.isPresent(range) {
+                try file.stored.becomeDirty()
+                let count = try lower.writeOnce(bytes, at: offset)
+                try file.stored.didWrite(file.fill.layout.granules(touching: offset..<offset + count))
+                return reply.written(count)
+            }
+            let copy = [UInt8](bytes)
+            change(range, of: file, through: lower, PendingReply(reply)) { lower throws(Errno) in
+                try copy.withBytes { bytes throws(Errno) in try lower.writeOnce(bytes, at: offset) }
+            } then: { reply, result in
+                switch result {
+                case .success(let count): reply.written(count)
+                case .failure(let error): reply.error(error)
+                }
+            }
+        } catch { reply.error(error) }
+    }
+
+    /// Performs `operation`, which changes `range`, on an incomplete file; `then` gets the count of changed bytes.
+    func change(
+        _ range: Range<Int>, of file: IncompleteFile, through lower: Descriptor, _ reply: PendingReply,
+        _ operation: @escaping Operation, then: @escaping @Sendable (consuming Reply, Result<Int, Errno>) -> Void
+    ) {
+        let layout = file.fill.layout
+        let covered = layout.granules(coveredBy: range)
+        let partial = layout.granules(touching: range).first { granule in
+            !covered.contains(granule) && !file.fill.isPresent(layout.bytes(of: granule..<granule + 1))
+        }
+        if let partial {
+            let edge = layout.bytes(of: partial..<partial + 1)
+            return whenResident(edge, of: file, reply) { [self] reply, error in
+                if let error { return then(reply, .failure(Errno(error))) }
+                change(range, of: file, through: lower, PendingReply(reply), operation, then: then)
+            }
+        }
+        whenClaimed(covered, of: file, cancelFetches: true, reply) { [self] reply, error, ticket in
+            if let error { return then(reply, .failure(Errno(error))) }
+            var present = 0..<0
+            defer { engine.release(ticket, of: file.fill, present: present) }
+            do throws(Errno) {
+                try file.stored.becomeDirty()
+                let count = try operation(lower)
+                let (end, changed) = Self.believable(count, of: range, layout, file.fill)
+                if end == range.lowerBound && count > 0 { throw Errno(rawValue: ENOSPC) }
+                try file.stored.didWrite(layout.granules(touching: range.lowerBound..<end))
+                present = changed
+                then(reply, .success(end - range.lowerBound))
+            } catch { then(reply, .failure(error)) }
+        }
+    }
+
+    /// Up to where a change of `count` bytes may be reported, and which claimed granules it made present: one that was
+    /// absent and is changed in part only is not, and will be filled from the remote.
+    private static func believable(
+        _ count: Int, of range: Range<Int>, _ layout: GranuleLayout, _ fill: FillFile
+    ) -> (end: Int, Range<Int>) {
+        let end = range.lowerBound + count
+        let changed = layout.granules(coveredBy: range.lowerBound..<end)
+        let last = layout.granules(touching: range.lowerBound..<end).last
+        if let last, !changed.contains(last), !fill.isPresent(layout.bytes(of: last..<last + 1)) {
+            return (max(range.lowerBound, last * layout.granuleSize), changed)
+        }
+        return (end, changed)
+    }
+
+    /// Cuts or extends an incomplete file.
+    func truncate(
+        _ inode: Inode, _ file: IncompleteFile, to size: Int, _ reply: PendingReply,
+        then: @escaping @Sendable (consuming Reply, Errno?) -> Void
+    ) {
+        let layout = file.fill.layout
+        if size >= layout.limit {
+            guard let reply = reply.take() else { return }
+            do throws(Errno) {
+                try file.stored.becomeDirty()
+                try file.stored.truncate(to: size)
+                then(reply, nil)
+            } catch { then(reply, error) }
+            return
+        }
+        let cut = size / layout.granuleSize..<Int.max
+        whenClaimed(cut, of: file, cancelFetches: true, reply) { [self] reply, error, ticket in
+            if let error { return then(reply, Errno(error)) }
+            var failure: Errno?
+            do throws(Errno) {
+                try file.stored.becomeDirty()
+                try file.stored.truncate(to: size)
+                engine.truncated(file.fill, to: size)
+            } catch { failure = error }
+            engine.release(ticket, of: file.fill, present: 0..<0)
+            then(reply, failure)
+        }
+    }
+
+    // MARK: Space
+
+    func fallocate(_ reply: consuming Reply, _ number: UInt64, mode: Int32, offset: Int, length: Int) {
+        let handle = OpenFile.of(number)
+        let operation: Operation = { lower throws(Errno) in
+            _ = try check { passhsm_fallocate(lower.raw, mode, offset, length) }
+            return length
+        }
+        do throws(Errno) {
+            let lower = try lower(handle)
+            guard let file = handle.inode.state.withLock(\.file) else {
+                _ = try operation(lower)
+                return reply.done()
+            }
+            let answer: @Sendable (consuming Reply, Result<Int, Errno>) -> Void = { reply, result in
+                if case .failure(let error) = result { reply.error(error) } else { reply.done() }
+            }
+            if mode & (PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_ZERO_RANGE) != 0 {
+                change(offset..<offset + length, of: file, through: lower, PendingReply(reply), operation, then: answer)
+            } else if mode & ~PASSHSM_FALLOC_KEEP_SIZE == 0 {
+                // Only space: the content, and what of it is missing, stays.
+                try file.stored.becomeDirty()
+                _ = try operation(lower)
+                file.stored.touch()
+                reply.done()
+            } else {
+                // Moves content about: then all of it has to be here, and nothing be missing any more.
+                let whole = 0..<file.fill.layout.limit
+                whenResident(whole, of: file, PendingReply(reply)) { reply, error in
+                    if let error { return reply.error(Errno(error)) }
+                    reply.result { () throws(Errno) in
+                        try file.stored.becomeDirty()
+                        try file.stored.commit()
+                        _ = try operation(lower)
+                        file.stored.touch()
+                    }
+                }
+            }
+        } catch { reply.error(error) }
+    }
+
+    /// Bytes that one COPY_FILE_RANGE of an incomplete file handles: the caller asks again for the rest.
+    private static let copyStep = 8 << 20
+
+    func copy(
+        _ reply: consuming Reply, from source: UInt64, at sourceOffset: Int, to target: UInt64, at targetOffset: Int,
+        count: Int, flags: Int32
+    ) {
+        let (from, to) = (OpenFile.of(source), OpenFile.of(target))
+        let sourceFile = from.inode.state.withLock(\.file)
+        let targetFile = to.inode.state.withLock(\.file)
+        let count = sourceFile == nil && targetFile == nil ? count : min(count, Self.copyStep)
+        let read = sourceOffset..<sourceOffset + count
+        if let sourceFile, !sourceFile.fill.isPresent(read) {
+            whenResident(read, of: sourceFile, PendingReply(reply)) { [self] reply, error in
+                if let error { return reply.error(Errno(error)) }
+                copy(reply, from: source, at: sourceOffset, to: target, at: targetOffset, count: count, flags: flags)
+            }
+            return
+        }
+        do throws(Errno) {
+            let (input, output) = (try lower(from), try lower(to))
+            let operation: Operation = { output throws(Errno) in
+                var (inOffset, outOffset) = (sourceOffset, targetOffset)
+                let copied = try check {
+                    passhsm_copy_file_range(input.raw, &inOffset, output.raw, &outOffset, count, UInt32(bitPattern: flags))
+                }
+                return copied
+            }
+            guard let targetFile else { return reply.written(try operation(output)) }
+            let range = targetOffset..<targetOffset + count
+            change(range, of: targetFile, through: output, PendingReply(reply), operation) { reply, result in
+                switch result {
+                case .success(let count): reply.written(count)
+                case .failure(let error): reply.error(error)
+                }
+            }
+        } catch { reply.error(error) }
+    }
+
+    /// What the kernel leaves to the daemon with FUSE_HANDLE_KILLPRIV_V2: a write takes setuid and setgid away.
+    func clearSetIDs(_ lower: Descriptor) throws(Errno) {
+        let mode = try lower.stat().st_mode
+        var bits = mode & S_ISUID
+        // Without group execution the bit means mandatory locking, not a group.
+        if mode & S_IXGRP != 0 { bits |= mode & S_ISGID }
+        guard bits != 0 else { return }
+        try lower.withProcPath { path throws(Errno) in _ = try check { chmod(path, mode & 0o7777 & ~bits) } }
+    }
+}

@@ -1,0 +1,119 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMStore
+import HSMSystem
+
+/// LOOKUP, and what changes names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME; and READLINK.
+extension FileSystem {
+    func lookup(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+        do throws(Errno) {
+            if isHidden(name, in: parent) { throw Errno(rawValue: ENOENT) }
+            answer(reply, try lookup(name, in: directory(parent)))
+        } catch {
+            // An entry without an inode: the kernel may remember that there is none.
+            if error.rawValue == ENOENT && options.cache == .exclusive {
+                var none = fuse_entry_param()
+                none.entry_timeout = timeout
+                _ = reply.entry(none)
+            } else {
+                reply.error(error)
+            }
+        }
+    }
+
+    private func answer(_ reply: consuming Reply, _ entry: fuse_entry_param) {
+        if !reply.entry(entry) { forget(entry.ino, 1) }
+    }
+
+    /// Makes a name with `body`, as the caller, and answers with its entry.
+    private func make(
+        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>,
+        _ body: (Descriptor) -> Int32
+    ) {
+        do throws(Errno) {
+            if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
+            let directory = try directory(parent)
+            try CallerIdentity.with(reply.caller) { () throws(Errno) in _ = try check { body(directory) } }
+            answer(reply, try lookup(name, in: directory))
+        } catch { reply.error(error) }
+    }
+
+    func mknod(
+        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, mode: mode_t, device: dev_t
+    ) {
+        make(reply, parent, name) { mknodat($0.raw, name, mode, device) }
+    }
+
+    func mkdir(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, mode: mode_t) {
+        make(reply, parent, name) { mkdirat($0.raw, name, mode) }
+    }
+
+    func symlink(
+        _ reply: consuming Reply, _ target: UnsafePointer<CChar>, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>
+    ) {
+        make(reply, parent, name) { symlinkat(target, $0.raw, name) }
+    }
+
+    func link(_ reply: consuming Reply, _ node: fuse_ino_t, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+        do throws(Errno) {
+            if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
+            let file = try open(inode(node), PASSHSM_O_PATH)
+            let directory = try directory(parent)
+            do throws(Errno) {
+                _ = try check { linkat(file.raw, "", directory.raw, name, PASSHSM_AT_EMPTY_PATH) }
+            } catch {
+                // Without CAP_DAC_READ_SEARCH linkat(2) takes no descriptor, but a path to it.
+                if error.rawValue != ENOENT { throw error }
+                try file.withProcPath { path throws(Errno) in
+                    _ = try check { linkat(AT_FDCWD, path, directory.raw, name, AT_SYMLINK_FOLLOW) }
+                }
+            }
+            answer(reply, try lookup(name, in: directory))
+        } catch { reply.error(error) }
+    }
+
+    func unlink(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+        reply.result { () throws(Errno) in
+            let directory = try directory(parent)
+            noteRemoval(of: name, in: directory)
+            _ = try check { unlinkat(directory.raw, name, 0) }
+        }
+    }
+
+    func rmdir(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+        reply.result { () throws(Errno) in
+            let directory = try directory(parent)
+            _ = try check { unlinkat(directory.raw, name, Int32(AT_REMOVEDIR)) }
+        }
+    }
+
+    func rename(
+        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, _ newParent: fuse_ino_t,
+        _ newName: UnsafePointer<CChar>, flags: UInt32
+    ) {
+        reply.result { () throws(Errno) in
+            if isHidden(newName, in: newParent) || isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
+            let from = try directory(parent)
+            let to = try directory(newParent)
+            noteRemoval(of: newName, in: to)
+            _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
+        }
+    }
+
+    /// The file may lose its last name: what the store has about it goes when the kernel forgets it.
+    private func noteRemoval(of name: UnsafePointer<CChar>, in directory: Descriptor) {
+        guard let handle = try? FileHandle(of: name, at: directory.raw), let inode = inodes.find(handle) else { return }
+        inode.state.withLock { $0.isUnlinked = true }
+    }
+
+    func readlink(_ reply: consuming Reply, _ node: fuse_ino_t) {
+        do throws(Errno) {
+            let file = try open(inode(node), PASSHSM_O_PATH | O_NOFOLLOW)
+            var target = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+            let count = try check { readlinkat(file.raw, "", &target, target.count - 1) }
+            target[count] = 0
+            reply.link(target)
+        } catch { reply.error(error) }
+    }
+}

@@ -1,0 +1,298 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// OPEN, CREATE, FLUSH and RELEASE: which files the kernel may read and write by itself, and when.
+extension FileSystem {
+    /// An open on its way to its answer.
+    private struct Opening: Sendable {
+        let inode: Inode
+        let flags: Int32
+        /// Set for CREATE: the answer carries the entry too.
+        var entry: fuse_entry_param?
+        /// Set when the file was just made: it is open already.
+        var created: Descriptor?
+        var isTruncated = false
+        var isFilled = false
+
+        var isForWriting: Bool { flags & O_ACCMODE != O_RDONLY }
+        var truncates: Bool { flags & O_TRUNC != 0 && !isTruncated }
+    }
+
+    func open(_ reply: consuming Reply, _ node: fuse_ino_t, flags: Int32) {
+        proceed(reply, Opening(inode: inode(node), flags: flags))
+    }
+
+    func create(
+        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, mode: mode_t, flags: Int32
+    ) {
+        do throws(Errno) {
+            if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
+            let directory = try directory(parent)
+            var opening: Opening
+            do throws(Errno) {
+                let wanted = O_CREAT | O_EXCL | O_NOFOLLOW | (flags & (O_SYNC | O_DSYNC)) | O_RDWR
+                let file = try CallerIdentity.with(reply.caller) { () throws(Errno) in
+                    try Descriptor.open(at: directory.raw, name, wanted, mode: mode)
+                }
+                // Where inodes are held by descriptors, by one that cannot write.
+                let known = try tree.opensHandles
+                    ? file : Descriptor.open(at: directory.raw, name, PASSHSM_O_PATH | O_NOFOLLOW)
+                let entry = try reference(known)
+                opening = Opening(inode: inode(entry.ino), flags: flags & ~O_TRUNC, entry: entry, created: file)
+            } catch {
+                guard error.rawValue == EEXIST, flags & O_EXCL == 0 else { throw error }
+                let entry = try lookup(name, in: directory)
+                opening = Opening(inode: inode(entry.ino), flags: flags, entry: entry)
+                guard opening.inode.isRegular else {
+                    forget(entry.ino, 1)
+                    throw Errno(rawValue: ESTALE)
+                }
+            }
+            proceed(reply, opening)
+        } catch { reply.error(error) }
+    }
+
+    /// Takes the next step of an open; comes back after each wait.
+    private func proceed(_ reply: consuming Reply, _ opening: Opening) {
+        do throws(Errno) {
+            if !opening.truncates && !opening.isForWriting, let answer = fastAnswer(opening) {
+                return send(answer, opening, reply)
+            }
+            guard let file = try use(opening.inode) else {
+                return send(try openComplete(opening), opening, reply)
+            }
+            if opening.truncates {
+                return truncateFirst(reply, opening, file)
+            }
+            if !file.fill.isComplete && !opening.isFilled && fillsAtOpen(file) {
+                let whole = 0..<file.fill.layout.limit
+                return whenResident(whole, of: file, PendingReply(reply)) { [self] reply, error in
+                    endUse(opening.inode)
+                    if let error { return fail(opening, Errno(error), reply) }
+                    var opening = opening
+                    opening.isFilled = true
+                    proceed(reply, opening)
+                }
+            }
+            defer { endUse(opening.inode) }
+            send(try openInUse(opening, file), opening, reply)
+        } catch { fail(opening, error, reply) }
+    }
+
+    private func fillsAtOpen(_ file: IncompleteFile) -> Bool {
+        switch options.fill {
+        case .open: true
+        case .read: false
+        case .auto: file.fill.layout.limit <= engine.source.fetchUnit
+        }
+    }
+
+    private func truncateFirst(_ reply: consuming Reply, _ opening: Opening, _ file: IncompleteFile) {
+        truncate(opening.inode, file, to: 0, PendingReply(reply)) { [self] reply, error in
+            endUse(opening.inode)
+            if let error { return fail(opening, error, reply) }
+            var opening = opening
+            opening.isTruncated = true
+            proceed(reply, opening)
+        }
+    }
+
+    private func fail(_ opening: Opening, _ error: Errno, _ reply: consuming Reply) {
+        reply.error(error)
+        if let entry = opening.entry { forget(entry.ino, 1) }
+    }
+
+    // MARK: The answer
+
+    private struct Answer {
+        let mode: OpenFile.Mode
+        var backingID: Int32 = 0
+        var keepsCache = false
+        /// Opened for the handle already.
+        var lower: Descriptor?
+    }
+
+    /// The answer for a complete and registered file that is opened for reading: from memory alone.
+    private func fastAnswer(_ opening: Opening) -> Answer? {
+        opening.inode.state.withLock { state in
+            switch state.residence {
+            case .local, .dual: break
+            case .incomplete, .unknown: return nil
+            }
+            guard state.backingID != 0, state.cachedOpens == 0 else { return nil }
+            state.passthroughOpens += 1
+            state.wasUsed = true
+            return Answer(mode: .passthrough, backingID: state.backingID)
+        }
+    }
+
+    /// A file that is complete on disk.
+    private func openComplete(_ opening: Opening) throws(Errno) -> Answer {
+        try transition(opening.inode) { () throws(Errno) in try openCompleteLocked(opening) }
+    }
+
+    private func openCompleteLocked(_ opening: Opening) throws(Errno) -> Answer {
+        let inode = opening.inode
+        var lower = opening.created
+        func file() throws(Errno) -> Descriptor {
+            if let lower { return lower }
+            let opened = try open(inode, lowerFlags(opening.flags))
+            lower = opened
+            return opened
+        }
+        let isDual = inode.state.withLock { state in
+            if case .dual(let flags) = state.residence { return !flags.contains(.dirty) }
+            return false
+        }
+        if opening.isForWriting && opening.created == nil {
+            if isDual {
+                let mark = try store.markDirty(file())
+                inode.state.withLock { state in
+                    if case .dual(let flags) = state.residence { state.residence = .dual(flags.union(.dirty)) }
+                    state.dirtyMark = mark
+                }
+            }
+            if opening.truncates {
+                inode.state.withLock { $0.dirtyMark = nil }
+                try file().truncate(to: 0)
+            }
+        }
+        if let answer = try passthroughLocked(inode, file) {
+            if opening.isForWriting { inode.state.withLock { $0.writers += 1 } }
+            return answer
+        }
+        return try cachedLocked(opening, file())
+    }
+
+    /// A passthrough answer where the kernel takes one: no cached handle is open, and the file can be registered.
+    private func passthroughLocked(
+        _ inode: Inode, _ file: () throws(Errno) -> Descriptor
+    ) throws(Errno) -> Answer? {
+        guard let backing = backing.withLock({ $0 }) else { return nil }
+        var (id, isFree) = inode.state.withLock { ($0.backingID, $0.cachedOpens == 0) }
+        guard isFree else { return nil }
+        if id == 0 {
+            do throws(Errno) { id = try backing.register(inode, file()) } catch {
+                log.debug("a file cannot be registered for passthrough: \(error.text)")
+                return nil
+            }
+        }
+        return inode.state.withLock { state in
+            guard state.backingID == id, state.cachedOpens == 0 else { return nil }
+            state.passthroughOpens += 1
+            state.wasUsed = true
+            state.isCacheValid = false
+            return Answer(mode: .passthrough, backingID: id)
+        }
+    }
+
+    private func cachedLocked(_ opening: Opening, _ lower: Descriptor) throws(Errno) -> Answer {
+        try opening.inode.state.withLock { state throws(Errno) in
+            // Cannot be: passthrough is refused only while cached handles are open, or never was agreed.
+            if state.passthroughOpens > 0 { throw Errno(rawValue: EBUSY) }
+            state.cachedOpens += 1
+            if opening.isForWriting { state.writers += 1 }
+            defer { state.isCacheValid = true }
+            return Answer(mode: .cached, keepsCache: state.isCacheValid && options.cache != .none, lower: lower)
+        }
+    }
+
+    /// A file that is not recorded as complete. When its content is all there, it is made so first if that is needed.
+    private func openInUse(_ opening: Opening, _ file: IncompleteFile) throws(Errno) -> Answer {
+        let inode = opening.inode
+        return try transition(inode) { () throws(Errno) in
+            if file.fill.isComplete && inode.state.withLock({ $0.cachedOpens == 0 }) {
+                if opening.isForWriting {
+                    // Writes through passthrough are not seen here: the record has to say dirty before, and only a
+                    // finished one can.
+                    try file.stored.commit()
+                    settleLocked(inode, file)
+                    if inode.state.withLock({ $0.file == nil }) { return try openCompleteLocked(opening) }
+                } else if let answer = try passthroughLocked(inode, { () throws(Errno) in file.stored.lower }) {
+                    return answer
+                }
+            }
+            return try cachedLocked(opening, open(inode, lowerFlags(opening.flags)))
+        }
+    }
+
+    /// The flags for the lower file: creation and truncation are dealt with, offsets are the kernel's, and direct I/O on the
+    /// lower file would demand alignment of the daemon.
+    private func lowerFlags(_ flags: Int32) -> Int32 {
+        flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NOFOLLOW | PASSHSM_O_DIRECT | O_NONBLOCK)
+    }
+
+    private func send(_ answer: Answer, _ opening: Opening, _ reply: consuming Reply) {
+        let handle = OpenFile(
+            inode: opening.inode, mode: answer.mode, flags: lowerFlags(opening.flags),
+            descriptor: answer.mode == .cached ? answer.lower : nil)
+        openHandles.add(1)
+        let number = handle.retained()
+        var out = passhsm_open_out(fh: number, open_flags: 0, backing_id: answer.backingID)
+        switch answer.mode {
+        case .passthrough: out.open_flags = PASSHSM_FOPEN_PASSTHROUGH | PASSHSM_FOPEN_NOFLUSH
+        case .cached: out.open_flags = answer.keepsCache ? UInt32(FOPEN_KEEP_CACHE) : 0
+        }
+        let wasTaken: Bool
+        if let entry = opening.entry {
+            var both = passhsm_create_out()
+            both.open = out
+            passhsm_fill_entry(&both.entry, entry)
+            wasTaken = reply.create(both)
+            if !wasTaken { forget(entry.ino, 1) }
+        } else {
+            wasTaken = reply.open(out)
+        }
+        if !wasTaken { close(number) }
+    }
+
+    // MARK: Closing
+
+    /// FLUSH: a descriptor of the handle was closed. A read that was sent ahead of its reader cannot be interrupted, but
+    /// when its reader dies, this comes; whoever else waits for the same pages asks again.
+    func flush(_ reply: consuming Reply, _ number: UInt64) {
+        for ticket in OpenFile.of(number).waitingTickets { cancelLater(ticket) }
+        reply.done()
+    }
+
+    func release(_ reply: consuming Reply, _ number: UInt64) {
+        close(number)
+        reply.done()
+    }
+
+    private func close(_ number: UInt64) {
+        let handle = OpenFile.of(number)
+        let inode = handle.inode
+        let (isUnwritten, isSettling) = inode.state.withLock { state -> (Bool, Bool) in
+            switch handle.mode {
+            case .cached: state.cachedOpens -= 1
+            case .passthrough: state.passthroughOpens -= 1
+            }
+            if handle.isWritable { state.writers -= 1 }
+            return (handle.isWritable && state.writers == 0 && state.dirtyMark != nil, state.file != nil)
+        }
+        OpenFile.release(number)
+        openHandles.add(-1)
+        if isUnwritten { transition(inode) { unmarkLocked(inode) } }
+        if isSettling { letGo(inode) }
+    }
+
+    /// Takes back the dirty flag of a file that was opened for writing and not written.
+    private func unmarkLocked(_ inode: Inode) {
+        let mark = inode.state.withLock { state -> DirtyMark? in
+            guard state.writers == 0 else { return nil }
+            defer { state.dirtyMark = nil }
+            return state.dirtyMark
+        }
+        guard let mark, let lower = try? open(inode, O_RDONLY), (try? store.unmarkDirty(lower, mark)) == true else {
+            return
+        }
+        inode.state.withLock { state in
+            if case .dual(let flags) = state.residence { state.residence = .dual(flags.subtracting(.dirty)) }
+        }
+    }
+}

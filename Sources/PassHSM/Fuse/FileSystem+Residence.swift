@@ -1,0 +1,171 @@
+import CFuse
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// Taking incomplete files into use, and letting go of them.
+extension FileSystem {
+    /// The incomplete file of `inode`, taken into use if it was not, with one more user; nil when the file is complete.
+    /// Every call that returns a file is ended by ``endUse(_:)``.
+    ///
+    /// - Throws: EIO where the record cannot be believed; the cause is logged.
+    func use(_ inode: Inode) throws(Errno) -> IncompleteFile? {
+        guard inode.isRegular else { return nil }
+        let known = inode.state.withLock { state -> IncompleteFile? in
+            if state.file != nil { state.users += 1 }
+            return state.file
+        }
+        if let known { return known }
+        return try transition(inode) { () throws(Errno) in try useLocked(inode) }
+    }
+
+    private func useLocked(_ inode: Inode) throws(Errno) -> IncompleteFile? {
+        enum Known {
+            case file(IncompleteFile), complete, load
+            case unknown(RecordError)
+        }
+        let known = inode.state.withLock { state -> Known in
+            if let file = state.file {
+                state.users += 1
+                return .file(file)
+            }
+            switch state.residence {
+            case .local, .dual: return .complete
+            case .unknown(let error): return .unknown(error)
+            case .incomplete: return .load
+            }
+        }
+        switch known {
+        case .file(let file): return file
+        case .complete: return nil
+        case .unknown(let error):
+            log.error("\(error.cause)", metadata: ["file": "\(inode.handle.name)"])
+            throw Errno(rawValue: EIO)
+        case .load:
+            let lower = try open(inode, O_RDWR)
+            let file: IncompleteFile?
+            do throws(FillError) { file = try store.use(lower, engine: engine) } catch {
+                throw Errno(error)
+            }
+            let residence = file == nil ? store.residence(of: lower) : nil
+            inode.state.withLock { state in
+                state.file = file
+                if file != nil { state.users += 1 }
+                if let residence { state.residence = residence }
+            }
+            return file
+        }
+    }
+
+    func endUse(_ inode: Inode) {
+        inode.state.withLock { $0.users -= 1 }
+        letGo(inode)
+    }
+
+    /// Called whenever a user or a handle is gone: a file that nobody uses is put down, and a complete one changes over to
+    /// passthrough at its next open.
+    func letGo(_ inode: Inode) {
+        let file = inode.state.withLock { state in
+            state.users == 0 && state.cachedOpens == 0 ? state.file : nil
+        }
+        guard let file, file.fill.isIdle else { return }
+        // Its commit comes back here.
+        if file.stored.hasPending { return file.stored.scheduleCommit() }
+        transition(inode) { settleLocked(inode, file) }
+    }
+
+    /// Under the transition lock: lets go of `file` when nothing needs it any more; a finished one does not need its users.
+    func settleLocked(_ inode: Inode, _ file: IncompleteFile) {
+        let (record, isFinished) = (file.stored.record, file.stored.isFinished)
+        if file.stored.hasPending || !file.fill.isIdle { return }
+        inode.state.withLock { state in
+            guard state.file === file, state.cachedOpens == 0, state.users == 0 || isFinished else { return }
+            state.file = nil
+            state.residence =
+                record.isComplete
+                ? .dual(record.flags)
+                : .incomplete(record.state, record.flags, modified: record.modified)
+        }
+    }
+
+    /// Puts down every file that nobody uses: those whose last read-ahead ended after their last handle.
+    func sweep() {
+        inodes.forEach(where: { inode in
+            inode.state.withLock { $0.file != nil && $0.users == 0 && $0.cachedOpens == 0 }
+        }) { letGo($0) }
+    }
+
+    // MARK: Waiting for fills
+
+    /// Asks the engine for `range`, and continues with `then` on a thread that may block. INTERRUPT ends the wait.
+    ///
+    /// - Parameter handle: the handle through which is read; its FLUSH ends the wait too.
+    func whenResident(
+        _ range: Range<Int>, of file: IncompleteFile, _ reply: PendingReply, handle: OpenFile? = nil,
+        then: @escaping @Sendable (consuming Reply, FillError?) -> Void
+    ) {
+        let ticket = ticket(reply, handle, then)
+        handle?.startedWaiting(ticket)
+        engine.ensureResident(range, of: file.fill, ticket: ticket)
+    }
+
+    /// Asks the engine for a claim of `granules`; otherwise as ``whenResident(_:of:_:handle:then:)``. After success `then`
+    /// releases the claim of the ticket that it is given.
+    func whenClaimed(
+        _ granules: Range<Int>, of file: IncompleteFile, cancelFetches: Bool, _ reply: PendingReply,
+        then: @escaping @Sendable (consuming Reply, FillError?, FillEngine.Ticket) -> Void
+    ) {
+        let ticketBox = TicketBox()
+        let ticket = ticket(reply, nil) { reply, error in then(reply, error, ticketBox.ticket) }
+        ticketBox.ticket = ticket
+        engine.claim(granules, of: file.fill, cancelFetches: cancelFetches, ticket: ticket)
+    }
+
+    private final class TicketBox: @unchecked Sendable {
+        // Sendable: written before the request is made under the ticket, read only in its completion.
+        var ticket: FillEngine.Ticket = 0
+    }
+
+    private func ticket(
+        _ reply: PendingReply, _ handle: OpenFile?, _ then: @escaping @Sendable (consuming Reply, FillError?) -> Void
+    ) -> FillEngine.Ticket {
+        let box = TicketBox()
+        let ticket = engine.makeTicket { error in
+            handle?.stoppedWaiting(box.ticket)
+            if let reply = reply.take() { then(reply, error) }
+        }
+        box.ticket = ticket
+        let data = UnsafeMutableRawPointer(bitPattern: UInt(ticket))
+        reply.onInterrupt(
+            { request, data in
+                guard let request, let user = fuse_req_userdata(request) else { return }
+                let session = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue()
+                // libfuse holds the request's lock here, which the reply may need: elsewhere, then.
+                session.fileSystem.cancelLater(FillEngine.Ticket(UInt(bitPattern: data)))
+            }, data)
+        return ticket
+    }
+
+    func cancelLater(_ ticket: FillEngine.Ticket) {
+        pool.run { [engine] in engine.cancel(ticket) }
+    }
+}
+
+extension Errno {
+    /// What a user of the mount gets for a failed fill.
+    init(_ error: FillError) {
+        let code =
+            switch error.code {
+            case .io: Glibc.EIO
+            case .permission: Glibc.EPERM
+            case .busy: Glibc.EBUSY
+            case .textBusy: Glibc.ETXTBSY
+            case .again: Glibc.EAGAIN
+            case .noSpace: Glibc.ENOSPC
+            case .quota: Glibc.EDQUOT
+            case .interrupted: Glibc.EINTR
+            }
+        self.init(rawValue: code)
+    }
+}

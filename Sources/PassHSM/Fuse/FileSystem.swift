@@ -1,0 +1,153 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+import Logging
+import Synchronization
+
+/// The file system that the kernel's requests act on: the lower tree, the store and the engine, and what is open.
+///
+/// Its methods are called by the session's threads, any number at once, and answer their reply themselves. They may block
+/// on the lower file system, never on the remote. The lock order is ARCHITECTURE.md's.
+final class FileSystem: Sendable {
+    let store: Store
+    let engine: FillEngine
+    let options: FuseMount.Options
+    let log: Logger
+    /// Runs what must not run on a session's thread.
+    let pool: BlockingPool
+    let tree: LowerTree
+    let inodes = InodeTable()
+    let root: Inode
+    /// Set once passthrough is agreed with the kernel; nil without it.
+    let backing = Mutex<BackingIDs?>(nil)
+    let openHandles = Atomic<Int>(0)
+    /// Seconds that the kernel may believe names and attributes.
+    let timeout: Double
+    /// Serialise what changes how an inode is opened, sharded by inode; held over blocking I/O on the lower file system.
+    private let transitions = (0..<64).map { _ in Lock() }
+
+    init(
+        store: Store, engine: FillEngine, options: FuseMount.Options, pool: BlockingPool, log: Logger
+    ) throws(Errno) {
+        self.store = store
+        self.engine = engine
+        self.options = options
+        self.pool = pool
+        self.log = log
+        tree = store.tree
+        timeout = options.cache.timeout
+        let path = tree.opensHandles ? nil : tree.root
+        root = Inode(
+            handle: try FileHandle(of: tree.root), generation: 0, type: S_IFDIR, path: path, residence: .local)
+    }
+
+    /// The inode of a number from the kernel.
+    func inode(_ node: fuse_ino_t) -> Inode { node == FUSE_ROOT_ID ? root : Inode.of(node) }
+
+    func transition<Result, Failure>(
+        _ inode: Inode, _ body: () throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        try transitions[Int(UInt(bitPattern: inode.handle.hashValue) % UInt(transitions.count))].withLock(body)
+    }
+
+    // MARK: Reaching the lower file
+
+    /// The inode opened anew with `flags`; ESTALE when it is gone.
+    func open(_ inode: Inode, _ flags: Int32) throws(Errno) -> Descriptor {
+        if let path = inode.path {
+            return flags & PASSHSM_O_PATH != 0 ? path : try path.reopen(flags)
+        }
+        return try tree.open(inode.handle, flags)
+    }
+
+    /// The directory for calls that take a name in it.
+    func directory(_ node: fuse_ino_t) throws(Errno) -> Descriptor {
+        if node == FUSE_ROOT_ID { return tree.root }
+        return try open(inode(node), PASSHSM_O_PATH | O_DIRECTORY)
+    }
+
+    /// The store's folder is not part of the file system.
+    func isHidden(_ name: UnsafePointer<CChar>, in parent: fuse_ino_t) -> Bool {
+        parent == FUSE_ROOT_ID && strcmp(name, Store.folder) == 0
+    }
+
+    // MARK: Known inodes
+
+    /// Looks up `name` and gives the kernel a reference to it.
+    func lookup(_ name: UnsafePointer<CChar>, in directory: Descriptor) throws(Errno) -> fuse_entry_param {
+        let file = try Descriptor.open(at: directory.raw, name, PASSHSM_O_PATH | O_NOFOLLOW)
+        return try reference(file)
+    }
+
+    /// An entry for the inode that `file` is open on (with O_PATH), with one more reference for the kernel.
+    func reference(_ file: Descriptor) throws(Errno) -> fuse_entry_param {
+        var status = try file.stat()
+        // Without a private mount a mount point inside the tree is met: it is not part of it.
+        if status.st_dev != tree.device { throw Errno(rawValue: EXDEV) }
+        let handle = try FileHandle(of: file)
+        let inode: Inode
+        if handle == root.handle {
+            inode = root
+        } else if let known = inodes.reference(handle) {
+            inode = known
+        } else {
+            let type = status.st_mode & S_IFMT
+            let residence = type == S_IFREG ? store.residence(of: file) : .local
+            let path = tree.opensHandles ? nil : file
+            inode = inodes.insert(handle) { generation in
+                Inode(handle: handle, generation: generation, type: type, path: path, residence: residence)
+            }
+        }
+        show(&status, inode)
+        var entry = fuse_entry_param()
+        entry.ino = inode === root ? fuse_ino_t(FUSE_ROOT_ID) : inode.node
+        entry.generation = inode.generation
+        entry.attr = status
+        entry.attr_timeout = timeout
+        entry.entry_timeout = timeout
+        return entry
+    }
+
+    func forget(_ node: fuse_ino_t, _ count: UInt64) {
+        if node == FUSE_ROOT_ID { return }
+        let inode = Inode.of(node)
+        // Kept alive by `inode` until the end of this function.
+        guard inodes.forget(inode, count) else { return }
+        backing.withLock { $0 }?.drop(inode)
+        if inode.state.withLock(\.isUnlinked) { cleanUp(inode) }
+    }
+
+    /// Removes what the store has about a file whose last name was removed.
+    private func cleanUp(_ inode: Inode) {
+        do throws(Errno) {
+            _ = try open(inode, PASSHSM_O_PATH)
+        } catch {
+            if error.rawValue == ESTALE { store.forget(inode.handle) }
+        }
+    }
+
+    // MARK: Attributes
+
+    /// The attributes of the inode, as the mount shows them.
+    func attributes(_ inode: Inode) throws(Errno) -> stat {
+        var status = try inode === root ? tree.root.stat() : open(inode, PASSHSM_O_PATH).stat()
+        show(&status, inode)
+        return status
+    }
+
+    /// Hides what a fill does to the lower file: a file that is not complete has no holes (sparse-aware tools would take
+    /// them for zeros), and its modification time is not that of the fill.
+    private func show(_ status: inout stat, _ inode: Inode) {
+        guard inode.isRegular else { return }
+        let modified = inode.state.withLock { state -> RemoteEntry.Time? in
+            guard case .incomplete(_, _, let modified) = state.residence else { return nil }
+            return state.file?.stored.modified ?? modified
+        }
+        guard let modified else { return }
+        status.st_blocks = (status.st_size + 511) / 512
+        status.st_mtim = timespec(tv_sec: modified.seconds, tv_nsec: modified.nanoseconds)
+    }
+}

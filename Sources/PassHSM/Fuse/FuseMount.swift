@@ -1,0 +1,168 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+import Logging
+import Synchronization
+
+/// A mounted mirror: the FUSE front end over a store and an engine, from the mount to its end.
+package final class FuseMount: Sendable {
+    /// When an incomplete file is filled.
+    package enum Fill: String, Sendable, CaseIterable {
+        /// Small files (at most one fetch unit) whole at open, others by ranges at read.
+        case auto
+        /// Whole at open.
+        case open
+        /// By ranges at read.
+        case read
+    }
+
+    /// How long the kernel believes names and attributes.
+    package enum Cache: String, Sendable, CaseIterable {
+        /// Others change the lower directory too: what they do shows within a second.
+        case shared
+        /// Nobody else reaches the lower directory.
+        case exclusive
+        /// Nothing is believed.
+        case none
+
+        /// Seconds.
+        var timeout: Double {
+            switch self {
+            case .shared: 1
+            case .exclusive: 86400
+            case .none: 0
+            }
+        }
+    }
+
+    package struct Options: Sendable {
+        package var fill = Fill.auto
+        package var cache = Cache.shared
+        package var allowsPassthrough = true
+        /// Makes of a file's state what the attribute `passhsm.state` answers.
+        package var describe: @Sendable (StoredState) -> [UInt8] = { _ in [] }
+
+        package init() {}
+    }
+
+    /// For `status`.
+    package struct Status: Sendable {
+        package var isPassthrough: Bool
+        package var passthroughReason: String
+        package var requests: [(name: String, value: Int)]
+        package var knownInodes: Int
+        package var openHandles: Int
+        package var backingIDs: Int
+        package var incompleteFiles: Int
+    }
+
+    private let store: Store
+    private let engine: FillEngine
+    private let log: Logger
+    private let fileSystem: FileSystem
+    private let session: FuseSession
+    private let passthrough = Mutex(FuseSession.Passthrough(isOn: false, reason: "not mounted"))
+    private let isStopping = Atomic<Bool>(false)
+    private let isDone = Atomic<Bool>(false)
+    private let mountpoint: [CChar]
+
+    /// - Parameters:
+    ///   - mountpoint: an absolute path, NUL-terminated.
+    ///   - pool: runs fills' answers and what may block.
+    /// - Throws: what finding the lower tree's own handle throws.
+    package init(
+        store: Store, engine: FillEngine, mountpoint: [CChar], options: Options, pool: BlockingPool, log: Logger
+    ) throws(Errno) {
+        CallerIdentity.prepareProcess()
+        self.store = store
+        self.engine = engine
+        self.mountpoint = mountpoint
+        self.log = log
+        fileSystem = try FileSystem(store: store, engine: engine, options: options, pool: pool, log: log)
+        session = FuseSession(fileSystem: fileSystem, wantsPassthrough: options.allowsPassthrough, log: log)
+        store.afterCommit { [weak fileSystem] handle in
+            guard let fileSystem, let inode = fileSystem.inodes.find(handle) else { return }
+            fileSystem.letGo(inode)
+        }
+    }
+
+    /// Mounts, and returns when requests are answered; a line that says what was got.
+    ///
+    /// - Parameter source: what mount(8) shows as the device.
+    package func start(source: String) throws(Errno) -> String {
+        let isRoot = geteuid() == 0
+        var options = "fsname=\(Self.escaped(source)),subtype=passhsm,default_permissions"
+        if isRoot { options += ",allow_other" }
+        let result = try session.start(mountpoint: mountpoint, options: options)
+        passthrough.withLock { $0 = result }
+        startThread(name: "tick") { [self] in tick() }
+        return result.isOn ? "passthrough: \(result.reason)" : "no passthrough: \(result.reason)"
+    }
+
+    /// Commas and backslashes end an option.
+    private static func escaped(_ text: String) -> String {
+        text.map { $0 == "," || $0 == "\\" ? "\\\($0)" : String($0) }.joined()
+    }
+
+    /// Deadlines, and files that can be put down: once a second.
+    private func tick() {
+        while !isDone.load(ordering: .acquiring) {
+            sleep(1)
+            engine.expire()
+            fileSystem.sweep()
+        }
+    }
+
+    /// Serves until the file system is unmounted, by whomever; then everything is on disk.
+    package func run() {
+        session.wait()
+        isDone.store(true, ordering: .releasing)
+        engine.shutDown()
+        store.drain()
+        log.info("unmounted")
+    }
+
+    /// Fails every request that waits for a fill, now and for five seconds: so that those who wait close their files, and
+    /// the mount can be unmounted.
+    package func drain() { engine.refuse(for: .seconds(5)) }
+
+    /// Ends the mount: everyone who waits is answered, what users wrote through mappings is written, the mount is
+    /// detached, and handles that are still open lose their file system. Returns when ``run()`` can return.
+    package func stop() {
+        if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
+        engine.shutDown()
+        syncMappings()
+        session.detach(mountpoint)
+        if session.wait(seconds: Self.patience) { return }
+        log.warning("files are still open; their users lose the connection")
+        session.abort()
+    }
+
+    /// Seconds that users get to close their files.
+    private static let patience = 2.0
+
+    /// Writes back what is dirty in mappings of cached handles; not longer than ``patience``.
+    private func syncMappings() {
+        let finished = Condition()
+        startThread(name: "sync") { [mountpoint] in
+            if let root = try? Descriptor.open(mountpoint, O_RDONLY | O_DIRECTORY) { try? root.syncFileSystem() }
+            finished.broadcast()
+        }
+        finished.lock()
+        _ = finished.wait(seconds: Self.patience)
+        finished.unlock()
+    }
+
+    package var status: Status {
+        let passthrough = passthrough.withLock { $0 }
+        var incomplete = 0
+        fileSystem.inodes.forEach(where: { $0.state.withLock { $0.file != nil } }) { _ in incomplete += 1 }
+        return Status(
+            isPassthrough: passthrough.isOn, passthroughReason: passthrough.reason, requests: session.requests.snapshot,
+            knownInodes: fileSystem.inodes.count, openHandles: fileSystem.openHandles.load(ordering: .relaxed),
+            backingIDs: fileSystem.backing.withLock { $0 }?.count ?? 0, incompleteFiles: incomplete)
+    }
+}

@@ -1,0 +1,269 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMSystem
+import Logging
+import Synchronization
+
+/// The connection to the kernel: the INIT handshake, and the threads that read requests.
+///
+/// The threads are our own and not libfuse's loop: a thread that blocks on the lower file system is replaced, so that one
+/// is always ready for the next request.
+final class FuseSession: Sendable {
+    struct Passthrough: Sendable {
+        var isOn: Bool
+        var reason: String
+    }
+
+    let fileSystem: FileSystem
+    private let log: Logger
+    private let wantsPassthrough: Bool
+    /// libfuse's session; set before the first thread starts. Its calls are thread-safe.
+    private nonisolated(unsafe) var session: OpaquePointer?
+    private let condition = Condition()
+    // Guarded by `condition`'s lock.
+    private nonisolated(unsafe) var passthroughResult: Passthrough?
+    private nonisolated(unsafe) var threads = 0
+    private nonisolated(unsafe) var isAborted = false
+    private let idle = Atomic<Int>(0)
+    /// Requests by opcode; the last one counts those that are unknown.
+    let requests: RequestCounters
+    private static let bufferSize = (1 << 20) + (64 << 10)
+    private static let mostThreads = 256
+    private static let mostIdle = 4
+
+    init(fileSystem: FileSystem, wantsPassthrough: Bool, log: Logger) {
+        self.fileSystem = fileSystem
+        self.wantsPassthrough = wantsPassthrough
+        self.log = log
+        requests = RequestCounters()
+    }
+
+    // MARK: Starting
+
+    /// Mounts, shakes hands and starts to serve; returns when requests are answered.
+    ///
+    /// - Parameter options: the mount's, as for mount(8)'s -o.
+    func start(mountpoint: [CChar], options: String) throws(Errno) -> Passthrough {
+        var operations = makeOperations()
+        let user = Unmanaged.passUnretained(self).toOpaque()
+        let made = withArguments(["passhsm", "-o", options]) { arguments in
+            passhsm_session_new(&arguments, &operations, user)
+        }
+        guard let made else { throw Errno(rawValue: EINVAL) }
+        session = made
+        guard fuse_session_mount(made, mountpoint) == 0 else {
+            let error = errno
+            fuse_session_destroy(made)
+            throw Errno(rawValue: error == 0 ? EPERM : error)
+        }
+        var io = fuse_custom_io()
+        io.read = { device, buffer, size, _ in read(device, buffer, size) }
+        io.writev = { device, parts, count, user in
+            guard let user, let parts else { return -1 }
+            return Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue().send(device, parts, count)
+        }
+        guard fuse_session_custom_io(made, &io, device) == 0 else { throw Errno(rawValue: ENOMEM) }
+        addThread()
+        condition.lock()
+        while passthroughResult == nil && threads > 0 { condition.wait() }
+        let result = passthroughResult
+        condition.unlock()
+        guard let result else { throw Errno(rawValue: EPROTO) }
+        return result
+    }
+
+    private func withArguments<Result>(_ texts: [String], _ body: (inout fuse_args) -> Result) -> Result {
+        var arguments = fuse_args()
+        for text in texts { fuse_opt_add_arg(&arguments, text) }
+        defer { fuse_opt_free_args(&arguments) }
+        return body(&arguments)
+    }
+
+    var device: Int32 { session.map { fuse_session_fd($0) } ?? -1 }
+
+    /// The INIT request was read: chooses among what the kernel offers.
+    func negotiate(_ connection: inout fuse_conn_info) {
+        func want(_ capability: Int32, _ on: Bool = true) {
+            let bit = UInt32(bitPattern: capability)
+            if !on { connection.want &= ~bit } else if connection.capable & bit != 0 { connection.want |= bit }
+        }
+        want(FUSE_CAP_DONT_MASK)
+        want(FUSE_CAP_POSIX_ACL)
+        want(FUSE_CAP_EXPORT_SUPPORT)
+        want(FUSE_CAP_CACHE_SYMLINKS, fileSystem.options.cache == .exclusive)
+        // Requests come in memory, and the second version of killpriv is agreed by hand.
+        want(FUSE_CAP_SPLICE_READ, false)
+        want(FUSE_CAP_SPLICE_WRITE, false)
+        want(FUSE_CAP_HANDLE_KILLPRIV, false)
+        // Reads that wait for the remote count as background requests: they must not use up what others need.
+        connection.max_background = 65535
+        connection.congestion_threshold = 65535
+        connection.max_readahead = 1 << 20
+    }
+
+    /// Sends an answer; the first one is INIT's, to which is added what libfuse 3.14 does not know.
+    private func send(_ device: Int32, _ parts: UnsafeMutablePointer<iovec>, _ count: Int32) -> Int {
+        condition.lock()
+        let isInit = passthroughResult == nil
+        condition.unlock()
+        guard isInit, count == 2, let payload = parts[1].iov_base else { return writev(device, parts, count) }
+        passhsm_init_reply(payload, wantsPassthrough ? stackDepth : 0)
+        let result = writev(device, parts, count)
+        let passthrough = result < 0 ? nil : tryPassthrough(device)
+        condition.lock()
+        passthroughResult = passthrough
+        condition.unlock()
+        condition.broadcast()
+        return result
+    }
+
+    /// A stacked lower file system needs one level more (KERNEL: fs/fuse/backing.c, ELOOP).
+    private var stackDepth: UInt32 {
+        let overlayMagic: UInt64 = 0x794c_7630  // OVERLAYFS_SUPER_MAGIC
+        return passhsm_file_system_type(fileSystem.tree.original.raw) == overlayMagic ? 2 : 1
+    }
+
+    /// Registers a file of the lower file system, to see whether the kernel and it can.
+    private func tryPassthrough(_ device: Int32) -> Passthrough {
+        guard wantsPassthrough else { return Passthrough(isOn: false, reason: "switched off") }
+        do throws(Errno) {
+            let file = try Descriptor.open(
+                at: fileSystem.store.temporary.raw, ".", O_RDWR | PASSHSM_O_TMPFILE, mode: 0o600)
+            let id = try check { passhsm_backing_open(device, file.raw) }
+            _ = passhsm_backing_close(device, UInt32(id))
+        } catch {
+            let reason =
+                switch error.rawValue {
+                case EPERM: "needs CAP_SYS_ADMIN and Linux 6.9"
+                case ENOTTY, EINVAL: "the kernel is older than 6.9"
+                case ELOOP: "the lower file system is stacked too deep"
+                case EOPNOTSUPP: "the lower file system cannot"
+                default: error.text
+                }
+            return Passthrough(isOn: false, reason: reason)
+        }
+        let ids = BackingIDs(device: device, limit: 4096)
+        fileSystem.backing.withLock { $0 = ids }
+        return Passthrough(isOn: true, reason: "the kernel reads and writes complete files by itself")
+    }
+
+    // MARK: Serving
+
+    private func addThread() {
+        condition.lock()
+        let isFree = threads < Self.mostThreads
+        if isFree { threads += 1 }
+        condition.unlock()
+        if isFree { startThread(name: "fuse") { [self] in serve() } }
+    }
+
+    private func serve() {
+        CallerIdentity.prepareThread()
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 4096)
+        defer {
+            buffer.deallocate()
+            condition.lock()
+            threads -= 1
+            condition.unlock()
+            condition.broadcast()
+        }
+        let device = device
+        while true {
+            if idle.wrappingAdd(1, ordering: .relaxed).oldValue >= Self.mostIdle {
+                idle.wrappingSubtract(1, ordering: .relaxed)
+                return
+            }
+            let count = read(device, buffer.baseAddress, buffer.count)
+            let error = errno
+            let isLastIdle = idle.wrappingSubtract(1, ordering: .relaxed).newValue == 0
+            if count < 0 {
+                // ENOENT: the request was interrupted before it was read.
+                if [EINTR, EAGAIN, ENOENT].contains(error) { continue }
+                if error != ENODEV { log.error("reading requests failed: \(Errno(rawValue: error).text)") }
+                return
+            }
+            if isLastIdle { addThread() }
+            process(UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
+        }
+    }
+
+    private func process(_ request: UnsafeMutableRawBufferPointer) {
+        guard let session, request.count >= MemoryLayout<fuse_in_header>.size else { return }
+        let header = request.loadUnaligned(as: fuse_in_header.self)
+        requests.count(header.opcode)
+        if header.opcode == FUSE_WRITE.rawValue {
+            let write = request.loadUnaligned(fromByteOffset: MemoryLayout<fuse_in_header>.size, as: fuse_write_in.self)
+            passhsm_set_request_flags(write.write_flags)
+        }
+        var buffer = fuse_buf()
+        buffer.size = request.count
+        buffer.mem = request.baseAddress
+        fuse_session_process_buf(session, &buffer)
+    }
+
+    /// The write flags of the request that this thread is processing: libfuse 3.14 does not hand them on.
+    static var requestFlags: UInt32 { passhsm_request_flags() }
+
+    // MARK: Ending
+
+    /// Takes the mount out of the name space; it lives on for as long as files of it are open.
+    func detach(_ mountpoint: [CChar]) {
+        if geteuid() == 0 {
+            _ = passhsm_umount(mountpoint, PASSHSM_MNT_DETACH)
+        } else if let session {
+            // Runs fusermount3, which may unmount what the user mounted.
+            fuse_session_unmount(session)
+        }
+    }
+
+    /// Lets ``wait()`` return although files are open: the connection ends with the process.
+    func abort() {
+        condition.lock()
+        isAborted = true
+        condition.unlock()
+        condition.broadcast()
+    }
+
+    /// Waits until every thread has ended, because the file system was unmounted or the connection aborted.
+    func wait() {
+        condition.lock()
+        while threads > 0 && !isAborted { condition.wait() }
+        condition.unlock()
+    }
+
+    /// Waits as ``wait()``, at most `seconds`; false when threads are left.
+    func wait(seconds: Double) -> Bool {
+        condition.lock()
+        defer { condition.unlock() }
+        let end = ContinuousClock.now + .seconds(seconds)
+        while threads > 0 && ContinuousClock.now < end { _ = condition.wait(seconds: 0.1) }
+        return threads == 0
+    }
+}
+
+/// How many requests of each kind came, by opcode.
+final class RequestCounters: Sendable {
+    private static let names: [(fuse_opcode, String)] = [
+        (FUSE_LOOKUP, "lookup"), (FUSE_FORGET, "forget"), (FUSE_GETATTR, "getattr"), (FUSE_SETATTR, "setattr"),
+        (FUSE_READLINK, "readlink"), (FUSE_SYMLINK, "symlink"), (FUSE_MKNOD, "mknod"), (FUSE_MKDIR, "mkdir"),
+        (FUSE_UNLINK, "unlink"), (FUSE_RMDIR, "rmdir"), (FUSE_RENAME, "rename"), (FUSE_LINK, "link"),
+        (FUSE_OPEN, "open"), (FUSE_READ, "read"), (FUSE_WRITE, "write"), (FUSE_STATFS, "statfs"),
+        (FUSE_RELEASE, "release"), (FUSE_FSYNC, "fsync"), (FUSE_SETXATTR, "setxattr"), (FUSE_GETXATTR, "getxattr"),
+        (FUSE_LISTXATTR, "listxattr"), (FUSE_REMOVEXATTR, "removexattr"), (FUSE_FLUSH, "flush"),
+        (FUSE_OPENDIR, "opendir"), (FUSE_READDIR, "readdir"), (FUSE_RELEASEDIR, "releasedir"),
+        (FUSE_FSYNCDIR, "fsyncdir"), (FUSE_SETLK, "setlk"), (FUSE_SETLKW, "setlkw"), (FUSE_ACCESS, "access"),
+        (FUSE_CREATE, "create"), (FUSE_INTERRUPT, "interrupt"), (FUSE_BATCH_FORGET, "forget_multi"),
+        (FUSE_FALLOCATE, "fallocate"), (FUSE_READDIRPLUS, "readdirplus"), (FUSE_RENAME2, "rename2"),
+        (FUSE_LSEEK, "lseek"), (FUSE_COPY_FILE_RANGE, "copy_file_range"), (FUSE_IOCTL, "ioctl"),
+    ]
+    private let counts = Mutex([Int](repeating: 0, count: 64))
+
+    func count(_ opcode: UInt32) { counts.withLock { $0[min(Int(opcode), 63)] += 1 } }
+
+    /// Those that came, by name.
+    var snapshot: [(name: String, value: Int)] {
+        let counts = counts.withLock { $0 }
+        return Self.names.map { (name: $0.1, value: counts[Int($0.0.rawValue)]) }.filter { $0.value > 0 }
+    }
+}

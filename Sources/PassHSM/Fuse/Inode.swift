@@ -1,0 +1,129 @@
+import CFuse
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+import Synchronization
+
+/// One known inode of the lower tree. The kernel knows it by its address, and holds it by its lookup count.
+final class Inode: Sendable {
+    let handle: FileHandle
+    /// Tells apart the inodes that had the same address.
+    let generation: UInt64
+    /// S_IFREG, S_IFDIR and so on.
+    let type: mode_t
+    /// O_PATH on the inode where handles cannot be opened; nil otherwise.
+    let path: Descriptor?
+    /// References that the kernel holds; guarded by the table's shard.
+    nonisolated(unsafe) var lookups: UInt64 = 0
+    /// A leaf lock: nothing is called and no other lock taken while it is held.
+    let state: Mutex<State>
+
+    struct State {
+        var residence: Residence
+        /// Set while an incomplete file is in use: from the first open or change to the last release.
+        var file: IncompleteFile?
+        /// Open handles by mode. The kernel refuses one mode while the other is in use (fs/fuse/iomode.c).
+        var cachedOpens = 0
+        var passthroughOpens = 0
+        var writers = 0
+        /// Operations without a handle that use `file`.
+        var users = 0
+        /// The kernel's id of the registered lower file, 0 for none.
+        var backingID: Int32 = 0
+        /// Opened since the backing ids were last looked through.
+        var wasUsed = false
+        /// The kernel's cached pages are those of this mount's own cached handles.
+        var isCacheValid = false
+        /// Set when the dirty flag was only set because the file was opened for writing.
+        var dirtyMark: DirtyMark?
+        /// A name of the file was removed through this mount.
+        var isUnlinked = false
+    }
+
+    init(handle: FileHandle, generation: UInt64, type: mode_t, path: Descriptor?, residence: Residence) {
+        self.handle = handle
+        self.generation = generation
+        self.type = type
+        self.path = path
+        state = Mutex(State(residence: residence))
+    }
+
+    var isRegular: Bool { type == S_IFREG }
+
+    /// The number by which the kernel knows the inode.
+    var node: fuse_ino_t { fuse_ino_t(UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque())) }
+
+    /// The inode of a number that the kernel got from ``node`` and has not forgotten.
+    static func of(_ node: fuse_ino_t) -> Inode {
+        guard let pointer = UnsafeRawPointer(bitPattern: UInt(node)) else {
+            preconditionFailure("the kernel sent the node id 0")
+        }
+        return Unmanaged<Inode>.fromOpaque(pointer).takeUnretainedValue()
+    }
+}
+
+/// The inodes that the kernel knows, by file handle: a reused inode number has another handle.
+final class InodeTable: Sendable {
+    private static let shardCount = 16
+    private let shards: [Shard]
+    private let lastGeneration = Atomic<UInt64>(0)
+
+    private final class Shard: Sendable {
+        /// A leaf lock.
+        let inodes = Mutex<[FileHandle: Inode]>([:])
+    }
+
+    init() { shards = (0..<Self.shardCount).map { _ in Shard() } }
+
+    var count: Int { shards.reduce(0) { $0 + $1.inodes.withLock(\.count) } }
+
+    private func shard(_ handle: FileHandle) -> Shard {
+        shards[Int(UInt(bitPattern: handle.hashValue) % UInt(Self.shardCount))]
+    }
+
+    /// The inode if it is known, without a reference for the kernel.
+    func find(_ handle: FileHandle) -> Inode? { shard(handle).inodes.withLock { $0[handle] } }
+
+    /// The known inode with one more reference; nil when it is unknown.
+    func reference(_ handle: FileHandle) -> Inode? {
+        shard(handle).inodes.withLock { inodes in
+            inodes[handle]?.lookups += 1
+            return inodes[handle]
+        }
+    }
+
+    /// The inode with one more reference: the known one, or else the one that `make` makes.
+    func insert(_ handle: FileHandle, _ make: (_ generation: UInt64) -> Inode) -> Inode {
+        let new = make(lastGeneration.wrappingAdd(1, ordering: .relaxed).newValue)
+        return shard(handle).inodes.withLock { inodes in
+            let inode = inodes[handle] ?? new
+            if inodes[handle] == nil {
+                // The kernel's reference, until the last FORGET.
+                _ = Unmanaged.passRetained(new)
+                inodes[handle] = new
+            }
+            inode.lookups += 1
+            return inode
+        }
+    }
+
+    /// Takes back `count` references; true when they were the last.
+    func forget(_ inode: Inode, _ count: UInt64) -> Bool {
+        let isLast = shard(inode.handle).inodes.withLock { inodes in
+            inode.lookups -= min(count, inode.lookups)
+            guard inode.lookups == 0 else { return false }
+            inodes[inode.handle] = nil
+            return true
+        }
+        if isLast { Unmanaged.passUnretained(inode).release() }
+        return isLast
+    }
+
+    /// Calls `body` with every inode of which `filter` is true.
+    func forEach(where filter: (Inode) -> Bool, _ body: (Inode) -> Void) {
+        for shard in shards {
+            for inode in shard.inodes.withLock({ $0.values.filter(filter) }) { body(inode) }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+import CFuse
+import Glibc
+import HSMSystem
+
+/// The answer to one FUSE request, given exactly once: by one of the consuming methods, or EIO when it is dropped.
+///
+/// May be moved to another thread; libfuse's replies are thread-safe.
+struct Reply: ~Copyable, @unchecked Sendable {
+    // Sendable: a request belongs to whoever holds its reply, and libfuse locks its session.
+    private let request: fuse_req_t
+
+    init(_ request: fuse_req_t) { self.request = request }
+
+    deinit { fuse_reply_err(request, EIO) }
+
+    /// Who asks; invalid once answered.
+    var caller: fuse_ctx { fuse_req_ctx(request).pointee }
+
+    /// Lets INTERRUPT call `function` with `data`, at once when it has come already.
+    func onInterrupt(_ function: @escaping fuse_interrupt_func_t, _ data: UnsafeMutableRawPointer?) {
+        fuse_req_interrupt_func(request, function, data)
+    }
+
+    consuming func error(_ code: Int32) {
+        fuse_reply_err(request, code)
+        discard self
+    }
+
+    consuming func error(_ error: Errno) { self.error(error.rawValue) }
+    consuming func done() { error(0) }
+
+    /// The answer of an operation that has no value, or its errno.
+    consuming func result(_ body: () throws(Errno) -> Void) {
+        do throws(Errno) {
+            try body()
+            done()
+        } catch { self.error(error) }
+    }
+
+    consuming func none() {
+        fuse_reply_none(request)
+        discard self
+    }
+
+    /// False: the kernel no longer wants the answer, and will not FORGET the entry.
+    consuming func entry(_ entry: fuse_entry_param) -> Bool {
+        var entry = entry
+        let result = fuse_reply_entry(request, &entry)
+        discard self
+        return result == 0
+    }
+
+    consuming func attributes(_ attributes: stat, timeout: Double) {
+        var attributes = attributes
+        fuse_reply_attr(request, &attributes, timeout)
+        discard self
+    }
+
+    consuming func bytes(_ bytes: UnsafeRawBufferPointer) {
+        fuse_reply_buf(request, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count)
+        discard self
+    }
+
+    consuming func link(_ target: UnsafePointer<CChar>) {
+        fuse_reply_readlink(request, target)
+        discard self
+    }
+
+    consuming func written(_ count: Int) {
+        fuse_reply_write(request, count)
+        discard self
+    }
+
+    consuming func offset(_ offset: Int) {
+        fuse_reply_lseek(request, offset)
+        discard self
+    }
+
+    consuming func attributeSize(_ size: Int) {
+        fuse_reply_xattr(request, size)
+        discard self
+    }
+
+    consuming func fileSystem(_ statistics: statvfs) {
+        var statistics = statistics
+        fuse_reply_statfs(request, &statistics)
+        discard self
+    }
+
+    /// Answers OPEN or OPENDIR; libfuse 3.14 knows no backing id, hence the kernel's own structure.
+    ///
+    /// False: the kernel no longer wants the answer, and will not send RELEASE.
+    consuming func open(_ answer: passhsm_open_out) -> Bool {
+        let result = withUnsafeBytes(of: answer) {
+            fuse_reply_buf(request, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
+        }
+        discard self
+        return result == 0
+    }
+
+    /// Answers CREATE; as ``open(_:)``.
+    consuming func create(_ answer: passhsm_create_out) -> Bool {
+        let result = withUnsafeBytes(of: answer) {
+            fuse_reply_buf(request, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
+        }
+        discard self
+        return result == 0
+    }
+}
+
+/// A reply that waits for a fill: can be held by a closure. Answers EIO when it is never taken.
+final class PendingReply: @unchecked Sendable {
+    // Sendable: the engine calls a completion exactly once, so that there is one taker.
+    private var reply: Reply?
+
+    init(_ reply: consuming Reply) { self.reply = consume reply }
+
+    func take() -> Reply? { reply.take() }
+
+    func onInterrupt(_ function: @escaping fuse_interrupt_func_t, _ data: UnsafeMutableRawPointer?) {
+        switch reply {
+        case .some(let reply): reply.onInterrupt(function, data)
+        case .none: return
+        }
+    }
+}

@@ -1,0 +1,105 @@
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// What the lower tree has under a name that the source has too.
+struct Existing {
+    let status: stat
+    /// O_PATH.
+    let place: Descriptor
+    let record: Record?
+    /// There is a record, and it cannot be believed.
+    let damage: RecordError?
+
+    var kind: mode_t { status.st_mode & S_IFMT }
+    var hasRecord: Bool { record != nil }
+    /// An import made it, and it holds nothing that the remote does not have.
+    var isClean: Bool {
+        guard let record else { return false }
+        return record.state != .local && !record.flags.contains(.dirty)
+    }
+
+    init(_ place: Descriptor, _ store: Store) throws(Errno) {
+        self.place = place
+        status = try place.stat()
+        do throws(RecordError) {
+            record = try store.record(of: place)
+            damage = nil
+        } catch {
+            record = nil
+            damage = error
+        }
+    }
+
+    static func recordIfAny(of place: Descriptor, _ store: Store) -> Record? {
+        (try? store.record(of: place)) ?? nil
+    }
+
+    /// Why it is left as it is: for a conflict.
+    var reason: String {
+        if let damage { return damage.cause }
+        guard let record, record.state != .local else { return "something local has this name" }
+        return record.flags.contains(.dirty) ? "it has local changes, and another version in the source" : "in the way"
+    }
+}
+
+extension TreeBuilder {
+    /// What has the name in the current directory; nil when nothing has.
+    func look(_ name: [UInt8]) throws(Errno) -> Existing? {
+        let place: Descriptor
+        do throws(Errno) { place = try Descriptor.openPlace(at: current, name) } catch {
+            if error.rawValue == ENOENT { return nil }
+            throw error
+        }
+        return try Existing(place, store)
+    }
+
+    func conflict(_ name: [UInt8], _ cause: String) { summary.note(.conflict, path(of: name), cause) }
+
+    /// Removes what has the name of `entry`, a directory in the source, when it is of another kind, and clean.
+    ///
+    /// - Returns: whether the name is free now. What may not be removed is reported, unless it is a directory itself.
+    func makeWay(for entry: RemoteEntry, _ existing: Existing) throws(Errno) -> Bool {
+        if existing.kind == S_IFDIR { return false }
+        guard existing.isClean else {
+            conflict(entry.name, "\(existing.reason); the source has a directory")
+            return false
+        }
+        try current.unlink(entry.name)
+        level.isTouched = true
+        forget(existing)
+        summary.counts.changed += 1
+        return true
+    }
+
+    /// Takes away an empty directory that an import made, where the source now has something else.
+    ///
+    /// - Returns: whether the name is free now; what is in the way is reported.
+    func removeDirectoryInTheWay(_ name: [UInt8], _ existing: Existing) throws(Errno) -> Bool {
+        guard existing.isClean else {
+            conflict(name, "a local directory has this name; the source has something else")
+            return false
+        }
+        if options.deleteGone { try removeGoneTree(name) }
+        do throws(Errno) { try current.removeDirectory(name) } catch {
+            guard error.rawValue == ENOTEMPTY || error.rawValue == EEXIST else { throw error }
+            conflict(name, "a directory that is not empty has this name; the source has something else")
+            return false
+        }
+        level.isTouched = true
+        store.forget(existing.place)
+        return true
+    }
+
+    /// Drops what is kept about a file whose name has just been taken away, unless it has further names.
+    func forget(_ existing: Existing) {
+        if existing.status.st_nlink <= 1 || existing.kind == S_IFDIR { store.forget(existing.place) }
+    }
+}
+
+extension Store {
+    func forget(_ place: Descriptor) {
+        if let handle = try? FileHandle(of: place) { forget(handle) }
+    }
+}

@@ -1,0 +1,147 @@
+import Glibc
+import HSMCore
+import HSMRemotes
+import HSMStore
+import HSMSystem
+import Logging
+
+/// Builds stubs of a whole source in a lower directory, or brings those of an earlier import up to date.
+///
+/// A stub has everything of its file but the content, and is never visible without its record. An import that broke off
+/// goes on where it was when it is run again. Nothing local is changed, and nothing is deleted unless asked.
+package struct Importer: Sendable {
+    package struct Options: Sendable {
+        /// Remove clean stubs and files that are gone in the source, and the directories that this leaves empty.
+        package var deleteGone = false
+        /// Import into a lower directory that was imported from another source.
+        package var rebind = false
+        /// Do without O_TMPFILE: what is done anyway where the lower file system lacks it.
+        var avoidsUnnamedFiles = false
+
+        package init() {}
+    }
+
+    private let location: RemoteLocation
+    private let lower: [UInt8]
+    private let options: Options
+    private let log: Logger
+
+    /// - Parameter lower: path of the lower directory, without NUL; made when it is missing.
+    package init(_ location: RemoteLocation, into lower: [UInt8], options: Options = .init(), log: Logger) {
+        self.location = location
+        self.lower = lower
+        self.options = options
+        self.log = log
+    }
+
+    /// Imports; returns when everything is on disk.
+    ///
+    /// - Parameter progress: called every now and then, on a thread of the importer's, while the caller's thread waits.
+    /// - Throws: `LocationError`, `StoreError` or `ImportError` when it cannot begin; `ImportError` and `FillError` when
+    ///   it breaks off. What was made until then is good, and the next import goes on from there.
+    package func run(progress: (ImportProgress) -> Void) throws -> ImportSummary {
+        let source = try location.open()
+        try prepareLower()
+        let store = try Store.open(
+            (lower + [0]).map { CChar(bitPattern: $0) }, create: true, purpose: "import from \(location)", log: log)
+        var configuration = try store.configuration()
+        if configuration.source != location.url {
+            guard configuration.source.isEmpty || options.rebind else {
+                throw ImportError(
+                    "\(lowerName) was imported from \(configuration.source), not from \(location); see --rebind")
+            }
+            configuration.source = location.url
+            configuration.isImported = false
+            try store.save(configuration)
+        }
+        let summary = try build(in: store, from: source, progress)
+        do throws(Errno) { try store.tree.original.syncFileSystem() } catch {
+            throw ImportError("\(lowerName) could not be synced: \(error.text)")
+        }
+        if !configuration.isImported {
+            configuration.isImported = true
+            try store.save(configuration)
+        }
+        return summary
+    }
+
+    private func build(
+        in store: Store, from source: any RemoteSource, _ progress: (ImportProgress) -> Void
+    ) throws -> ImportSummary {
+        try withoutActuallyEscaping(progress) { progress in
+            // Used by the one task below, for which this thread waits.
+            nonisolated(unsafe) let progress = progress
+            return try waitFor {
+                let builder = try TreeBuilder(store: store, options: options)
+                try await builder.build(from: source, progress: progress)
+                return builder.summary
+            }
+        }
+    }
+
+    private var lowerName: String { String(decoding: lower, as: UTF8.self) }
+
+    // MARK: Before the first change
+
+    /// Makes the lower directory, when it is missing and neither directory would be inside the other.
+    private func prepareLower() throws {
+        do {
+            let source = try Identity(of: try Descriptor.openTop(location.path))
+            if let directory = try existingLower() {
+                let lower = try Identity(of: directory)
+                if lower == source { throw ImportError("\(lowerName) is the source itself") }
+                if try ancestors(of: try Descriptor.openTop(location.path)).contains(lower) {
+                    throw ImportError("the source \(location) is inside \(lowerName)")
+                }
+                try expect(source, notAbove: directory)
+            } else {
+                let parent = try Descriptor.openTop(parentOfLower)
+                try expect(source, notAbove: parent)
+                _ = try withName(lower) { path throws(Errno) in try check { mkdir(path, 0o755) } }
+            }
+        } catch let error as Errno {
+            throw ImportError("\(lowerName): \(error.text)")
+        }
+    }
+
+    private struct Identity: Hashable {
+        let device: dev_t
+        let inode: ino_t
+
+        init(of directory: Descriptor) throws(Errno) {
+            let status = try directory.stat()
+            device = status.st_dev
+            inode = status.st_ino
+        }
+    }
+
+    private var parentOfLower: [UInt8] {
+        var path = lower[...]
+        while path.count > 1, path.last == 0x2f { path.removeLast() }
+        guard let slash = path.lastIndex(of: 0x2f) else { return [0x2e] }
+        return slash == 0 ? [0x2f] : Array(path[..<slash])
+    }
+
+    private func existingLower() throws(Errno) -> Descriptor? {
+        do throws(Errno) { return try Descriptor.openTop(lower) } catch {
+            if error.rawValue == ENOENT { return nil }
+            throw error
+        }
+    }
+
+    private func expect(_ source: Identity, notAbove directory: Descriptor) throws {
+        if try ancestors(of: directory).contains(source) {
+            throw ImportError("\(lowerName) is inside the source \(location)")
+        }
+    }
+
+    /// The directory itself and everything above it, up to the root.
+    private func ancestors(of directory: Descriptor) throws(Errno) -> Set<Identity> {
+        var result: Set<Identity> = []
+        var current = directory
+        while result.insert(try Identity(of: current)).inserted {
+            current = try Descriptor.openPlaceOfDirectory(at: current, [0x2e, 0x2e])
+        }
+        return result
+    }
+}

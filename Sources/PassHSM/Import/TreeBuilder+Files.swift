@@ -1,0 +1,128 @@
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// Regular files.
+extension TreeBuilder {
+    func placeFile(_ entry: RemoteEntry, _ object: RemoteObject) throws(Errno) {
+        if try placeLink(entry) { return }
+        summary.counts.files += 1
+        summary.counts.bytes += object.size
+        guard let existing = try look(entry.name) else {
+            try placeStub(entry, object)
+            return
+        }
+        if existing.kind == S_IFDIR {
+            guard try removeDirectoryInTheWay(entry.name, existing) else { return }
+            try placeStub(entry, object, isNew: false)
+        } else if let record = existing.record, existing.kind == S_IFREG, isCurrent(record, entry, object) {
+            try confirm(record, existing.place)
+            summary.counts.unchanged += 1
+            register(entry, existing.status, record.object.key)
+        } else if let refusal = refusal(existing, object) {
+            conflict(entry.name, refusal)
+        } else {
+            try replace(existing, by: entry, object)
+        }
+    }
+
+    /// The record is of the very content that the source has.
+    private func isCurrent(_ record: Record, _ entry: RemoteEntry, _ object: RemoteObject) -> Bool {
+        guard record.state != .local, record.object.version == object.version, record.object.size == object.size else {
+            return false
+        }
+        // A file with several names is recorded under one of them.
+        return record.object.key == object.key || entry.linkIdentity != nil
+    }
+
+    /// Why the source's version may not take the place of what is there.
+    private func refusal(_ existing: Existing, _ object: RemoteObject) -> String? {
+        guard existing.isClean, let record = existing.record else { return existing.reason }
+        // With further names, it is what is left of a file that had several in the source too.
+        if existing.kind == S_IFREG && record.object.key != object.key && existing.status.st_nlink == 1 {
+            return "\(record.object.key) was renamed to this name in the lower directory"
+        }
+        return nil
+    }
+
+    /// The source has it again, or still: what an earlier import or fill found otherwise is over.
+    private func confirm(_ record: Record, _ place: Descriptor) throws(Errno) {
+        guard !record.flags.isDisjoint(with: [.lost, .stale]) else { return }
+        var record = record
+        record.flags.subtract([.lost, .stale])
+        try store.write(record, to: place)
+    }
+
+    private func replace(_ existing: Existing, by entry: RemoteEntry, _ object: RemoteObject) throws(Errno) {
+        let flags = existing.record?.flags.intersection(.pinned) ?? []
+        let stub = try makeStub(entry, object, flags: flags)
+        try put(stub, as: entry.name, replacing: true)
+        forget(existing)
+        didPlace(entry, try stub.file.stat(), isNew: false)
+    }
+
+    /// Makes a stub under a name that is free.
+    func placeStub(_ entry: RemoteEntry, _ object: RemoteObject, isNew: Bool = true) throws(Errno) {
+        let stub = try makeStub(entry, object)
+        try put(stub, as: entry.name, replacing: false)
+        didPlace(entry, try stub.file.stat(), isNew: isNew)
+    }
+
+    func didPlace(_ entry: RemoteEntry, _ status: stat, isNew: Bool) {
+        level.isTouched = true
+        if isNew { summary.counts.new += 1 } else { summary.counts.changed += 1 }
+        register(entry, status, RemoteKey(path(of: entry.name)))
+    }
+
+    /// A stub that nobody can see yet: size, record, owner, mode, attributes, times.
+    private func makeStub(
+        _ entry: RemoteEntry, _ object: RemoteObject, flags: Record.Flags = []
+    ) throws(Errno) -> Stub {
+        let stub = try makeNamelessFile()
+        do throws(Errno) {
+            try stub.file.truncate(to: object.size)
+            var record = Record(
+                state: object.size == 0 ? .dual : .offline, object: object,
+                modified: entry.metadata.modificationTime ?? .now, identity: try FileHandle(of: stub.file))
+            record.flags = flags
+            try store.write(record, to: stub.file)
+            try apply(entry, to: stub.file)
+        } catch {
+            store.forget(stub.file)
+            if let temporary = stub.temporary { try? store.temporary.unlink(temporary) }
+            throw error
+        }
+        return stub
+    }
+
+    /// An empty file, of mode 0600.
+    private func makeNamelessFile() throws(Errno) -> Stub {
+        if !options.avoidsUnnamedFiles {
+            do throws(Errno) { return Stub(file: try current.makeUnnamedFile(mode: 0o600), temporary: nil) } catch {
+                guard [EOPNOTSUPP, EISDIR, EINVAL, ENOENT].contains(error.rawValue) else { throw error }
+            }
+        }
+        let name = makeTemporaryName()
+        return Stub(file: try store.temporary.makeFile(name, mode: 0o600), temporary: name)
+    }
+
+    private func put(_ stub: Stub, as name: [UInt8], replacing: Bool) throws(Errno) {
+        if let temporary = stub.temporary {
+            try moveIntoPlace(temporary, as: name, replacing: replacing)
+        } else if replacing {
+            let temporary = makeTemporaryName()
+            try stub.file.link(into: store.temporary, temporary)
+            try moveIntoPlace(temporary, as: name, replacing: true)
+        } else {
+            try stub.file.link(into: current, name)
+        }
+    }
+}
+
+/// A new file that is not in the lower tree yet.
+private struct Stub {
+    let file: Descriptor
+    /// Its name under `.passhsm/tmp`, where the file system has no files without a name.
+    let temporary: [UInt8]?
+}

@@ -1,0 +1,100 @@
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// The files of the source that have several names, as far as they were met.
+struct LinkRegistry {
+    /// Where the lower tree has the file.
+    struct Place {
+        let path: [UInt8]
+        let inode: ino_t
+    }
+
+    /// A file that is recorded under a name other than that by which it was met.
+    struct Orphan {
+        let path: [UInt8]
+        let recordedKey: RemoteKey
+    }
+
+    var places: [[UInt64]: Place] = [:]
+    /// Those of which the recorded name was not met yet.
+    var orphans: [[UInt64]: Orphan] = [:]
+}
+
+extension TreeBuilder {
+    /// Remembers where a file with several names is, when its first name is there.
+    func register(_ entry: RemoteEntry, _ status: stat, _ recordedKey: RemoteKey) {
+        guard let identity = entry.linkIdentity else { return }
+        let path = path(of: entry.name)
+        links.places[identity] = .init(path: path, inode: status.st_ino)
+        links.orphans[identity] =
+            recordedKey.bytes == path ? nil : .init(path: path, recordedKey: recordedKey)
+    }
+
+    /// Makes the name of `entry` a further one of a file that is there already.
+    ///
+    /// - Returns: false when this is the first name of it.
+    func placeLink(_ entry: RemoteEntry) throws(Errno) -> Bool {
+        guard let identity = entry.linkIdentity, let place = links.places[identity] else { return false }
+        let isRecorded = links.orphans[identity]?.recordedKey.bytes == path(of: entry.name)
+        let existing = try look(entry.name)
+        if let existing, existing.status.st_ino == place.inode {
+            summary.counts.links += 1
+            summary.counts.unchanged += 1
+            if isRecorded { links.orphans[identity] = nil }
+            return true
+        }
+        if let existing, !existing.isClean || existing.kind == S_IFDIR {
+            summary.counts.links += 1
+            conflict(entry.name, existing.reason)
+            return true
+        }
+        // Whatever prevents the link, a file of its own is as good for readers.
+        guard (try? link(place, entry.name, replacing: existing != nil)) != nil else {
+            links.places[identity] = nil
+            return false
+        }
+        level.isTouched = true
+        summary.counts.links += 1
+        if let existing {
+            forget(existing)
+            summary.counts.changed += 1
+        } else {
+            summary.counts.new += 1
+        }
+        return true
+    }
+
+    private func link(_ place: LinkRegistry.Place, _ name: [UInt8], replacing: Bool) throws(Errno) {
+        let (parent, last) = try open(place.path)
+        guard try parent.stat(last).st_ino == place.inode else { throw Errno(rawValue: ESTALE) }
+        if replacing {
+            let temporary = makeTemporaryName()
+            try parent.link(last, into: store.temporary, temporary)
+            try moveIntoPlace(temporary, as: name, replacing: true)
+        } else {
+            try parent.link(last, into: current, name)
+        }
+    }
+
+    /// The directory in which a path of the lower tree ends, and the last name. Symlinks are not followed.
+    private func open(_ path: [UInt8]) throws(Errno) -> (parent: Descriptor, name: [UInt8]) {
+        let names = path.split(separator: 0x2f).map(Array.init)
+        var directory = store.tree.root
+        for name in names.dropLast() { directory = try Descriptor.openPlaceOfDirectory(at: directory, name) }
+        return (directory, names.last ?? [])
+    }
+
+    /// Records a file under a name that the source still has, where it lost the one that was recorded.
+    func giveKey(_ orphan: LinkRegistry.Orphan) throws(ImportError) {
+        try attempt(orphan.path) { () throws(Errno) in
+            let (parent, name) = try open(orphan.path)
+            let existing = try Existing(try Descriptor.openPlace(at: parent, name), store)
+            guard var record = existing.record, record.object.key == orphan.recordedKey else { return }
+            record.object.key = RemoteKey(orphan.path)
+            record.flags.remove(.lost)
+            try store.write(record, to: existing.place)
+        }
+    }
+}

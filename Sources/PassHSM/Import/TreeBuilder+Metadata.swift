@@ -1,0 +1,139 @@
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// Owner, mode, attributes and times.
+extension TreeBuilder {
+    /// Gives a file that nobody can see yet everything but its name.
+    func apply(_ entry: RemoteEntry, to file: Descriptor) throws(Errno) {
+        let isOwned = try setOwner(of: file, [], entry)
+        try file.withProcPath { path throws(Errno) in
+            try setAttributes(of: path, .follow, entry)
+            if level.hasDefaultACL { try dropInheritedACL(of: path, entry) }
+        }
+        try file.setMode(mode(of: entry, isOwned: isOwned))
+        let (access, modification) = times(of: entry)
+        try file.setTimes(of: nil, access: access, modification: modification)
+    }
+
+    /// Gives a directory what the source's has, after everything in it was made, and notes in its record that this is
+    /// done.
+    func finish(_ directory: Descriptor, _ entry: RemoteEntry) throws(Errno) {
+        let isOwned = try setOwner(of: directory, [], entry)
+        try directory.withProcPath { path throws(Errno) in
+            for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+                let isKept = entry.metadata.attributes.contains { $0.name.elementsEqual(name.utf8) }
+                if !isKept { try removeAttribute(name, of: path) }
+            }
+            try setAttributes(of: path, .follow, entry)
+        }
+        try directory.setMode(mode(of: entry, isOwned: isOwned))
+        try writeRecord(of: directory, entry.metadata.directoryVersion, key: path)
+        let (access, modification) = times(of: entry)
+        try directory.setTimes(of: nil, access: access, modification: modification)
+    }
+
+    /// - Parameter name: in `place`; empty for `place` itself.
+    /// - Returns: false when the file keeps another owner.
+    func setOwner(of place: Descriptor, _ name: [UInt8], _ entry: RemoteEntry) throws(Errno) -> Bool {
+        guard let owner = entry.metadata.owner, let group = entry.metadata.group else { return true }
+        do throws(Errno) {
+            try place.setOwner(name, owner: owner, group: group)
+            return true
+        } catch {
+            // EINVAL: an owner that the user namespace does not know.
+            guard error.rawValue == EPERM || error.rawValue == EINVAL else { throw error }
+            if isRoot { summary.note(.skipped, noteworthy(entry), "owner \(owner):\(group): \(error.text)") }
+            return false
+        }
+    }
+
+    func setAttributes(
+        of path: UnsafePointer<CChar>, _ links: ExtendedAttributes.Links, _ entry: RemoteEntry
+    ) throws(Errno) {
+        for attribute in entry.metadata.attributes {
+            do throws(Errno) {
+                try withName(attribute.name) { name throws(Errno) in
+                    try attribute.value.withBytes { value throws(Errno) in
+                        try ExtendedAttributes.set(name, of: path, links, to: value)
+                    }
+                }
+            } catch {
+                // Capabilities are root's to give. ENOSPC is also what ext4 says of attributes that do not fit an inode;
+                // a disk that is full tells so again.
+                let isOwn = [EOPNOTSUPP, EPERM, EINVAL, ENOSPC, E2BIG, ERANGE].contains(error.rawValue)
+                guard isOwn else { throw error }
+                let name = String(decoding: attribute.name, as: UTF8.self)
+                summary.note(.skipped, noteworthy(entry), "attribute \(name): \(error.text)")
+            }
+        }
+    }
+
+    func dropInheritedACL(of path: UnsafePointer<CChar>, _ entry: RemoteEntry) throws(Errno) {
+        let name = "system.posix_acl_access"
+        if entry.metadata.attributes.contains(where: { $0.name.elementsEqual(name.utf8) }) { return }
+        try removeAttribute(name, of: path)
+    }
+
+    private func removeAttribute(_ name: String, of path: UnsafePointer<CChar>) throws(Errno) {
+        do throws(Errno) { try ExtendedAttributes.remove(name, of: path, .follow) } catch {
+            guard error.rawValue == ENODATA || error.rawValue == EOPNOTSUPP else { throw error }
+        }
+    }
+
+    /// Without the owner, setuid and setgid would lend somebody else's rights.
+    func mode(of entry: RemoteEntry, isOwned: Bool) -> mode_t {
+        let usual: mode_t = entry.kind == .directory ? 0o755 : 0o644
+        return (entry.metadata.permissions ?? usual) & (isOwned ? 0o7777 : 0o1777)
+    }
+
+    func times(of entry: RemoteEntry) -> (access: timespec?, modification: timespec?) {
+        (entry.metadata.accessTime.map(timespec.init), entry.metadata.modificationTime.map(timespec.init))
+    }
+
+    private func noteworthy(_ entry: RemoteEntry) -> [UInt8] {
+        entry.name == level.entry.name && entry.kind == .directory ? path : path(of: entry.name)
+    }
+
+    // MARK: Records of what is no file
+
+    /// Notes that an import made `place`, which is no regular file: only such names are ever replaced or removed.
+    ///
+    /// Without privilege symlinks and special files cannot have an attribute: they count as local.
+    func writeRecord(of place: Descriptor, _ version: RemoteVersion, key: [UInt8]) throws(Errno) {
+        let object = RemoteObject(key: RemoteKey(key), version: version, size: 0)
+        let record = Record(state: .dual, object: object, modified: .now, identity: try FileHandle(of: place))
+        do throws(Errno) { try store.write(record, to: place) } catch {
+            guard error.rawValue == EPERM || error.rawValue == EOPNOTSUPP else { throw error }
+        }
+    }
+}
+
+extension RemoteVersion {
+    /// Of a directory whose owner, mode, times and attributes are not set yet.
+    static let unfinishedDirectory = RemoteVersion([])
+}
+
+extension RemoteEntry.Metadata {
+    /// Changes when an import has something to set on a directory.
+    var directoryVersion: RemoteVersion {
+        let parts: [Int] = [
+            Int(permissions ?? 0), Int(owner ?? 0), Int(group ?? 0), modificationTime?.seconds ?? 0,
+            modificationTime?.nanoseconds ?? 0, Int(truncatingIfNeeded: attributesDigest),
+        ]
+        return RemoteVersion(Array("d\(parts.map(String.init).joined(separator: "."))".utf8))
+    }
+
+    /// FNV-1a over names and values, in whatever order they came.
+    private var attributesDigest: UInt64 {
+        attributes.reduce(0) { sum, attribute in
+            let bytes = attribute.name + [0] + attribute.value
+            return sum ^ bytes.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+        }
+    }
+}
+
+extension timespec {
+    fileprivate init(_ time: RemoteEntry.Time) { self.init(tv_sec: time.seconds, tv_nsec: time.nanoseconds) }
+}

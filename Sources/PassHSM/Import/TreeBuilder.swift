@@ -1,0 +1,199 @@
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// Takes the events of a source's listing and makes the lower tree follow them. Used by one thread.
+final class TreeBuilder {
+    /// A directory that is being imported.
+    struct Level {
+        /// As the source has it.
+        let entry: RemoteEntry
+        /// Made by this import: there can be nothing in it that is gone.
+        let isNew: Bool
+        /// Its owner, mode, times and attributes are the import's to set: they are not set yet, or the source has others
+        /// now. A directory that was made locally keeps its own.
+        let isOutdated: Bool
+        /// Its modification time before anything in it was changed.
+        let modified: timespec
+        /// New files in it would get an ACL of its making.
+        let hasDefaultACL: Bool
+        /// How long ``TreeBuilder/path`` was in the parent.
+        let parentPathLength: Int
+        /// Names that the source has, for a directory that is not new.
+        var seen: Set<[UInt8]> = []
+        /// The source could not tell all names.
+        var isPartlyListed = false
+        /// Something in it was made, replaced or removed.
+        var isTouched = false
+    }
+
+    let store: Store
+    let options: Importer.Options
+    /// Owners cannot be set without it.
+    let isRoot = geteuid() == 0
+    var summary = ImportSummary()
+    var links = LinkRegistry()
+    private(set) var stack: DirectoryStack
+    private(set) var levels: [Level] = []
+    /// Of the current directory, below the top.
+    private(set) var path: [UInt8] = []
+    /// Directories of the source that were entered and that the lower tree does not follow.
+    private var skippedDepth = 0
+    private var entries = 0
+    var lastTemporary = 0
+
+    init(store: Store, options: Importer.Options) throws(Errno) {
+        self.store = store
+        self.options = options
+        stack = try DirectoryStack(top: try Descriptor.openDirectory(at: store.tree.root, [0x2e]))
+        for name in try DirectoryReader.names(in: store.temporary) {
+            // Directories that an import left there when it was killed; everything else the store has removed.
+            try? store.temporary.removeDirectory(Array(name.dropLast()))
+        }
+    }
+
+    /// Where the entries of the listing are made now.
+    var current: Descriptor { stack.current }
+    /// The directory of the listing that was entered last.
+    var level: Level {
+        get { levels[levels.count - 1] }
+        set { levels[levels.count - 1] = newValue }
+    }
+
+    func path(of name: [UInt8]) -> [UInt8] { path.isEmpty ? name : path + [0x2f] + name }
+
+    /// - Throws: `ImportError` when the lower directory cannot be written; what the listing throws.
+    func build(from source: any RemoteSource, progress: (ImportProgress) -> Void) async throws {
+        try await source.list { event in
+            try handle(event)
+            if entries % 64 == 0 { progress(ImportProgress(counts: summary.counts, entries: entries)) }
+        }
+        try links.orphans.values.forEach(giveKey)
+        progress(ImportProgress(counts: summary.counts, entries: entries))
+    }
+
+    private func handle(_ event: RemoteEvent) throws(ImportError) {
+        switch event {
+        case .enter(let entry):
+            if skippedDepth > 0 {
+                skippedDepth += 1
+                entries += 1
+            } else if levels.isEmpty {
+                try attempt(path) { () throws(Errno) in try enterTop(entry) }
+            } else {
+                note(entry)
+                summary.counts.directories += 1
+                skippedDepth = 1
+                try attempt(path(of: entry.name)) { () throws(Errno) in
+                    if try enter(entry) { skippedDepth = 0 }
+                }
+            }
+        case .entry(let entry):
+            if skippedDepth > 0 {
+                entries += 1
+                return
+            }
+            note(entry)
+            try attempt(path(of: entry.name)) { () throws(Errno) in try place(entry) }
+        case .leave:
+            if skippedDepth > 0 { skippedDepth -= 1 } else { try leave() }
+        case .unreadable(let key, let error):
+            summary.note(.unreadable, key.bytes, error.cause)
+            if skippedDepth > 0 || levels.isEmpty { return }
+            if key.bytes == path {
+                level.isPartlyListed = true
+            } else {
+                level.seen.insert(key.bytes.split(separator: 0x2f).last.map(Array.init) ?? [])
+            }
+        }
+    }
+
+    private func note(_ entry: RemoteEntry) {
+        entries += 1
+        if !level.isNew { level.seen.insert(entry.name) }
+    }
+
+    /// Errors that the next entry would meet too; everything else is the entry's own.
+    private static let fatal = [EOPNOTSUPP, ENOSPC, EDQUOT, EIO, EROFS, EMFILE, ENFILE, ENOMEM, ESTALE, ENODEV, ESHUTDOWN]
+
+    /// Runs `body`, whose failure is reported for `path` and ends the import only when it is not that name's alone.
+    func attempt(_ path: [UInt8], _ body: () throws(Errno) -> Void) throws(ImportError) {
+        do throws(Errno) { try body() } catch {
+            if Self.fatal.contains(error.rawValue) {
+                throw ImportError("the import broke off at \(String(decoding: path, as: UTF8.self)): \(error.text)")
+            }
+            summary.note(.unreadable, path, "cannot be made in the lower directory: \(error.text)")
+        }
+    }
+
+    private func place(_ entry: RemoteEntry) throws(Errno) {
+        if case .file(let object) = entry.kind {
+            try placeFile(entry, object)
+        } else {
+            try placeOther(entry)
+        }
+    }
+
+    // MARK: Going down and up
+
+    private func enterTop(_ entry: RemoteEntry) throws(Errno) {
+        let record = Existing.recordIfAny(of: current, store)
+        levels.append(try makeLevel(entry, current, isNew: false, record: record, isManaged: true))
+        if record == nil { try writeRecord(of: current, .unfinishedDirectory, key: []) }
+    }
+
+    /// - Returns: false when the lower tree cannot follow, and everything inside is to be passed over.
+    private func enter(_ entry: RemoteEntry) throws(Errno) -> Bool {
+        let directory: Descriptor
+        let next: Level
+        if let existing = try look(entry.name), !(try makeWay(for: entry, existing)) {
+            guard existing.kind == S_IFDIR else { return false }
+            directory = try Descriptor.openDirectory(at: current, entry.name)
+            next = try makeLevel(entry, directory, isNew: false, record: existing.record, isManaged: existing.hasRecord)
+        } else {
+            directory = try makeDirectory(entry.name)
+            next = try makeLevel(entry, directory, isNew: true, record: nil, isManaged: true)
+        }
+        try stack.push(directory, name: entry.name)
+        levels.append(next)
+        path = path(of: entry.name)
+        return true
+    }
+
+    private func makeLevel(
+        _ entry: RemoteEntry, _ directory: Descriptor, isNew: Bool, record: Record?, isManaged: Bool
+    ) throws(Errno) -> Level {
+        let isCurrent = record?.object.version == entry.metadata.directoryVersion
+        return Level(
+            entry: entry, isNew: isNew, isOutdated: isManaged && !isCurrent, modified: try directory.stat().st_mtim,
+            hasDefaultACL: hasDefaultACL(directory), parentPathLength: path.count)
+    }
+
+    private func hasDefaultACL(_ directory: Descriptor) -> Bool {
+        let size = try? directory.withProcPath { path throws(Errno) in
+            try ExtendedAttributes.get("system.posix_acl_default", of: path, .follow, into: .init(start: nil, count: 0))
+        }
+        return (size ?? 0) > 0
+    }
+
+    private func leave() throws(ImportError) {
+        if !level.isNew {
+            if !level.isPartlyListed { try removeGone() }
+        }
+        let level = level
+        try attempt(path) { () throws(Errno) in
+            if level.isOutdated {
+                try finish(current, level.entry)
+            } else if level.isTouched {
+                try current.setTimes(of: nil, access: nil, modification: level.modified)
+            }
+        }
+        levels.removeLast()
+        do throws(Errno) { try stack.pop() } catch {
+            throw ImportError(
+                "\(String(decoding: path, as: UTF8.self)) was moved in the lower directory during the import: \(error.text)")
+        }
+        path.removeSubrange(level.parentPathLength...)
+    }
+}

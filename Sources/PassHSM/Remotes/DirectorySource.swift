@@ -1,0 +1,110 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// A local directory (or one that the kernel mounted from elsewhere) as the remote tier.
+///
+/// A key is a path below the top directory: names in bytes, joined by `/`. A version is the modification time and the
+/// size: `seconds.nanoseconds-size`, with nine digits of nanoseconds. Symlinks are never followed. Its methods block in
+/// system calls: to be called on a ``BlockingPool``.
+package final class DirectorySource: RemoteSource {
+    package let location: String
+    package let fetchUnit = 1 << 20
+    /// O_PATH on the top directory.
+    let top: Descriptor
+
+    /// - Parameters:
+    ///   - path: of the top directory; the only path here in which symlinks are followed.
+    ///   - location: what ``location`` says.
+    /// - Throws: ENOTDIR when it is not a directory, and what open(2) throws.
+    package init(path: [UInt8], location: String) throws(Errno) {
+        self.location = location
+        top = try Descriptor.openTop(path)
+    }
+
+    /// The version of a file with this status.
+    package static func version(of status: stat) -> RemoteVersion {
+        let digits = String(status.st_mtim.tv_nsec)
+        let fraction = String(repeating: "0", count: 9 - digits.count) + digits
+        return RemoteVersion(Array("\(status.st_mtim.tv_sec).\(fraction)-\(status.st_size)".utf8))
+    }
+
+    // MARK: Reading
+
+    /// The piece in which content is read and handed on.
+    private static let pieceSize = 1 << 20
+
+    package func read(
+        _ object: RemoteObject, range: Range<Int>,
+        deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
+    ) async throws(FillError) {
+        let file = try openFile(object.key)
+        try expectVersion(of: object, in: file)
+        guard !range.isEmpty else { return }
+        let size = min(range.count, Self.pieceSize)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 4096)
+        defer { buffer.deallocate() }
+        var offset = range.lowerBound
+        while offset < range.upperBound {
+            if Task.isCancelled { throw .cancelledRead }
+            let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(size, range.upperBound - offset)])
+            let count = try attempt("reading", object.key.bytes) { () throws(Errno) in
+                try file.read(into: piece, at: offset)
+            }
+            // A writer moves the modification time before it changes a byte: an unchanged time now proves that all of
+            // the piece is of the version.
+            try expectVersion(of: object, in: file)
+            guard count == piece.count else {
+                throw FillError(.io, .remoteChanged, "\(object.key) ends at \(offset + count), before \(range.upperBound)")
+            }
+            try deliver(UnsafeRawBufferPointer(piece))
+            offset += count
+        }
+    }
+
+    private func expectVersion(of object: RemoteObject, in file: Descriptor) throws(FillError) {
+        let status = try attempt("stat of", object.key.bytes) { () throws(Errno) in try file.stat() }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw FillError(.io, .remoteChanged, "\(object.key) is no longer a regular file")
+        }
+        let version = Self.version(of: status)
+        guard version == object.version else {
+            throw FillError(.io, .remoteChanged, "\(object.key) has version \(version), not \(object.version)")
+        }
+    }
+
+    /// Opens the file of `key` component by component, so that no symlink is followed and no path is too long.
+    private func openFile(_ key: RemoteKey) throws(FillError) -> Descriptor {
+        let names = key.bytes.split(separator: 0x2f, omittingEmptySubsequences: false).map(Array.init)
+        for name in names where name.isEmpty || name == [0x2e] || name == [0x2e, 0x2e] || name.contains(0) {
+            throw FillError(.io, .remoteFailed, "\(key) is not a path below \(location)")
+        }
+        return try attempt("opening", key.bytes) { () throws(Errno) in
+            var directory = top
+            for name in names.dropLast() {
+                directory = try Descriptor.openPlaceOfDirectory(at: directory, name)
+            }
+            // O_NONBLOCK: a FIFO that has taken the file's place must not hold the fetch up.
+            return try Descriptor.openQuietly(at: directory, names[names.count - 1], O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+        }
+    }
+
+    private func attempt<Result>(
+        _ action: String, _ path: [UInt8], _ body: () throws(Errno) -> Result
+    ) throws(FillError) -> Result {
+        do throws(Errno) { return try body() } catch {
+            // A symlink has taken the file's place (O_NOFOLLOW), or a socket.
+            if error.rawValue == ELOOP || error.rawValue == ENXIO {
+                throw FillError(.io, .remoteChanged, "\(String(decoding: path, as: UTF8.self)) is no longer a regular file")
+            }
+            throw FillError(remote: error, action, path)
+        }
+    }
+
+    // MARK: Listing
+
+    package func list(_ body: (RemoteEvent) throws -> Void) async throws {
+        var walk = try DirectoryWalk(source: self)
+        while let event = try walk.next() { try body(event) }
+    }
+}

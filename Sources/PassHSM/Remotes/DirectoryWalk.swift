@@ -1,0 +1,141 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// The steps of ``DirectorySource``'s listing, one at a time: a walk with a stack of its own, for trees of any depth and
+/// directories of any size.
+///
+/// A directory that cannot be opened is one `unreadable` event. One whose names cannot all be read is an `unreadable`
+/// event with the directory's own key, before its `leave`.
+struct DirectoryWalk {
+    private enum Phase { case start, inside, finished }
+
+    private let source: DirectorySource
+    private var stack: DirectoryStack
+    /// One for each directory of the stack.
+    private var cursors: [DirectoryCursor] = []
+    /// The key of the current directory, and how long it was in each directory above.
+    private var path: [UInt8] = []
+    private var pathLengths: [Int] = []
+    private var phase = Phase.start
+    /// What comes before the next name.
+    private var pending: [RemoteEvent] = []
+
+    /// - Throws: `FillError` when the top directory cannot be read.
+    init(source: DirectorySource) throws(FillError) {
+        self.source = source
+        do throws(Errno) {
+            stack = try DirectoryStack(top: try Descriptor.openDirectory(at: source.top, [0x2e]))
+        } catch {
+            throw FillError(remote: error, "opening", Array(source.location.utf8))
+        }
+    }
+
+    /// - Throws: `FillError` when the walk cannot go on.
+    mutating func next() throws(FillError) -> RemoteEvent? {
+        while true {
+            if !pending.isEmpty { return pending.removeFirst() }
+            if Task.isCancelled { throw .cancelledRead }
+            switch phase {
+            case .start:
+                phase = .inside
+                cursors.append(DirectoryCursor())
+                return .enter(try topEntry())
+            case .inside: try step()
+            case .finished: return nil
+            }
+        }
+    }
+
+    private func topEntry() throws(FillError) -> RemoteEntry {
+        do throws(Errno) {
+            let status = try stack.current.stat()
+            var metadata = RemoteEntry.Metadata(status)
+            try metadata.readAttributes(of: [0x2e], in: stack.current)
+            return RemoteEntry(name: [], kind: .directory, metadata: metadata)
+        } catch {
+            throw FillError(remote: error, "reading the attributes of", Array(source.location.utf8))
+        }
+    }
+
+    /// Goes on to the next name, or out of the current directory; leaves at least one event, or takes a name that is
+    /// not reported.
+    private mutating func step() throws(FillError) {
+        do throws(Errno) {
+            if let entry = try cursors[cursors.count - 1].next(in: stack.current) {
+                if stack.depth > 0 || entry.name != Self.ownDirectory { visit(entry.name) }
+                return
+            }
+        } catch {
+            pending.append(.unreadable(RemoteKey(path), FillError(remote: error, "listing", path)))
+        }
+        try leave()
+    }
+
+    /// A lower directory's own data, should the source be one.
+    private static let ownDirectory = Array(".passhsm".utf8)
+
+    private mutating func visit(_ name: [UInt8]) {
+        let key = path.isEmpty ? name : path + [0x2f] + name
+        do throws(Errno) {
+            let status = try stack.current.stat(name)
+            guard let kind = try kind(of: name, key, status) else { return }
+            var entry = RemoteEntry(name: name, kind: kind, metadata: .init(status))
+            if kind != .directory && status.st_nlink > 1 {
+                entry.linkIdentity = [UInt64(status.st_dev), UInt64(status.st_ino)]
+            }
+            // The entry itself is good without them; what is missing is reported.
+            do throws(Errno) { try entry.metadata.readAttributes(of: name, in: stack.current) } catch {
+                pending.append(.unreadable(RemoteKey(key), FillError(remote: error, "reading the attributes of", key)))
+            }
+            if kind == .directory {
+                try enter(name, key)
+                pending.append(.enter(entry))
+            } else {
+                pending.append(.entry(entry))
+            }
+        } catch {
+            // A name that was removed since it was listed is not there: nothing to report.
+            if error.rawValue == ENOENT { return }
+            pending.append(.unreadable(RemoteKey(key), FillError(remote: error, "reading", key)))
+        }
+    }
+
+    private func kind(of name: [UInt8], _ key: [UInt8], _ status: stat) throws(Errno) -> RemoteEntry.Kind? {
+        switch status.st_mode & S_IFMT {
+        case S_IFREG:
+            let version = DirectorySource.version(of: status)
+            return .file(RemoteObject(key: RemoteKey(key), version: version, size: status.st_size))
+        case S_IFDIR: return .directory
+        case S_IFLNK: return .symlink(target: try stack.current.readLink(name))
+        case S_IFIFO: return .fifo
+        case S_IFSOCK: return .socket
+        case S_IFCHR: return .characterDevice(UInt64(status.st_rdev))
+        case S_IFBLK: return .blockDevice(UInt64(status.st_rdev))
+        default: return nil
+        }
+    }
+
+    private mutating func enter(_ name: [UInt8], _ key: [UInt8]) throws(Errno) {
+        let directory = try Descriptor.openDirectory(at: stack.current, name)
+        if let closed = try stack.push(directory, name: name) { cursors[closed].suspend() }
+        cursors.append(DirectoryCursor())
+        pathLengths.append(path.count)
+        path = key
+    }
+
+    private mutating func leave() throws(FillError) {
+        pending.append(.leave)
+        guard stack.depth > 0 else {
+            phase = .finished
+            return
+        }
+        do throws(Errno) { try stack.pop() } catch {
+            throw FillError(
+                .io, .remoteFailed,
+                "\(String(decoding: path, as: UTF8.self)) was moved while the tree was listed: \(error.text)")
+        }
+        cursors.removeLast()
+        path.removeSubrange(pathLengths.removeLast()...)
+    }
+}

@@ -1,0 +1,59 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+extension RemoteEntry.Time {
+    package init(_ time: timespec) { self.init(seconds: time.tv_sec, nanoseconds: time.tv_nsec) }
+}
+
+extension RemoteEntry.Metadata {
+    /// Everything that stat(2) tells; no extended attributes.
+    init(_ status: stat) {
+        self.init()
+        permissions = status.st_mode & 0o7777
+        owner = status.st_uid
+        group = status.st_gid
+        accessTime = .init(status.st_atim)
+        modificationTime = .init(status.st_mtim)
+    }
+
+    /// Adds the extended attributes that belong to the file's user: `user.*`, POSIX ACLs and `security.capability`, but
+    /// not a lower directory's records.
+    ///
+    /// - Throws: what lgetxattr(2) throws, except for file systems without attributes, and for attributes and names that
+    ///   were removed meanwhile.
+    mutating func readAttributes(of name: [UInt8], in directory: Descriptor) throws(Errno) {
+        attributes = try directory.withProcPath(of: name) { path throws(Errno) in
+            var attributes: [(name: [UInt8], value: [UInt8])] = []
+            let list: [UInt8]
+            do throws(Errno) { list = try ExtendedAttributes.list(of: path) } catch {
+                if Self.meansNone(error) { return [] }
+                throw error
+            }
+            for attribute in ExtendedAttributes.names(in: list) where Self.isKept(attribute.dropLast()) {
+                do throws(Errno) {
+                    let value = try withName(attribute) { text throws(Errno) in
+                        try ExtendedAttributes.value(text, of: path)
+                    }
+                    attributes.append((Array(attribute.dropLast()), value))
+                } catch {
+                    if !Self.meansNone(error) { throw error }
+                }
+            }
+            return attributes
+        }
+    }
+
+    private static func meansNone(_ error: Errno) -> Bool {
+        [EOPNOTSUPP, ENODATA, ENOENT, ENOSYS].contains(error.rawValue)
+    }
+
+    private static let kept = [
+        "system.posix_acl_access", "system.posix_acl_default", "security.capability",
+    ].map { Array($0.utf8) }
+
+    private static func isKept(_ name: some Collection<UInt8>) -> Bool {
+        if name.elementsEqual("user.passhsm".utf8) { return false }
+        return name.starts(with: "user.".utf8) || kept.contains { name.elementsEqual($0) }
+    }
+}

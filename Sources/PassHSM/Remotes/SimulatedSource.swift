@@ -1,0 +1,74 @@
+import Glibc
+import HSMCore
+import HSMSystem
+import Synchronization
+
+/// Another source behind a network of given latency and bandwidth, which can be held and can fail: for tests and
+/// measurements.
+///
+/// Each read waits while the `hold` path exists, then for the latency, and is then delivered at the bandwidth, which all
+/// reads share in the order in which they got there. Waiting takes no thread, and ends when the task is cancelled.
+/// Listing is passed on as it is.
+package final class SimulatedSource: RemoteSource {
+    private let inner: any RemoteSource
+    private let behaviour: SimulatedBehaviour
+    /// When the bytes that were asked for so far have all come through. A leaf lock.
+    private let lineIsFree = Mutex<ContinuousClock.Instant>(.now)
+    private static let pollInterval = Duration.milliseconds(5)
+    /// Bytes that are handed on at once: about ten milliseconds' worth, in whole default granules.
+    private let piece: Int
+
+    package var location: String { inner.location }
+    package var fetchUnit: Int { inner.fetchUnit }
+
+    package init(_ inner: any RemoteSource, _ behaviour: SimulatedBehaviour) {
+        self.inner = inner
+        self.behaviour = behaviour
+        let granule = GranuleLayout.defaultGranuleSize
+        piece = max(1, (behaviour.bandwidth ?? 0) / 100 / granule) * granule
+    }
+
+    package func list(_ body: (RemoteEvent) throws -> Void) async throws { try await inner.list(body) }
+
+    package func read(
+        _ object: RemoteObject, range: Range<Int>,
+        deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
+    ) async throws(FillError) {
+        while let path = behaviour.hold, Self.exists(path) { try await Self.wait(until: .now + Self.pollInterval) }
+        try await Self.wait(until: .now + behaviour.latency)
+        if let path = behaviour.fail, Self.exists(path) {
+            throw FillError(.io, .remoteFailed, "reading \(object.key): \(path) exists, so the simulated remote fails")
+        }
+        guard let bandwidth = behaviour.bandwidth else {
+            return try await inner.read(object, range: range, deliver: deliver)
+        }
+        let whole = Self.time(for: range.count, at: bandwidth)
+        let start = lineIsFree.withLock { free in
+            let start = max(free, .now)
+            free = start + whole
+            return start
+        }
+        var sent = 0
+        // What is not sent after all leaves the line to those who come later.
+        defer { lineIsFree.withLock { $0 -= whole - Self.time(for: sent, at: bandwidth) } }
+        while sent < range.count {
+            let next = min(sent + piece, range.count)
+            try await Self.wait(until: start + Self.time(for: next, at: bandwidth))
+            let part = range.lowerBound + sent..<range.lowerBound + next
+            try await inner.read(object, range: part, deliver: deliver)
+            sent = next
+        }
+    }
+
+    private static func time(for bytes: Int, at bandwidth: Int) -> Duration {
+        .nanoseconds(Int64(Double(bytes) / Double(bandwidth) * 1e9))
+    }
+
+    private static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
+
+    private static func wait(until instant: ContinuousClock.Instant) async throws(FillError) {
+        if Task.isCancelled { throw .cancelledRead }
+        guard instant > .now else { return }
+        do { try await Task.sleep(until: instant, tolerance: .zero, clock: .continuous) } catch { throw .cancelledRead }
+    }
+}

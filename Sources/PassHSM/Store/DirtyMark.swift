@@ -1,0 +1,53 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// How a complete file was when it was marked dirty because it was opened for writing: tells at the last release whether
+/// anything was written.
+package struct DirtyMark: Sendable {
+    fileprivate let size: Int
+    fileprivate let modified: RemoteEntry.Time
+    fileprivate let changed: RemoteEntry.Time
+
+    fileprivate init(_ status: stat) {
+        size = status.st_size
+        modified = RemoteEntry.Time(seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec)
+        changed = RemoteEntry.Time(seconds: status.st_ctim.tv_sec, nanoseconds: status.st_ctim.tv_nsec)
+    }
+}
+
+extension Store {
+    /// Marks a complete file dirty, durably, before it can be changed. `lower` is open on it, not with O_PATH.
+    ///
+    /// - Returns: what ``unmarkDirty(_:_:)`` needs; nil when the file was dirty already or is local, or was modified so
+    ///   recently that a change could not be told by its times.
+    /// - Throws: EIO when the record cannot be believed or does not say that the file is complete; errors of the write.
+    package func markDirty(_ lower: Descriptor) throws(Errno) -> DirtyMark? {
+        guard var record = try believedRecord(of: lower), !record.flags.contains(.dirty) else { return nil }
+        guard record.isComplete else { throw Errno(rawValue: EIO) }
+        let before = try lower.stat()
+        record.flags.insert(.dirty)
+        try write(record, to: lower)
+        try lower.fsync()
+        let isRecent = RemoteEntry.Time.now.seconds - before.st_mtim.tv_sec < 2
+        return isRecent ? nil : DirtyMark(try lower.stat())
+    }
+
+    /// Takes the mark back when nothing was written since; false when something was.
+    package func unmarkDirty(_ lower: Descriptor, _ mark: DirtyMark) throws(Errno) -> Bool {
+        let now = DirtyMark(try lower.stat())
+        guard now.size == mark.size, now.modified == mark.modified, now.changed == mark.changed,
+            var record = try believedRecord(of: lower), record.state == .dual
+        else { return false }
+        record.flags.remove(.dirty)
+        try write(record, to: lower)
+        return true
+    }
+
+    private func believedRecord(of lower: Descriptor) throws(Errno) -> Record? {
+        do throws(RecordError) { return try record(of: lower) } catch {
+            log.error("\(error.cause)")
+            throw Errno(rawValue: EIO)
+        }
+    }
+}

@@ -1,0 +1,109 @@
+import CLinux
+import Glibc
+
+/// One end of a UNIX stream socket. Never blocks for longer than a deadline says, and never raises SIGPIPE.
+package final class LocalSocket: Sendable {
+    package let descriptor: Descriptor
+
+    private init(_ descriptor: Descriptor) { self.descriptor = descriptor }
+
+    private static func make() throws(Errno) -> Descriptor {
+        Descriptor(owning: try check { passhsm_unix_socket() })
+    }
+
+    /// Binds to a new name in `folder` and listens.
+    package static func listen(_ name: String, in folder: Descriptor) throws(Errno) -> LocalSocket {
+        let descriptor = try make()
+        try path(name, in: folder) { path throws(Errno) in _ = try check { passhsm_unix_bind(descriptor.raw, path) } }
+        _ = try check { Glibc.listen(descriptor.raw, 16) }
+        return LocalSocket(descriptor)
+    }
+
+    /// - Throws: ECONNREFUSED when nobody listens, ENOENT when there is no such name, ETIMEDOUT.
+    package static func connect(
+        _ name: String, in folder: Descriptor, until deadline: Deadline
+    ) throws(Errno) -> LocalSocket {
+        let descriptor = try make()
+        while true {
+            do throws(Errno) {
+                try path(name, in: folder) { path throws(Errno) in
+                    _ = try check { passhsm_unix_connect(descriptor.raw, path) }
+                }
+                return LocalSocket(descriptor)
+            } catch {
+                // The server's backlog is full; for UNIX sockets nothing can be polled for.
+                guard error.rawValue == EAGAIN else { throw error }
+                if deadline.hasPassed { throw Errno(rawValue: ETIMEDOUT) }
+                usleep(20_000)
+            }
+        }
+    }
+
+    /// Through the folder's descriptor: a socket's address holds 107 bytes only, a folder's path may be longer.
+    private static func path(
+        _ name: String, in folder: Descriptor, _ body: (UnsafePointer<CChar>) throws(Errno) -> Void
+    ) throws(Errno) {
+        try BytePath("/proc/self/fd/\(folder.raw)/\(name)").withCString(body)
+    }
+
+    /// A waiting connection; nil when there is none.
+    package func accept() throws(Errno) -> LocalSocket? {
+        do throws(Errno) {
+            return LocalSocket(Descriptor(owning: try check { passhsm_accept(descriptor.raw) }))
+        } catch {
+            if [EAGAIN, ECONNABORTED].contains(error.rawValue) { return nil }
+            throw error
+        }
+    }
+
+    /// The user id of the other side (SO_PEERCRED).
+    package func peerUser() throws(Errno) -> UInt32 {
+        var user: UInt32 = 0
+        _ = try check { passhsm_peer_uid(descriptor.raw, &user) }
+        return user
+    }
+
+    /// The bytes before the next newline.
+    ///
+    /// - Throws: EMSGSIZE beyond `limit` bytes, ETIMEDOUT, ECONNRESET when the other side ends before a newline.
+    package func readLine(limit: Int, until deadline: Deadline) throws(Errno) -> [UInt8] {
+        var line = [UInt8]()
+        var buffer = [UInt8](repeating: 0, count: 16 << 10)
+        while true {
+            guard try descriptor.wait(for: Int16(POLLIN), until: deadline) else { throw Errno(rawValue: ETIMEDOUT) }
+            let count: Int
+            do throws(Errno) {
+                count = try check {
+                    buffer.withUnsafeMutableBytes { recv(descriptor.raw, $0.baseAddress, $0.count, 0) }
+                }
+            } catch {
+                if error.rawValue == EAGAIN { continue }
+                throw error
+            }
+            guard count > 0 else { throw Errno(rawValue: ECONNRESET) }
+            let end = buffer[..<count].firstIndex(of: UInt8(ascii: "\n"))
+            line.append(contentsOf: buffer[..<(end ?? count)])
+            if line.count > limit { throw Errno(rawValue: EMSGSIZE) }
+            if end != nil { return line }
+            // A peer that sends a byte now and then is always readable in time.
+            if deadline.hasPassed { throw Errno(rawValue: ETIMEDOUT) }
+        }
+    }
+
+    /// - Throws: ETIMEDOUT when the other side does not read, EPIPE when it is gone.
+    package func write(_ bytes: [UInt8], until deadline: Deadline) throws(Errno) {
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            guard try descriptor.wait(for: Int16(POLLOUT), until: deadline) else { throw Errno(rawValue: ETIMEDOUT) }
+            do throws(Errno) {
+                let count = try check {
+                    rest.withUnsafeBytes { passhsm_send(descriptor.raw, $0.baseAddress, $0.count) }
+                }
+                rest = rest.dropFirst(count)
+            } catch {
+                guard error.rawValue == EAGAIN else { throw error }
+                if deadline.hasPassed { throw Errno(rawValue: ETIMEDOUT) }
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+import CLinux
+import Glibc
+
+/// One line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+package struct MountEntry: Sendable, Equatable {
+    package var mountpoint: BytePath
+    /// `fuse` with its subtype after a dot, `ext4` ...
+    package var type: String
+    package var source: BytePath
+
+    package init(mountpoint: BytePath, type: String, source: BytePath) {
+        self.mountpoint = mountpoint
+        self.type = type
+        self.source = source
+    }
+}
+
+/// The mounts that this process sees. Read from the kernel's list; no mount is touched.
+package enum MountTable {
+    package static func entries() throws(Errno) -> [MountEntry] {
+        parse(try SmallFile.read(BytePath("/proc/self/mountinfo"), limit: 64 << 20))
+    }
+
+    /// The topmost mount at exactly `mountpoint`.
+    package static func entry(at mountpoint: BytePath) throws(Errno) -> MountEntry? {
+        try entries().last { $0.mountpoint == mountpoint }
+    }
+
+    package static func parse(_ content: [UInt8]) -> [MountEntry] {
+        content.split(separator: UInt8(ascii: "\n")).compactMap { line in
+            let fields = line.split(separator: UInt8(ascii: " "))
+            // Optional fields stand between the sixth and a lone hyphen.
+            guard let hyphen = fields.dropFirst(6).firstIndex(where: { $0.elementsEqual("-".utf8) }),
+                fields.count > hyphen + 2
+            else { return nil }
+            return MountEntry(
+                mountpoint: BytePath(unescape(fields[4])),
+                type: String(decoding: fields[hyphen + 1], as: UTF8.self),
+                source: BytePath(unescape(fields[hyphen + 2])))
+        }
+    }
+
+    /// Space, tab, newline and backslash are written as three octal digits.
+    private static func unescape(_ field: ArraySlice<UInt8>) -> [UInt8] {
+        var result = [UInt8]()
+        var rest = field
+        while let byte = rest.popFirst() {
+            let digits = rest.prefix(3)
+            if byte == UInt8(ascii: "\\"), digits.count == 3,
+                let value = UInt8(String(decoding: digits, as: UTF8.self), radix: 8)
+            {
+                result.append(value)
+                rest = rest.dropFirst(3)
+            } else {
+                result.append(byte)
+            }
+        }
+        return result
+    }
+
+    /// umount2(2); never follows a symlink in the last component. `lazily` detaches it now, whoever uses it.
+    package static func unmount(_ mountpoint: BytePath, lazily: Bool = false) throws(Errno) {
+        try mountpoint.withCString { path throws(Errno) in
+            let flags = PASSHSM_UMOUNT_NOFOLLOW | (lazily ? PASSHSM_MNT_DETACH : 0)
+            _ = try check { passhsm_umount(path, flags) }
+        }
+    }
+}

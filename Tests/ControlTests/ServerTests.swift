@@ -1,0 +1,138 @@
+import Glibc
+import HSMControl
+import HSMSystem
+import Synchronization
+import Testing
+
+@Suite struct ServerTests {
+    private final class Fixture: Sendable {
+        nonisolated(unsafe) let registry: TemporaryRegistry
+        let server: ControlServer
+        let client: ControlClient
+        let calls = Calls()
+
+        init(connections: Int = 8, status: @escaping @Sendable () -> StatusReport = { .example() }) throws {
+            registry = try TemporaryRegistry()
+            let info = DaemonInfo.own("/mnt/server")
+            let registration = try registry.directory.register(info)
+            client = ControlClient(info, in: registry.directory)
+            var limits = ControlServer.Limits()
+            limits.seconds = 0.5
+            limits.connections = connections
+            let calls = calls
+            server = try ControlServer(
+                registration,
+                handlers: ControlHandlers(
+                    status: status, drain: { calls.drains.add(1, ordering: .relaxed) },
+                    stop: { force in calls.stops.withLock { $0.append(force) } }),
+                limits: limits)
+        }
+
+        deinit { server.stop() }
+
+        func connect() throws -> LocalSocket {
+            let path = registry.path.appending("\(getpid())")
+            let folder = try path.withCString { name throws(Errno) in try Descriptor.open(name, O_RDONLY) }
+            return try LocalSocket.connect("control.sock", in: folder, until: Deadline(seconds: 2))
+        }
+    }
+
+    private final class Calls: Sendable {
+        let drains = Atomic<Int>(0)
+        let stops = Mutex<[Bool]>([])
+    }
+
+    private let soon = Deadline(seconds: 3)
+
+    @Test func statusIsAnswered() throws {
+        let fixture = try Fixture()
+        let status = try #require(try fixture.client.request(ControlRequest(.status)).status)
+        #expect(status.mountpoint == StatusReport.example().mountpoint)
+        #expect(status.counters == StatusReport.example().counters)
+    }
+
+    @Test func drainAndStopReachTheirHandlers() throws {
+        let fixture = try Fixture()
+        _ = try fixture.client.request(ControlRequest(.drain))
+        _ = try fixture.client.request(ControlRequest(.stop, force: true))
+        #expect(fixture.calls.drains.load(ordering: .relaxed) == 1)
+        while fixture.calls.stops.withLock(\.isEmpty) { usleep(1000) }
+        #expect(fixture.calls.stops.withLock { $0 } == [true])
+    }
+
+    @Test(arguments: ["garbage", "", "{}", "{\"command\":\"explode\"}", "\u{0}\u{1}", "[1,2", "{\"command\":7}"])
+    func garbageIsRefusedAndTheConnectionGoesOn(text: String) throws {
+        let fixture = try Fixture()
+        let socket = try fixture.connect()
+        try socket.write(Array(text.utf8) + [10], until: soon)
+        let reply = try ControlJSON.decode(ControlReply.self, from: socket.readLine(limit: 1 << 20, until: soon))
+        #expect(reply.error?.hasPrefix("not a request") == true)
+        try socket.write(Array("{\"command\":\"status\"}\n".utf8), until: soon)
+        let second = try ControlJSON.decode(ControlReply.self, from: socket.readLine(limit: 1 << 20, until: soon))
+        #expect(second.status != nil)
+    }
+
+    @Test func deepNestingDoesNotExhaustTheStack() throws {
+        let fixture = try Fixture()
+        let socket = try fixture.connect()
+        let nested = Array(String(repeating: "{\"a\":[", count: 150_000).utf8)
+        try socket.write(nested + [10], until: soon)
+        let reply = try ControlJSON.decode(ControlReply.self, from: socket.readLine(limit: 1 << 20, until: soon))
+        #expect(reply.error != nil)
+        #expect(try fixture.client.request(ControlRequest(.status)).status != nil)
+    }
+
+    @Test func aRequestOfMoreThanAMebibyteEndsTheConnection() throws {
+        let fixture = try Fixture()
+        let socket = try fixture.connect()
+        let flood = [UInt8](repeating: 0x20, count: 3 << 20)
+        #expect(throws: Errno.self) { try socket.write(flood, until: soon) }
+        #expect(try fixture.client.request(ControlRequest(.status)).status != nil)
+    }
+
+    @Test func silentAndVanishedClientsHoldNobodyUp() throws {
+        let fixture = try Fixture(connections: 2)
+        // More than the server takes at once: each is dropped after its timeout of half a second.
+        let silent = try (0..<4).map { _ in try fixture.connect() }
+        for _ in 0..<10 {
+            let vanished = try fixture.connect()
+            try vanished.write(Array("{\"command\":\"status\"}\n{\"comm".utf8), until: soon)
+        }
+        #expect(try fixture.client.request(ControlRequest(.status), seconds: 5).status != nil)
+        withExtendedLifetime(silent) {}
+    }
+
+    @Test func aClientThatTricklesIsCutOff() throws {
+        let fixture = try Fixture(connections: 1)
+        let socket = try fixture.connect()
+        var failed = false
+        for _ in 0..<20 where !failed {
+            do { try socket.write([0x20], until: soon) } catch { failed = true }
+            usleep(100_000)
+        }
+        #expect(failed)
+    }
+
+    @Test func aDaemonThatHangsIsReportedAsSuch() throws {
+        let fixture = try Fixture(status: {
+            usleep(600_000)
+            return .example()
+        })
+        let start = ContinuousClock.now
+        let error = try #require(throws: ControlError.self) {
+            try fixture.client.request(ControlRequest(.status), seconds: 0.2)
+        }
+        #expect(error.reason == .noAnswer)
+        #expect(ContinuousClock.now - start < .milliseconds(550))
+    }
+
+    @Test func afterStopThereIsNoDaemon() throws {
+        let fixture = try Fixture()
+        fixture.server.stop()
+        fixture.server.stop()
+        #expect(throws: ControlError.self) { try fixture.client.request(ControlRequest(.status)) }
+        let gone = ControlClient(try .gone("/mnt/x"), in: fixture.registry.directory)
+        let error = try #require(throws: ControlError.self) { try gone.request(ControlRequest(.status)) }
+        #expect(error.reason == .noDaemon)
+    }
+}

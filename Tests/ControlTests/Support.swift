@@ -1,0 +1,59 @@
+import Glibc
+import HSMControl
+import HSMSystem
+
+/// A registry in a new folder below /tmp, removed with the value.
+final class TemporaryRegistry {
+    let path: BytePath
+    let directory: RuntimeDirectory
+
+    init() throws {
+        var template = Array("/tmp/passhsm-test-XXXXXX\0".utf8CString)
+        guard mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
+        path = BytePath(template.map { UInt8(bitPattern: $0) })
+        directory = RuntimeDirectory(path: path)
+    }
+
+    deinit {
+        _ = try? ChildProcess(
+            program: BytePath("/bin/rm"), arguments: [BytePath("rm"), BytePath("-rf"), path], descriptors: .init()
+        ).wait()
+    }
+
+    /// Writes a daemon's folder as another process would have.
+    func write(_ info: DaemonInfo, content: [UInt8]? = nil) throws {
+        let folder = path.appending("\(info.pid)")
+        _ = try folder.withCString { name throws(Errno) in try check { mkdir(name, 0o700) } }
+        let descriptor = try folder.withCString { name throws(Errno) in try Descriptor.open(name, O_RDONLY) }
+        try SmallFile.replace("info.json", in: descriptor, with: try content ?? ControlJSON.encode(info))
+    }
+}
+
+extension DaemonInfo {
+    /// This process under other paths.
+    static func own(_ mountpoint: String, lower: String = "/lower") -> DaemonInfo {
+        DaemonInfo(mountpoint: BytePath(mountpoint), lower: BytePath(lower), frontEnd: "fuse")
+    }
+
+    /// A process that is not there.
+    static func gone(_ mountpoint: String) throws -> DaemonInfo {
+        let child = try ChildProcess(
+            program: BytePath("/bin/true"), arguments: [BytePath("true")], descriptors: .init())
+        _ = try child.wait()
+        return DaemonInfo(
+            pid: child.id, startTime: 1, mountpoint: BytePath(mountpoint), lower: BytePath("/gone"), frontEnd: "fuse")
+    }
+}
+
+extension StatusReport {
+    static func example() -> StatusReport {
+        var report = StatusReport(
+            frontEnd: "fuse", mountpoint: BytePath([0x2F, 0xFF]), lower: BytePath("/lower"), source: "dir:/tier",
+            cache: "shared")
+        report.passthrough = Passthrough(enabled: true, reason: "kernel 6.18, CAP_SYS_ADMIN")
+        report.counters = NamedCounts([("hits", 3), ("joins", 0), ("misses", 2)])
+        report.requests = NamedCounts([("LOOKUP", 7)])
+        report.errors = [Failure(path: BytePath("a"), cause: "gone", time: 5), Failure(cause: "x", time: 6)]
+        return report
+    }
+}
