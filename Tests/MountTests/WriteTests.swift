@@ -154,7 +154,7 @@ extension MountTests {
             } _: { mirror throws in
                 let from = try File.open(mirror.at("from"))
                 let into = try File.open(mirror.at("into"), O_RDWR)
-                var (read, written) = (Int64(offset), Int64(offset / 2))
+                var (read, written) = (off_t(offset), off_t(offset / 2))
                 var left = 500_000
                 while left > 0 {
                     let count = try HSMSystem.check {
