@@ -48,7 +48,8 @@ import Testing
 
         let registration = try registry.directory.register(.own("/mnt/new"))
         #expect(registry.directory.all().map(\.mountpoint) == [BytePath("/mnt/new")])
-        #expect(DirectoryReader.texts(in: registry.path.description).sorted() == ["\(getpid())", "\(getppid())"].sorted())
+        #expect(
+            DirectoryReader.texts(in: registry.path.description).sorted() == ["\(getpid())", "\(getppid())"].sorted())
         registration.remove()
     }
 

@@ -39,7 +39,9 @@ import Testing
     }
 
     @Test func `another version is refused: content, size, time, kind`() async throws {
-        for change in ["echo other > f", "echo more >> f", "touch f", "rm f; mkdir f", "rm f; ln -s g f", "rm f; mkfifo f"] {
+        for change in [
+            "echo other > f", "echo more >> f", "touch f", "rm f; mkdir f", "rm f; ln -s g f", "rm f; mkfifo f",
+        ] {
             let tree = try TemporaryTree()
             defer { tree.remove() }
             tree.shell("echo first > f; echo first > g; touch -d 2001-01-01 f g")

@@ -1,4 +1,5 @@
 import HSMRemotes
+import HSMSystem
 import Testing
 
 @Suite struct RemoteLocationTests {
@@ -20,6 +21,12 @@ import Testing
         let location = try RemoteLocation("file:///" + text)
         #expect(location.path == [0x2f] + bytes)
         #expect(try RemoteLocation(location.url).path == location.path)
+    }
+
+    @Test func `a path that is not text is a place like others`() throws {
+        let location = try RemoteLocation(BytePath([0x2f, 0xff, 0x61]))
+        #expect(location.path == [0x2f, 0xff, 0x61])
+        #expect(location.url == "file:///%FFa")
     }
 
     @Test func `a relative path begins at the current directory`() throws {

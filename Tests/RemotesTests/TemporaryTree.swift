@@ -37,7 +37,8 @@ struct TemporaryTree: Sendable {
 
 /// Runs `body` on a thread of its own as a user who owns nothing: setfsuid(2) is the thread's alone, and takes the
 /// capabilities on files with it.
-func withoutPrivilege<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async rethrows -> Result {
+func withoutPrivilege<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async rethrows -> Result
+{
     let pool = BlockingPool(name: "nobody", limit: 1)
     return try await withTaskExecutorPreference(pool) {
         setfsuid(65534)

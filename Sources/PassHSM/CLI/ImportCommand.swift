@@ -1,17 +1,86 @@
 import ArgumentParser
+import Glibc
+import HSMControl
 import HSMImport
 import HSMRemotes
 import HSMSystem
 import Logging
 
+/// `passhsm import`: builds the stubs of a source in a lower directory, or brings them up to date.
 struct ImportCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "import")
-    @Argument var source: String
-    @Argument var lower: PathArgument
-}
-extension ImportCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "import", abstract: "Build a lower directory from a source: names and metadata, no content.",
+        discussion: """
+            Run again, it goes on where it broke off, and takes in what the source has changed since. What was changed \
+            locally stays as it is, and is reported.
+
+            The exit status is 1 when something could not be read, or is in conflict with local changes.
+            """)
+
+    @Argument(help: "The directory that holds the files: a path, or a file:// URL.")
+    var source: PathArgument
+
+    @Argument(help: "The directory to build; made when it is missing.")
+    var lower: PathArgument
+
+    @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
+    var delete = false
+
+    @Flag(help: "Import although the lower directory was imported from another source.")
+    var rebind = false
+
+    @Flag(help: "Show no progress and no summary.")
+    var quiet = false
+
+    func validate() throws {
+        do throws(LocationError) { _ = try location } catch { throw ValidationError(error.description) }
+    }
+
     func run() throws {
-        let s = try Importer(RemoteLocation(source), into: lower.path.bytes, log: Logger(label: "x")).run { _ in }
-        print(s.counts, s.problems.prefix(5))
+        let location = try location
+        var options = Importer.Options()
+        options.deleteGone = delete
+        options.rebind = rebind
+        let importer = Importer(location, into: lower.path.bytes, options: options, log: Self.log)
+        let display = quiet ? nil : ImportDisplay(location)
+        let summary: ImportSummary
+        do {
+            defer { display?.finish() }
+            summary = try importer.run { display?.show($0) }
+        }
+        Self.report(summary.problems, of: summary.counts)
+        if !quiet { Output.lines(Self.lines(summary.counts, from: location, into: lower.path)) }
+        if !summary.isClean { throw ExitCode.failure }
+    }
+
+    private var location: RemoteLocation {
+        get throws(LocationError) { try RemoteLocation(source.path) }
+    }
+
+    private static var log: Logger {
+        Logger(label: "passhsm") { label in StreamLogHandler.standardError(label: label) }
+    }
+
+    private static let shownProblems = 20
+
+    private static func report(_ problems: [ImportProblem], of counts: ImportCounts) {
+        for problem in problems.prefix(shownProblems) { PassHSMCommand.printError("\(problem)") }
+        let rest = counts.conflicts + counts.unreadable + counts.skipped - min(problems.count, shownProblems)
+        if rest > 0 { PassHSMCommand.printError("and \(rest) more like these") }
+    }
+
+    private static func lines(_ counts: ImportCounts, from source: RemoteLocation, into lower: BytePath) -> [String] {
+        let problems = [
+            (counts.conflicts, "in conflict with local changes"), (counts.unreadable, "unreadable"),
+            (counts.skipped, "skipped"),
+        ].filter { $0.0 > 0 }.map { "\($0.0) \($0.1)" }
+        let first = """
+            \(lower): \(counts.new) new, \(counts.changed) changed, \(counts.unchanged) unchanged, \(counts.gone) gone
+            """
+        let second = """
+            \(source): \(counts.files) files of \(TextTable.size(counts.bytes)), \
+            \(counts.directories) directories, \(counts.links) links
+            """
+        return [first, second] + (problems.isEmpty ? [] : [problems.joined(separator: ", ")])
     }
 }

@@ -25,9 +25,7 @@ enum MountCall {
         let text: String
         do throws(Errno) {
             let arguments = ["fusermount3", "-u"] + (lazily ? ["-z"] : []) + ["--"]
-            let (reader, writer) = try ChildProcess.pipe()
-            let null = try Descriptor.open("/dev/null", O_RDWR)
-            let child = try spawn(arguments.map { BytePath($0) } + [mountpoint], null: null, errors: writer)
+            let (reader, child) = try spawn(arguments.map { BytePath($0) } + [mountpoint])
             text = String(decoding: try reader.readToEnd(), as: UTF8.self)
             if try child.wait() == 0 { return }
         } catch {
@@ -38,15 +36,17 @@ enum MountCall {
         throw MountCallError(code: isBusy ? EBUSY : EPERM, description: text.trimmed)
     }
 
-    private static func spawn(
-        _ arguments: [BytePath], null: Descriptor, errors writer: consuming Descriptor
-    ) throws(Errno) -> ChildProcess {
+    /// The end to read the helper's errors from; this process keeps nothing of the other end.
+    private static func spawn(_ arguments: [BytePath]) throws(Errno) -> (Descriptor, ChildProcess) {
+        let (reader, writer) = try ChildProcess.pipe()
+        let null = try Descriptor.open("/dev/null", O_RDWR)
         var last = Errno(rawValue: ENOENT)
         for folder in ["/usr/bin", "/bin", "/usr/local/bin"] {
             do throws(Errno) {
-                return try ChildProcess(
+                let child = try ChildProcess(
                     program: BytePath("\(folder)/fusermount3"), arguments: arguments,
                     descriptors: .init(input: null, output: null, errors: writer))
+                return (reader, child)
             } catch {
                 last = error
             }

@@ -17,6 +17,10 @@ struct StatusCommand: ParsableCommand {
     func run() throws {
         let registry = RuntimeDirectory.standard()
         guard let daemon = try registry.daemon(containing: mountpoint.path) else {
+            let canonical = try registry.canonical(mountpoint.path)
+            if try MountTable.entry(at: canonical)?.type == MountCall.type {
+                throw CommandError("the daemon of \(canonical) is gone; `passhsm unmount` takes the mount away")
+            }
             throw CommandError("no daemon is mounted at \(mountpoint.path)")
         }
         let reply = try ControlClient(daemon, in: registry).request(ControlRequest(.status))

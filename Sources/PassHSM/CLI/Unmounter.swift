@@ -36,10 +36,11 @@ struct Unmounter {
     }
 
     private func drainAndRetry() throws {
-        // A daemon that does not answer keeps nothing from being unmounted: the retries find out.
-        _ = try? client.request(ControlRequest(.drain), seconds: 2)
         let deadline = Deadline(seconds: Self.busySeconds)
         while true {
+            // Each time: the kernel asks again, page by page, for what a failed read-ahead did not bring. A daemon that
+            // does not answer keeps nothing from being unmounted.
+            _ = try? client.request(ControlRequest(.drain), seconds: 1)
             do throws(MountCallError) {
                 try MountCall.unmount(mountpoint)
                 return
@@ -53,8 +54,8 @@ struct Unmounter {
 
     private func users() -> String {
         let users = MountUser.of(mountpoint, except: daemon.pid)
-        if users.isEmpty { return "; --force unmounts it all the same" }
-        return ": " + users.map { "\($0.name) (\($0.pid)) has \($0.path)" }.joined(separator: ", ")
+        let list = users.map { "\($0.name) (\($0.pid)) has \($0.path)" }.joined(separator: ", ")
+        return (users.isEmpty ? "" : ": \(list)") + "; --force unmounts it all the same"
     }
 
     /// Whoever uses it: the daemon detaches the mount, answers everybody and ends. One that does not is ended.

@@ -102,7 +102,7 @@ package struct Doctor: Sendable {
     /// What `mount` will do.
     package static func verdict(device: Finding, passthrough: Finding, lower: [Finding]) -> Finding {
         let name = "mount"
-        if device.verdict == .missing { return Finding(name, .missing, "cannot mount: \(device.detail)") }
+        if device.verdict == .missing { return Finding(name, .missing, "cannot mount: \(device.name): \(device.detail)") }
         if let obstacle = lower.first(where: { LowerDoctor.required.contains($0.name) }) {
             return Finding(name, .missing, "cannot mount: \(obstacle.name): \(obstacle.detail)")
         }

@@ -20,15 +20,12 @@ package enum TextTable {
 
     /// `bytes` in the largest unit that leaves at least 1: `1536` is `1.5 KiB`.
     package static func size(_ bytes: Int) -> String {
-        let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
-        var tenths = bytes.multipliedReportingOverflow(by: 10).overflow ? Int.max : bytes * 10
-        var unit = 0
-        while tenths >= 10240, unit < units.count - 1 {
-            tenths /= 1024
-            unit += 1
-        }
-        return unit == 0 || tenths % 10 == 0
-            ? "\(tenths / 10) \(units[unit])" : "\(tenths / 10).\(tenths % 10) \(units[unit])"
+        let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+        guard bytes >= 1024 else { return "\(bytes) B" }
+        let unit = min(units.count, (63 - bytes.leadingZeroBitCount) / 10)
+        let whole = bytes >> (unit * 10)
+        let tenths = (bytes >> (unit * 10 - 10) & 1023) * 10 / 1024
+        return tenths == 0 ? "\(whole) \(units[unit - 1])" : "\(whole).\(tenths) \(units[unit - 1])"
     }
 
     /// How much of `whole` is `part`, rounded down, so that 100 % means all of it.

@@ -138,24 +138,12 @@ extension FileSystem {
             }
             if mode & (PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_ZERO_RANGE) != 0 {
                 change(offset..<offset + length, of: file, through: lower, PendingReply(reply), operation, then: answer)
-            } else if mode & ~PASSHSM_FALLOC_KEEP_SIZE == 0 {
-                // Only space: the content, and what of it is missing, stays.
+            } else {
+                // Only space: the content, and what of it is missing, stays. The kernel passes on no other modes.
                 try file.stored.becomeDirty()
                 _ = try operation(lower)
                 file.stored.touch()
                 reply.done()
-            } else {
-                // Moves content about: then all of it has to be here, and nothing be missing any more.
-                let whole = 0..<file.fill.layout.limit
-                whenResident(whole, of: file, PendingReply(reply)) { reply, error in
-                    if let error { return reply.error(Errno(error)) }
-                    reply.result { () throws(Errno) in
-                        try file.stored.becomeDirty()
-                        try file.stored.commit()
-                        _ = try operation(lower)
-                        file.stored.touch()
-                    }
-                }
             }
         } catch { reply.error(error) }
     }

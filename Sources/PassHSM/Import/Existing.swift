@@ -83,6 +83,7 @@ extension TreeBuilder {
         }
         if options.deleteGone { try removeGoneTree(name) }
         do throws(Errno) { try current.removeDirectory(name) } catch {
+            guard error.rawValue != ENOENT else { return true }
             guard error.rawValue == ENOTEMPTY || error.rawValue == EEXIST else { throw error }
             conflict(name, "a directory that is not empty has this name; the source has something else")
             return false
@@ -94,7 +95,11 @@ extension TreeBuilder {
 
     /// Drops what is kept about a file whose name has just been taken away, unless it has further names.
     func forget(_ existing: Existing) {
-        if existing.status.st_nlink <= 1 || existing.kind == S_IFDIR { store.forget(existing.place) }
+        if existing.status.st_nlink <= 1 || existing.kind == S_IFDIR {
+            store.forget(existing.place)
+        } else {
+            links.severed.insert(existing.status.st_ino)
+        }
     }
 }
 

@@ -1,3 +1,5 @@
+import HSMSystem
+
 /// What an import has done so far.
 package struct ImportCounts: Hashable, Sendable {
     /// Files, symlinks, special files and further names of files that the lower directory did not have.
@@ -42,7 +44,7 @@ package struct ImportProblem: Hashable, Sendable, CustomStringConvertible {
     package let path: [UInt8]
     package let cause: String
 
-    package var description: String { "\(kind.rawValue): \(String(decoding: path, as: UTF8.self)): \(cause)" }
+    package var description: String { "\(kind.rawValue): \(BytePath(path)): \(cause)" }
 }
 
 /// What an import has done.

@@ -39,7 +39,7 @@ package struct Importer: Sendable {
     /// - Parameter progress: called every now and then, on a thread of the importer's, while the caller's thread waits.
     /// - Throws: `LocationError`, `StoreError` or `ImportError` when it cannot begin; `ImportError` and `FillError` when
     ///   it breaks off. What was made until then is good, and the next import goes on from there.
-    package func run(progress: (ImportProgress) -> Void) throws -> ImportSummary {
+    package func run(progress: @escaping (ImportProgress) -> Void) throws -> ImportSummary {
         let source = try location.open()
         try prepareLower()
         let store = try Store.open(
@@ -66,20 +66,18 @@ package struct Importer: Sendable {
     }
 
     private func build(
-        in store: Store, from source: any RemoteSource, _ progress: (ImportProgress) -> Void
+        in store: Store, from source: any RemoteSource, _ progress: @escaping (ImportProgress) -> Void
     ) throws -> ImportSummary {
-        try withoutActuallyEscaping(progress) { progress in
-            // Used by the one task below, for which this thread waits.
-            nonisolated(unsafe) let progress = progress
-            return try waitFor {
-                let builder = try TreeBuilder(store: store, options: options)
-                try await builder.build(from: source, progress: progress)
-                return builder.summary
-            }
+        // Used by the one task below, for which this thread waits.
+        nonisolated(unsafe) let progress = progress
+        return try waitFor {
+            let builder = try TreeBuilder(store: store, options: options)
+            try await builder.build(from: source, progress: progress)
+            return builder.summary
         }
     }
 
-    private var lowerName: String { String(decoding: lower, as: UTF8.self) }
+    private var lowerName: String { BytePath(lower).description }
 
     // MARK: Before the first change
 

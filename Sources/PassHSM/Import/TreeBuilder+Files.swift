@@ -39,11 +39,12 @@ extension TreeBuilder {
     /// Why the source's version may not take the place of what is there.
     private func refusal(_ existing: Existing, _ object: RemoteObject) -> String? {
         guard existing.isClean, let record = existing.record else { return existing.reason }
+        if existing.kind != S_IFREG || record.object.key == object.key { return nil }
         // With further names, it is what is left of a file that had several in the source too.
-        if existing.kind == S_IFREG && record.object.key != object.key && existing.status.st_nlink == 1 {
-            return "\(record.object.key) was renamed to this name in the lower directory"
-        }
-        return nil
+        let hadNames = existing.status.st_nlink > 1 || links.severed.contains(existing.status.st_ino)
+        let isSameVersion = record.object.version == object.version && record.object.size == object.size
+        if hadNames || isSameVersion { return nil }
+        return "\(record.object.key) was renamed to this name in the lower directory"
     }
 
     /// The source has it again, or still: what an earlier import or fill found otherwise is over.

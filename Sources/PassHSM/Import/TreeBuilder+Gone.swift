@@ -25,19 +25,27 @@ extension TreeBuilder {
         _ cursor: inout DirectoryCursor, in directory: Descriptor, _ path: [UInt8]
     ) throws(ImportError) -> [UInt8]? {
         do throws(Errno) { return try cursor.next(in: directory)?.name } catch {
-            throw ImportError("\(String(decoding: path, as: UTF8.self)) in the lower directory: \(error.text)")
+            throw ImportError("\(BytePath(path)) in the lower directory: \(error.text)")
         }
     }
 
     /// One name that is gone: marked, or removed when that is asked for and nothing local is lost.
     ///
-    /// A file that is recorded under another name than its own was renamed or linked locally: it is the user's.
+    /// A file that is recorded under another name than its own was renamed locally, and is the user's; or it has several
+    /// names, which go when the recorded one goes: see ``removeStray(_:)``.
     ///
     /// - Returns: whether the name was removed.
     private func noteGone(
         _ existing: Existing, _ name: [UInt8], in directory: Descriptor, _ path: [UInt8]
     ) throws(Errno) -> Bool {
-        guard var record = existing.record, record.state != .local, record.object.key.bytes == path else { return false }
+        guard var record = existing.record, record.state != .local else { return false }
+        guard record.object.key.bytes == path else {
+            let inode = existing.status.st_ino
+            if options.deleteGone && (existing.status.st_nlink > 1 || links.severed.contains(inode)) {
+                links.strays.append(.init(path: path, inode: inode))
+            }
+            return false
+        }
         summary.counts.gone += 1
         if options.deleteGone && existing.isClean {
             try directory.unlink(name)
@@ -83,9 +91,46 @@ extension TreeBuilder {
         _ existing: Existing, _ name: [UInt8], in directory: Descriptor, _ path: [UInt8]
     ) -> Bool {
         guard options.deleteGone, existing.isClean, existing.record?.object.key.bytes == path else { return false }
-        // What is not empty stays: it holds something local.
-        guard (try? directory.removeDirectory(name)) != nil else { return false }
+        // What is not empty stays: it holds something local, or names that are decided on at the end.
+        guard (try? directory.removeDirectory(name)) != nil else {
+            links.fullDirectories.insert(path)
+            return false
+        }
         store.forget(existing.place)
         return true
+    }
+
+    /// At the end of the import: removes a name of a file whose recorded name was removed, and the directories that only
+    /// such names kept.
+    func removeStray(_ stray: LinkRegistry.Place) throws(ImportError) {
+        guard links.severed.contains(stray.inode) else { return }
+        try attempt(stray.path) { () throws(Errno) in
+            var (parent, name) = try open(stray.path)
+            let existing = try Existing(try Descriptor.openPlace(at: parent, name), store)
+            guard existing.isClean, existing.status.st_ino == stray.inode else { return }
+            try keepingTimes(of: parent) { () throws(Errno) in try parent.unlink(name) }
+            forget(existing)
+            summary.counts.gone += 1
+            var path = stray.path
+            while let slash = path.lastIndex(of: 0x2f), links.fullDirectories.contains(Array(path[..<slash])) {
+                path.removeSubrange(slash...)
+                (parent, name) = try open(path)
+                let directory = try Existing(try Descriptor.openPlace(at: parent, name), store)
+                let isRemoved = try keepingTimes(of: parent) { () throws(Errno) in
+                    removeGoneDirectory(directory, name, in: parent, path)
+                }
+                if !isRemoved { return }
+            }
+        }
+    }
+
+    private func keepingTimes<Result>(
+        of place: Descriptor, _ body: () throws(Errno) -> Result
+    ) throws(Errno) -> Result {
+        let directory = try Descriptor.openDirectory(at: place, [0x2e])
+        let modified = try directory.stat().st_mtim
+        let result = try body()
+        try directory.setTimes(of: nil, access: nil, modification: modified)
+        return result
     }
 }

@@ -20,6 +20,12 @@ struct LinkRegistry {
     var places: [[UInt64]: Place] = [:]
     /// Those of which the recorded name was not met yet.
     var orphans: [[UInt64]: Orphan] = [:]
+    /// Lower files of which this import has taken a name away.
+    var severed: Set<ino_t> = []
+    /// Names that the source does not have, of files that are recorded under another name.
+    var strays: [Place] = []
+    /// Directories that are gone, and were not empty when they were left.
+    var fullDirectories: Set<[UInt8]> = []
 }
 
 extension TreeBuilder {
@@ -79,7 +85,7 @@ extension TreeBuilder {
     }
 
     /// The directory in which a path of the lower tree ends, and the last name. Symlinks are not followed.
-    private func open(_ path: [UInt8]) throws(Errno) -> (parent: Descriptor, name: [UInt8]) {
+    func open(_ path: [UInt8]) throws(Errno) -> (parent: Descriptor, name: [UInt8]) {
         let names = path.split(separator: 0x2f).map(Array.init)
         var directory = store.tree.root
         for name in names.dropLast() { directory = try Descriptor.openPlaceOfDirectory(at: directory, name) }

@@ -92,7 +92,8 @@ extension TreeBuilder {
     private func finishNode(_ name: [UInt8], _ entry: RemoteEntry) throws(Errno) {
         let folder = store.temporary
         let isOwned = try setOwner(of: folder, name, entry)
-        if case .symlink = entry.kind {} else {
+        if case .symlink = entry.kind {
+        } else {
             try folder.withProcPath(of: name) { path throws(Errno) in try setAttributes(of: path, .noFollow, entry) }
             try folder.setMode(ofOwn: name, mode(of: entry, isOwned: isOwned))
         }

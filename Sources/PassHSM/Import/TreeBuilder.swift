@@ -70,6 +70,7 @@ final class TreeBuilder {
             if entries % 64 == 0 { progress(ImportProgress(counts: summary.counts, entries: entries)) }
         }
         try links.orphans.values.forEach(giveKey)
+        try links.strays.forEach(removeStray)
         progress(ImportProgress(counts: summary.counts, entries: entries))
     }
 
@@ -115,13 +116,15 @@ final class TreeBuilder {
     }
 
     /// Errors that the next entry would meet too; everything else is the entry's own.
-    private static let fatal = [EOPNOTSUPP, ENOSPC, EDQUOT, EIO, EROFS, EMFILE, ENFILE, ENOMEM, ESTALE, ENODEV, ESHUTDOWN]
+    private static let fatal = [
+        EOPNOTSUPP, ENOSPC, EDQUOT, EIO, EROFS, EMFILE, ENFILE, ENOMEM, ESTALE, ENODEV, ESHUTDOWN,
+    ]
 
     /// Runs `body`, whose failure is reported for `path` and ends the import only when it is not that name's alone.
     func attempt(_ path: [UInt8], _ body: () throws(Errno) -> Void) throws(ImportError) {
         do throws(Errno) { try body() } catch {
             if Self.fatal.contains(error.rawValue) {
-                throw ImportError("the import broke off at \(String(decoding: path, as: UTF8.self)): \(error.text)")
+                throw ImportError("the import broke off at \(BytePath(path)): \(error.text)")
             }
             summary.note(.unreadable, path, "cannot be made in the lower directory: \(error.text)")
         }
@@ -192,7 +195,8 @@ final class TreeBuilder {
         levels.removeLast()
         do throws(Errno) { try stack.pop() } catch {
             throw ImportError(
-                "\(String(decoding: path, as: UTF8.self)) was moved in the lower directory during the import: \(error.text)")
+                "\(BytePath(path)) was moved in the lower directory during the import: \(error.text)"
+            )
         }
         path.removeSubrange(level.parentPathLength...)
     }

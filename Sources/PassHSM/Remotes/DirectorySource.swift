@@ -55,7 +55,8 @@ package final class DirectorySource: RemoteSource {
             // the piece is of the version.
             try expectVersion(of: object, in: file)
             guard count == piece.count else {
-                throw FillError(.io, .remoteChanged, "\(object.key) ends at \(offset + count), before \(range.upperBound)")
+                throw FillError(
+                    .io, .remoteChanged, "\(object.key) ends at \(offset + count), before \(range.upperBound)")
             }
             try deliver(UnsafeRawBufferPointer(piece))
             offset += count
@@ -95,7 +96,8 @@ package final class DirectorySource: RemoteSource {
         do throws(Errno) { return try body() } catch {
             // A symlink has taken the file's place (O_NOFOLLOW), or a socket.
             if error.rawValue == ELOOP || error.rawValue == ENXIO {
-                throw FillError(.io, .remoteChanged, "\(String(decoding: path, as: UTF8.self)) is no longer a regular file")
+                throw FillError(
+                    .io, .remoteChanged, "\(String(decoding: path, as: UTF8.self)) is no longer a regular file")
             }
             throw FillError(remote: error, action, path)
         }

@@ -11,22 +11,26 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     /// digits stand for any byte but NUL. Text with `://` behind a scheme's letters is a URL.
     ///
     /// - Throws: for an empty text, another scheme, another host, and a malformed URL. Nothing is looked up.
-    package init(_ argument: String) throws(LocationError) {
-        guard let scheme = Self.scheme(of: argument) else {
-            guard !argument.isEmpty, !argument.utf8.contains(0) else { throw LocationError("the source has no name") }
-            path = Self.tidy(try Self.absolute(Array(argument.utf8)))
+    package init(_ argument: BytePath) throws(LocationError) {
+        guard let scheme = Self.scheme(of: argument.bytes) else {
+            guard !argument.bytes.isEmpty else { throw LocationError("the source has no name") }
+            path = Self.tidy(try Self.absolute(argument).bytes)
             return
         }
         guard scheme.lowercased() == "file" else {
-            throw LocationError("\(argument): \(scheme):// is not supported; a source is a directory's path or file:// URL")
+            throw LocationError(
+                "\(argument): \(scheme):// is not supported; a source is a directory's path or file:// URL")
         }
-        var rest = Array(argument.utf8.dropFirst(scheme.utf8.count + 3))
+        var rest = Array(argument.bytes.dropFirst(scheme.utf8.count + 3))
         if rest.starts(with: "localhost/".utf8) { rest.removeFirst(9) }
         guard rest.first == 0x2f else {
             throw LocationError("\(argument): a file:// URL has three slashes and an absolute path, and no host")
         }
         path = Self.tidy(try Self.decode(rest, of: argument))
     }
+
+    /// The same for text, such as a URL from the configuration.
+    package init(_ argument: String) throws(LocationError) { try self.init(BytePath(argument)) }
 
     /// The location as it is kept in the configuration: `file://` and the path, in which everything but the unreserved
     /// characters of RFC 3986 and the slash is percent-encoded. Equal paths have equal URLs.
@@ -49,7 +53,7 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     /// - Throws: when there is no directory, or it cannot be opened.
     package func open() throws(LocationError) -> any RemoteSource {
         do throws(Errno) { return try DirectorySource(path: path, location: url) } catch {
-            let name = String(decoding: path, as: UTF8.self)
+            let name = BytePath(path)
             switch error.rawValue {
             case ENOENT: throw LocationError("the source \(name) does not exist")
             case ENOTDIR: throw LocationError("the source \(name) is not a directory")
@@ -59,8 +63,7 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// What stands before `://`, when it can be a URL's scheme.
-    private static func scheme(of text: String) -> String? {
-        let bytes = Array(text.utf8)
+    private static func scheme(of bytes: [UInt8]) -> String? {
         guard let colon = bytes.firstIndex(of: 0x3a), colon > 0, bytes[colon...].starts(with: "://".utf8) else {
             return nil
         }
@@ -74,7 +77,7 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
         return isScheme ? scheme : nil
     }
 
-    private static func decode(_ bytes: [UInt8], of argument: String) throws(LocationError) -> [UInt8] {
+    private static func decode(_ bytes: [UInt8], of argument: BytePath) throws(LocationError) -> [UInt8] {
         var path: [UInt8] = []
         var index = 0
         while index < bytes.count {
@@ -98,13 +101,13 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
         return path
     }
 
-    private static func absolute(_ path: [UInt8]) throws(LocationError) -> [UInt8] {
-        if path.first == 0x2f { return path }
-        guard let current = getcwd(nil, 0) else {
-            throw LocationError("the current directory has no path: \(Errno(rawValue: errno).text)")
+    private static func absolute(_ path: BytePath) throws(LocationError) -> BytePath {
+        if path.isAbsolute { return path }
+        do throws(Errno) {
+            return BytePath(try BytePath.currentDirectory().bytes + [0x2f] + path.bytes)
+        } catch {
+            throw LocationError("the current directory has no path: \(error.text)")
         }
-        defer { free(current) }
-        return UnsafeBufferPointer(start: current, count: strlen(current)).map { UInt8(bitPattern: $0) } + [0x2f] + path
     }
 
     private static func tidy(_ path: [UInt8]) -> [UInt8] {

@@ -1,5 +1,3 @@
-// Not used here: without it the compiler (6.3) takes `timespec` for another type in the modules above.
-import CLinux
 import Glibc
 
 /// A path as Linux knows it: bytes without NUL, of which `/` alone has a meaning.

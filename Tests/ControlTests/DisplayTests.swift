@@ -1,0 +1,98 @@
+import Glibc
+import HSMControl
+import HSMSystem
+import Testing
+
+@Suite struct DisplayTests {
+    @Test func columnsAreAlignedAndEndWithoutSpaces() {
+        #expect(
+            TextTable.lines([["a", "bb", "c"], ["aaa", "b"], ["ü", "", "d"]]) == ["a    bb  c", "aaa  b", "ü        d"])
+    }
+
+    @Test(arguments: [
+        (0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1 << 20, "1 MiB"), (Int.max, "7.9 EiB"),
+    ])
+    func sizesAreInTheLargestUnit(bytes: Int, text: String) {
+        #expect(TextTable.size(bytes) == text)
+    }
+
+    @Test func percentIsAHundredOnlyForAll() {
+        #expect(TextTable.percent(Int.max - 1, of: Int.max) == "99 %")
+        #expect(TextTable.percent(5, of: 5) == "100 %")
+        #expect(TextTable.percent(0, of: 0) == "100 %")
+        #expect(TextTable.percent(1, of: 3) == "33 %")
+    }
+
+    @Test func durationsHaveTwoUnits() {
+        #expect([7, 306, 11_045, 93_600].map { TextTable.duration(seconds: $0) } == ["7s", "5m 6s", "3h 4m", "1d 2h"])
+    }
+
+    @Test func theLogIsNamedAfterTheLowerDirectory() {
+        let lower = BytePath("/data/a b")
+        func path(_ user: UInt32, _ environment: [String: String]) -> String {
+            DaemonLog.defaultPath(lower: lower, user: user) { environment[$0] }.description
+        }
+        #expect(path(0, ["HOME": "/root"]) == "/var/log/passhsm/data-a b.log")
+        #expect(path(5, ["HOME": "/h", "XDG_STATE_HOME": "/s"]) == "/s/passhsm/data-a b.log")
+        #expect(path(5, ["HOME": "/h", "XDG_STATE_HOME": "relative"]) == "/h/.local/state/passhsm/data-a b.log")
+        let long = BytePath(components: (0..<60).map { Array("directory-\($0)".utf8) })
+        let name = DaemonLog.defaultPath(lower: long, user: 0) { _ in nil }.components.last
+        #expect((name?.count ?? 1000) < 255)
+    }
+
+    @Test func aLargeLogIsMovedAside() throws {
+        let folder = try TemporaryRegistry()
+        let path = folder.path.appending("deep").appending("a.log")
+        try [1, 2].withBytes { bytes throws(Errno) in try DaemonLog.open(path).write(bytes, at: 0) }
+        #expect(try path.stat().st_mode & 0o777 == 0o600)
+        #expect(try DaemonLog.open(path).stat().st_size == 2)
+        try DaemonLog.open(path).truncate(to: DaemonLog.rotationBytes + 1)
+        #expect(try DaemonLog.open(path).stat().st_size == 0)
+        #expect(try folder.path.appending("deep").appending("a.log.1").stat().st_size == DaemonLog.rotationBytes + 1)
+    }
+
+    @Test func theTailIsOfThisStartOnly() throws {
+        let folder = try TemporaryRegistry()
+        let path = folder.path.appending("a.log")
+        try Array("old\none\ntwo\nthree\n".utf8).withBytes { bytes throws(Errno) in
+            try DaemonLog.open(path).write(bytes, at: 0)
+        }
+        #expect(DaemonLog.tail(path, from: 4, lines: 2) == ["two", "three"])
+        #expect(DaemonLog.tail(path, from: 4) == ["one", "two", "three"])
+        #expect(DaemonLog.tail(path, from: 400) == [])
+    }
+
+    @Test func aProcessWithAnOpenFileIsFound() throws {
+        let folder = try TemporaryRegistry()
+        let writer = try folder.path.appending("held").withCString { name throws(Errno) in
+            try Descriptor.open(name, O_RDWR | O_CREAT, mode: 0o600)
+        }
+        let child = try ChildProcess(
+            program: BytePath("/bin/sleep"), arguments: [BytePath("sleep"), BytePath("30")],
+            descriptors: .init(output: writer))
+        defer {
+            kill(child.id, SIGKILL)
+            _ = try? child.wait()
+        }
+        let users = MountUser.of(folder.path, except: nil)
+        #expect(users.map(\.pid) == [child.id])
+        #expect(users.map(\.path) == [folder.path.appending("held")])
+        #expect(users.map(\.name) == ["sleep"])
+        #expect(MountUser.of(folder.path, except: child.id) == [])
+    }
+
+    @Test func aChildInheritsOnlyWhatItIsGiven() throws {
+        let (reader, writer) = try ChildProcess.pipe()
+        let leaked = fcntl(0, F_DUPFD, 50)
+        defer { close(leaked) }
+        let script = "test -e /proc/$$/fd/\(leaked) && echo leaked; test -e /proc/$$/fd/2 || echo \"$VALUE\" >&3"
+        let child = try ChildProcess(
+            program: BytePath("/bin/sh"), arguments: ["sh", "-c", script].map { BytePath($0) },
+            environment: [BytePath(Array("VALUE=".utf8) + [0xFF])], descriptors: .init(output: writer, extra: writer))
+        #expect(try child.wait() == 0)
+        var available: Int32 = 0
+        #expect(ioctl(reader.raw, UInt(FIONREAD), &available) == 0)
+        #expect(try reader.readToEnd(limit: Int(available)) == [0xFF, 10])
+        withExtendedLifetime(writer) {}
+    }
+}

@@ -1,0 +1,93 @@
+import CLinux
+import Glibc
+import HSMCore
+import HSMRemotes
+import HSMStore
+import HSMSystem
+import Logging
+import Testing
+
+@testable import HSMImport
+
+/// A new directory for one test with a `source` in it, and a `lower` to be made; ``remove()`` takes all of it away.
+struct ImportFixture: Sendable {
+    let path: String
+    var options = Importer.Options()
+    static let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+
+    init(_ setUp: String = "true") throws {
+        var name = Array("/var/tmp/passhsm-test.XXXXXX".utf8CString)
+        try #require(mkdtemp(&name) != nil)
+        path = name.withUnsafeBufferPointer { buffer in buffer.baseAddress.map { String(cString: $0) } ?? "" }
+        shell("mkdir source; cd source; \(setUp)")
+    }
+
+    func remove() { system("rm -rf \(path)") }
+
+    /// Runs lines of shell in the directory.
+    func shell(_ lines: String, sourceLocation: SourceLocation = #_sourceLocation) {
+        #expect(system("cd \(path) || exit 1\n\(lines)") == 0, "\(lines)", sourceLocation: sourceLocation)
+    }
+
+    @discardableResult
+    func run(from source: String = "source", progress: @escaping (ImportProgress) -> Void = { _ in }) throws
+        -> ImportSummary
+    {
+        let importer = try importer(from: source)
+        // Another test's child may hold the lock for as long as it takes from fork to exec.
+        for _ in 0..<100 {
+            do { return try importer.run(progress: progress) } catch let error as StoreError {
+                guard error.description.contains("is in use") else { throw error }
+                usleep(20_000)
+            }
+        }
+        return try importer.run(progress: progress)
+    }
+
+    func importer(from source: String = "source", into lower: String = "lower") throws -> Importer {
+        Importer(
+            try RemoteLocation("\(path)/\(source)"), into: Array("\(path)/\(lower)".utf8), options: options,
+            log: Self.log)
+    }
+
+    /// Imports, and expects an error with `text` in it before anything is done.
+    func refuses(
+        _ text: String, from source: String = "source", into lower: String = "lower",
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        do {
+            _ = try importer(from: source, into: lower).run { _ in }
+            #expect(Bool(false), "imported", sourceLocation: sourceLocation)
+        } catch {
+            #expect("\(error)".contains(text), "\(error)", sourceLocation: sourceLocation)
+        }
+    }
+
+    func lower(_ path: String) -> String { "\(self.path)/lower/\(path)" }
+
+    func store() throws -> Store {
+        try Store.inspect("\(path)/lower".utf8CString.map { $0 }, log: Self.log)
+    }
+
+    func record(_ name: String) throws -> Record? {
+        try store().record(of: Descriptor.open(lower(name), PASSHSM_O_PATH | O_NOFOLLOW))
+    }
+
+    func change(_ name: String, _ body: (inout Record) -> Void) throws {
+        var record = try #require(try record(name))
+        body(&record)
+        try store().write(record, to: Descriptor.open(lower(name), PASSHSM_O_PATH))
+    }
+
+    /// Where the first data of a file is; nil for a file that is all hole.
+    func firstData(_ name: String) throws -> Int? { try Descriptor.open(lower(name), O_RDONLY).seekData(from: 0) }
+
+    /// Expects that `stat`, with this format, says the same of both trees.
+    func expectSame(_ format: String, _ names: String, sourceLocation: SourceLocation = #_sourceLocation) {
+        shell(
+            """
+            a=$(cd source && stat -c '\(format)' \(names)); b=$(cd lower && stat -c '\(format)' \(names))
+            test "$a" = "$b" || { echo "$a"; echo "$b"; exit 1; }
+            """, sourceLocation: sourceLocation)
+    }
+}
