@@ -56,6 +56,6 @@ let package = Package(
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
-        tests("MountTests", ["HSMSystem"]),
+        tests("MountTests", ["HSMSystem", "CLinux"]),
     ]
 )

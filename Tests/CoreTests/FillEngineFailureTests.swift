@@ -135,15 +135,29 @@ import Testing
         }
     }
 
-    @Test("After failing what waits the engine serves again")
-    func failPending() async {
+    @Test("A drained engine refuses fills for a while, and then serves again")
+    func refuse() async {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 8)
         let ticket = harness.ask(0..<4, of: file)
-        harness.engine.failPending()
+        harness.engine.refuse(for: .seconds(1000))
         #expect(await harness.answer(ticket)?.reason == .shutdown)
+        #expect(await harness.answer(harness.ask(0..<4, of: file))?.reason == .shutdown)
         harness.source.hold(false)
+        harness.engine.refuse(for: .zero)
         #expect(await harness.answer(harness.ask(0..<4, of: file)) == nil)
+    }
+
+    @Test("After the shutdown local changes are still let through")
+    func claimAfterShutDown() async {
+        let harness = EngineHarness()
+        let (file, _) = harness.file(granules: 8)
+        harness.engine.shutDown()
+        let claim = harness.makeTicket()
+        harness.engine.claim(0..<2, of: file, ticket: claim)
+        #expect(await harness.answer(claim) == nil)
+        harness.engine.release(claim, of: file, present: 0..<2)
+        #expect(file.present.runs() == [0..<2])
     }
 
     @Test("An error at one granule fails its waiters with the cause, and nobody else")

@@ -34,9 +34,11 @@ final class Mirror {
         guard output.code == 0 else { throw Failure("\(output)") }
     }
 
-    /// - Parameter limit: seconds after which the mount is taken away by force, so that no test hangs.
-    func start(_ arguments: [String] = [], limit: Double = 240) throws {
-        let simulate = "hold=\(holdPath),fail=\(failPath)"
+    /// - Parameters:
+    ///   - remote: more of `--simulate`, such as `bandwidth=10M`.
+    ///   - limit: seconds after which the mount is taken away by force, so that no test hangs.
+    func start(_ arguments: [String] = [], remote: String = "latency=0ms", limit: Double = 240) throws {
+        let simulate = "\(remote),hold=\(holdPath),fail=\(failPath)"
         let output = try run(
             [Machine.program, "mount", lower, mount, "--log", logPath, "--simulate", simulate] + arguments, seconds: 60)
         guard output.code == 0 else { throw Failure("\(output)\(log)") }
@@ -48,7 +50,9 @@ final class Mirror {
     var log: String { (try? String(contentsOfFile: logPath, encoding: .utf8)) ?? "" }
     var isMounted: Bool {
         let table = (try? String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)) ?? ""
-        return table.split(separator: "\n").contains { $0.split(separator: " ").dropFirst().first.map(String.init) == mount }
+        return table.split(separator: "\n").contains {
+            $0.split(separator: " ").dropFirst().first.map(String.init) == mount
+        }
     }
 
     /// The clean way: the daemon has ended when it returns.

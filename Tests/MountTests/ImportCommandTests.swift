@@ -1,0 +1,103 @@
+import Glibc
+import HSMSystem
+import Testing
+
+extension MountTests {
+    /// `passhsm import` as a command: stubs of everything, and updates that harm nothing local.
+    @Suite struct ImportCommand {
+        @Test("Stubs have everything but the content, and no data on the disk")
+        func stubs() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try Trees.special(mirror.source)
+            } _: { mirror throws in
+                let question = Trees.Question.metadata.rawValue + " | grep -v passhsm"
+                #expect(try shell(question, in: mirror.lower) == shell(question, in: mirror.source))
+                #expect(try File.stat(mirror.lower + "/size-196625").st_blocks <= 8)
+                #expect(try mirror.state("size-196625", inLower: true).state == "offline")
+                #expect(try mirror.state("deep", inLower: true).kind == "directory")
+            }
+        }
+
+        @Test("A file URL is a source, and the source and the lower directory may not be inside each other")
+        func urls() throws {
+            try withScratch { scratch in
+                let mirror = try Mirror(scratch)
+                try File.put("content", mirror.remote("file"))
+                let output = try passhsm("import", "file://" + mirror.source, mirror.lower)
+                #expect(output.code == 0, "\(output)")
+                #expect(try mirror.state("file", inLower: true).state == "offline")
+                for (source, lower) in [
+                    (mirror.source, mirror.source), (mirror.source, mirror.source + "/inside"),
+                    (scratch.path, scratch.path + "/x"),
+                ] {
+                    #expect(try passhsm("import", source, lower).code != 0)
+                }
+            }
+        }
+
+        @Test("A second import brings what is new and changed, and leaves alone what is local or dirty")
+        func update() throws {
+            try withMirror { mirror throws in
+                for name in ["same", "changed-cold", "changed-read", "gone", "dirty"] {
+                    try Pattern.write(mirror.remote(name), size: 100_000, seed: 1)
+                }
+            } _: { mirror throws in
+                _ = try File.bytes(mirror.at("changed-read"))
+                try File.open(mirror.at("dirty"), O_WRONLY).put([1, 2, 3], at: 10)
+                try File.put("mine", mirror.at("local"))
+                try mirror.stop()
+                usleep(20_000)
+                for name in ["changed-cold", "changed-read", "dirty", "local", "new"] {
+                    try Pattern.write(mirror.remote(name), size: 50_000, seed: 2)
+                }
+                try shell("rm gone", in: mirror.source)
+                try mirror.importSource()
+                try mirror.start()
+                #expect(try File.sameContent(mirror.at("same"), mirror.remote("same")))
+                #expect(try File.sameContent(mirror.at("new"), mirror.remote("new")))
+                #expect(try File.sameContent(mirror.at("changed-cold"), mirror.remote("changed-cold")))
+                #expect(try File.bytes(mirror.at("local")) == Array("mine".utf8))
+                let dirty = try File.bytes(mirror.at("dirty"))
+                #expect(dirty.count == 100_000 && Array(dirty[10..<13]) == [1, 2, 3])
+                #expect(dirty.suffix(1000) == Pattern.bytes(99_000..<100_000, seed: 1))
+                #expect(try mirror.state("dirty").flags.contains("dirty"))
+            }
+        }
+
+        @Test("An import that was killed goes on, and the result is whole")
+        func resume() throws {
+            try withScratch { scratch in
+                let mirror = try Mirror(scratch)
+                for folder in 0..<20 {
+                    mkdir(mirror.remote("d\(folder)"), 0o755)
+                    for file in 0..<200 { try File.put("\(folder) \(file)", mirror.remote("d\(folder)/f\(file)")) }
+                }
+                for _ in 0..<5 {
+                    let child = try Child([Machine.program, "import", mirror.source, mirror.lower])
+                    usleep(60_000)
+                    child.kill(SIGKILL)
+                    _ = try child.wait(seconds: 10)
+                }
+                try mirror.importSource()
+                defer { _ = mirror.cleanUp() }
+                try mirror.start()
+                #expect(try Trees.difference(mirror.source, mirror.mount, .digests) == nil)
+                #expect(try Trees.difference(mirror.source, mirror.mount, .metadata) == nil)
+                try mirror.stop()
+            }
+        }
+
+        @Test("An unmounted lower directory does not show stubs as content: the state says what they are")
+        func stateWithoutDaemon() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 100_000)
+            } _: { mirror throws in
+                let state = try mirror.state("file", inLower: true)
+                #expect(state.state == "offline" && state.size == 100_000 && state.presentBytes == 0)
+                #expect(state.remoteKey == "file" && state.remoteVersion?.isEmpty == false && state.ranges.isEmpty)
+                let text = try passhsm("state", mirror.lower + "/file")
+                #expect(text.code == 0 && text.out.contains("offline"))
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+import Foundation
+import Glibc
+import HSMSystem
+import Testing
+
+extension MountTests {
+    /// How a mount begins and ends, and how commands fail.
+    @Suite struct Life {
+        enum End: CaseIterable { case unmount, umount, terminate, interrupt, force }
+
+        private func end(_ mirror: Mirror, _ way: End) throws {
+            switch way {
+            case .unmount: #expect(try passhsm("unmount", mirror.mount).code == 0)
+            case .force: #expect(try passhsm("unmount", mirror.mount, "--force").code == 0)
+            case .umount: #expect(try run(["umount", mirror.mount]).code == 0)
+            case .terminate: Glibc.kill(mirror.pid, SIGTERM)
+            case .interrupt: Glibc.kill(mirror.pid, SIGINT)
+            }
+            try mirror.awaitEnd()
+        }
+
+        @Test(
+            "passhsm unmount, umount, SIGTERM and SIGINT end it cleanly; what was read and written is there next time",
+            arguments: End.allCases, [true, false])
+        func ends(way: End, apart: Bool) throws {
+            try withMirror(apart: apart, mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("read"), size: 300_000)
+                try Pattern.write(mirror.remote("part"), size: 5 << 20)
+            } _: { mirror throws in
+                try mirror.start(["--fill", "read"])
+                _ = try File.bytes(mirror.at("read"))
+                _ = try File.bytes(mirror.at("part"), 0..<1)
+                try File.put("written", mirror.at("new"))
+                let present = try mirror.state("part").presentBytes
+                try end(mirror, way)
+                #expect(try mirror.state("read", inLower: true).state == "dual")
+                #expect(try mirror.state("part", inLower: true).presentBytes == present)
+                try mirror.start(["--fill", "read"])
+                try mirror.hold()
+                #expect(try File.bytes(mirror.at("read")) == Pattern.bytes(0..<300_000))
+                #expect(try File.bytes(mirror.at("part"), 0..<1) == Pattern.bytes(0..<1))
+                #expect(try File.bytes(mirror.at("new")) == Array("written".utf8))
+                #expect(try mirror.status().counter("fetches") == 0)
+                try end(mirror, way)
+            }
+        }
+
+        @Test("In the foreground it serves until it is told to end, and returns 0")
+        func foreground() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                let daemon = try Child([Machine.program, "mount", mirror.lower, mirror.mount, "--foreground"])
+                try until("the mount") { mirror.isMounted || daemon.poll() != nil }
+                try until("status") { (try? mirror.status().pid) == daemon.pid }
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+                daemon.kill(SIGTERM)
+                let output = try daemon.wait(seconds: 20)
+                #expect(output.code == 0, "\(output)")
+                #expect(!mirror.isMounted)
+            }
+        }
+
+        @Test("A used mount is not unmounted without force, and stays usable")
+        func busy() throws {
+            try withMirror { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                do {
+                    let file = try File.open(mirror.at("file"))
+                    let output = try passhsm("unmount", mirror.mount)
+                    #expect(output.code != 0 && output.err.contains("busy"))
+                    #expect(try file.bytes(0..<1000) == Pattern.bytes(0..<1000))
+                }
+                try mirror.stop()
+            }
+        }
+
+        @Test("After kill -9 of the daemon callers get an error, and unmount and mount put it right")
+        func killed() throws {
+            try withMirror { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                Glibc.kill(mirror.pid, SIGKILL)
+                try until("the end") { Glibc.kill(mirror.pid, 0) != 0 }
+                #expect(File.readError(mirror.at("file")) == ENOTCONN)
+                let again = try passhsm("mount", mirror.lower, mirror.mount)
+                #expect(again.code != 0 && again.err.contains("unmount"))
+                #expect(try passhsm("unmount", mirror.mount).code == 0)
+                try mirror.awaitEnd()
+                try mirror.start()
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+            }
+        }
+
+        @Test("A second mount of the same lower directory is refused with the reason, and the first serves on")
+        func twice() throws {
+            try withMirror(apart: true) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                for target in [mirror.mount, mirror.scratch.path + "/other"] {
+                    mkdir(target, 0o755)
+                    let output = try passhsm("mount", mirror.lower, target)
+                    #expect(output.code != 0 && output.err.contains("already mounted"))
+                }
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+            }
+        }
+
+        @Test("Bad arguments are refused with the name and the reason")
+        func badArguments() throws {
+            try withMirror(apart: true, mounting: nil) { mirror throws in
+                try File.put("x", mirror.remote("file"))
+            } _: { mirror throws in
+                let (file, missing) = (mirror.remote("file"), mirror.scratch.path + "/missing")
+                let fresh = mirror.scratch.path + "/fresh"
+                for (arguments, reason) in [
+                    (["import", missing, fresh], "No such file"), (["import", file, fresh], "Not a directory"),
+                    (["import", mirror.source, file], "Not a directory"),
+                    (["mount", missing, mirror.mount], "No such file"),
+                    (["mount", mirror.lower, missing], "No such file"),
+                    (["mount", file, mirror.mount], "Not a directory"),
+                    (["mount", mirror.lower, file], "Not a directory"),
+                    (["unmount", mirror.mount], "not mounted"), (["status", mirror.mount], "no daemon"),
+                    (["state", missing], "No such file"),
+                    (["mount", mirror.lower, mirror.mount, "--simulate", "nonsense=1"], "nonsense"),
+                ] {
+                    let output = try run([Machine.program] + arguments)
+                    #expect(output.code != 0, "\(arguments)")
+                    #expect(output.err.contains(reason), "\(arguments): \(output.err)")
+                    #expect(!mirror.isMounted)
+                }
+                #expect(try run([Machine.program, "mount", mirror.lower, mirror.mount, "--fill", "never"]).code != 0)
+            }
+        }
+
+        @Test("Other users use the mount as the permissions say, and cannot talk to the daemon")
+        func users() throws {
+            try withMirror { mirror throws in
+                try shell(
+                    "echo open >open; echo closed >closed; chmod 644 open; chmod 600 closed; mkdir -m 777 all",
+                    in: mirror.source)
+            } _: { mirror throws in
+                try shell("chmod 755 \"$1\"", [mirror.scratch.path])
+                let user = "setpriv --reuid 1234 --regid 1234 --clear-groups "
+                #expect(try shell(user + "cat open", in: mirror.mount) == "open\n")
+                #expect(try run(["bash", "-c", user + "cat closed"], in: mirror.mount).code != 0)
+                try shell(
+                    user + "bash -c 'umask 027; echo own >all/own; mkdir all/dir; ln -s x all/link'", in: mirror.mount)
+                #expect(
+                    try shell("stat -c '%u:%g %a' all/own all/dir", in: mirror.mount)
+                        == "1234:1234 640\n1234:1234 750\n")
+                let status = try shell(
+                    "find /run/passhsm* -type s -exec \(user) test -r {} ';' -print 2>/dev/null || true")
+                #expect(status == "", "no socket that others can reach")
+            }
+        }
+
+        @Test("doctor says what this machine gives, and finds what a mount needs")
+        func doctor() throws {
+            try withScratch { scratch in
+                for arguments in [["doctor"], ["doctor", scratch.path]] {
+                    let output = try run([Machine.program] + arguments)
+                    #expect(output.code == 0, "\(output)")
+                    for word in ["kernel", "fuse", "passthrough", "fanotify"] {
+                        #expect(output.out.lowercased().contains(word), "\(word)")
+                    }
+                }
+            }
+        }
+    }
+}

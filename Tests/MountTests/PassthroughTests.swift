@@ -1,0 +1,101 @@
+import Foundation
+import Glibc
+import HSMSystem
+import Testing
+
+extension MountTests {
+    /// 4: complete files are the kernel's own business.
+    @Suite struct Passthrough {
+        /// With the daemon stopped, a process that has the file open reads it, writes it, and reads what it wrote.
+        private func readsAndWritesWithoutDaemon(_ mirror: Mirror, _ name: String) throws -> Bool {
+            let go = mirror.scratch.path + "/go"
+            unlink(go)
+            let child = try Child([
+                "bash", "-c",
+                """
+                exec 3<>"$1"; echo open
+                while [ ! -e "$2" ]; do sleep 0.01; done
+                head -c 65536 <&3 | sha256sum | cut -c1-64
+                echo written >&3; echo done
+                """, "bash", mirror.at(name), go,
+            ])
+            try until("the file to be open") { child.outputSoFar.hasPrefix("open") }
+            Glibc.kill(mirror.pid, SIGSTOP)
+            defer { Glibc.kill(mirror.pid, SIGCONT) }
+            try File.put("", go)
+            // A request to the stopped daemon would wait for ever.
+            let done: ()? = try? until("the reader", seconds: 5) { child.outputSoFar.hasSuffix("done\n") }
+            let expected = try shell("head -c 65536 \"$1\" | sha256sum | cut -c1-64", [mirror.remote(name)])
+            Glibc.kill(mirror.pid, SIGCONT)
+            _ = try child.wait(seconds: 20)
+            return done != nil && child.outputSoFar.contains(expected)
+        }
+
+        @Test("With the daemon stopped, an open complete file still reads and writes")
+        func stopped() throws {
+            try withMirror { mirror throws in
+                try Pattern.write(mirror.remote("small"), size: 200_000)
+                try Pattern.write(mirror.remote("large"), size: 5 << 20)
+            } _: { mirror throws in
+                let passthrough = try mirror.status().passthrough
+                #expect(passthrough.enabled, "\(passthrough.reason)")
+                #expect(try readsAndWritesWithoutDaemon(mirror, "small"), "filled by its open")
+                #expect(try File.sameContent(mirror.remote("large"), mirror.at("large")))
+                try until("the release of the cached handle") { try mirror.status().openHandles == 0 }
+                #expect(try readsAndWritesWithoutDaemon(mirror, "large"), "filled by its reads")
+                #expect(try File.bytes(mirror.at("small"), 65536..<65543) == Array("written".utf8))
+                #expect(try mirror.state("small").flags.contains("dirty"))
+            }
+        }
+
+        @Test("A file that was only opened for writing, and not written, is not dirty")
+        func notWritten() throws {
+            try withMirror { mirror throws in
+                try Pattern.write(mirror.remote("small"), size: 1000)
+            } _: { mirror throws in
+                _ = try File.bytes(mirror.at("small"))
+                do { _ = try File.open(mirror.at("small"), O_RDWR) }
+                try until("the flag to be taken back") { try !mirror.state("small").flags.contains("dirty") }
+                #expect(try mirror.state("small").state == "dual")
+            }
+        }
+
+        @Test("Handles from before and after the completion of a file work together, and then passthrough comes back")
+        func mixedHandles() throws {
+            let size = 4 << 20
+            try withMirror { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: size)
+            } _: { mirror throws in
+                do {
+                    let early = try File.open(mirror.at("file"), O_RDWR)
+                    #expect(try early.bytes(0..<10) == Pattern.bytes(0..<10))
+                    #expect(try File.bytes(mirror.at("file")) == Pattern.bytes(0..<size))
+                    let late = try File.open(mirror.at("file"), O_RDWR)
+                    try late.put([1, 2, 3], at: 100)
+                    #expect(try early.bytes(99..<104) == [Pattern.byte(at: 99), 1, 2, 3, Pattern.byte(at: 103)])
+                    try early.put([9], at: 101)
+                    #expect(try late.bytes(100..<103) == [1, 9, 3])
+                }
+                try until("all handles to be released") { try mirror.status().openHandles == 0 }
+                let again = try File.open(mirror.at("file"), O_RDWR)
+                #expect(try again.bytes(99..<104) == [Pattern.byte(at: 99), 1, 9, 3, Pattern.byte(at: 103)])
+                #expect(try mirror.status().backingIDs == 1)
+            }
+        }
+
+        @Test("Without passthrough everything works the same, and status says so")
+        func off() throws {
+            try withMirror(mounting: ["--no-passthrough"]) { mirror throws in
+                try Trees.special(mirror.source)
+            } _: { mirror throws in
+                let status = try mirror.status()
+                #expect(!status.passthrough.enabled && !status.passthrough.reason.isEmpty)
+                #expect(try Trees.difference(mirror.source, mirror.mount, .digests) == nil)
+                #expect(try Trees.difference(mirror.source, mirror.mount, .metadata) == nil)
+                try Pattern.write(mirror.at("new"), size: 300_000, seed: 3)
+                #expect(try File.bytes(mirror.at("new")) == Pattern.bytes(0..<300_000, seed: 3))
+                #expect(try mirror.status().backingIDs == 0)
+            }
+        }
+    }
+}
