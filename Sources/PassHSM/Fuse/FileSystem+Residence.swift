@@ -73,6 +73,7 @@ extension FileSystem {
         // Its commit comes back here.
         if file.stored.hasPending { return file.stored.scheduleCommit() }
         transition(inode) { settleLocked(inode, file) }
+        forget(inode, 0)
     }
 
     /// Under the transition lock: lets go of `file` when nothing needs it any more; a finished one does not need its users.

@@ -86,7 +86,7 @@ final class FileSystem: Sendable {
     func reference(_ file: Descriptor) throws(Errno) -> fuse_entry_param {
         var status = try file.stat()
         // Without a private mount a mount point inside the tree is met: it is not part of it.
-        if status.st_dev != tree.device { throw Errno(rawValue: EXDEV) }
+        if !tree.isPrivate && status.st_dev != tree.device { throw Errno(rawValue: EXDEV) }
         let handle = try FileHandle(of: file)
         let inode: Inode
         if handle == root.handle {
@@ -113,9 +113,13 @@ final class FileSystem: Sendable {
 
     func forget(_ node: fuse_ino_t, _ count: UInt64) {
         if node == FUSE_ROOT_ID { return }
-        let inode = Inode.of(node)
-        // Kept alive by `inode` until the end of this function.
-        guard inodes.forget(inode, count) else { return }
+        forget(Inode.of(node), count)
+    }
+
+    /// Takes back references of the kernel; with none left, and the file not in use, nothing is kept about the inode. To be
+    /// called with 0 when the file is no longer in use.
+    func forget(_ inode: Inode, _ count: UInt64) {
+        guard inode !== root, inodes.forget(inode, count) else { return }
         backing.withLock { $0 }?.drop(inode)
         if inode.state.withLock(\.isUnlinked) { cleanUp(inode) }
     }

@@ -88,6 +88,9 @@ final class FuseSession: Sendable {
             let bit = UInt32(bitPattern: capability)
             if !on { connection.want &= ~bit } else if connection.capable & bit != 0 { connection.want |= bit }
         }
+        // Always listings with attributes: programs read a directory to its end before they ask for the first attribute, so
+        // that the kernel's guess (READDIRPLUS_AUTO) comes too late, and each name costs a LOOKUP.
+        want(FUSE_CAP_READDIRPLUS_AUTO, false)
         want(FUSE_CAP_DONT_MASK)
         want(FUSE_CAP_POSIX_ACL)
         want(FUSE_CAP_EXPORT_SUPPORT)

@@ -63,14 +63,17 @@ final class Inode: Sendable {
     }
 }
 
-/// The inodes that the kernel knows, by file handle: a reused inode number has another handle.
+/// The inodes that the kernel knows, by file handle: a reused inode number has another handle. It holds them for the kernel.
+///
+/// An inode that the kernel has forgotten stays while its incomplete file is in use: there must never be two objects for
+/// one file.
 final class InodeTable: Sendable {
     private static let shardCount = 16
     private let shards: [Shard]
     private let lastGeneration = Atomic<UInt64>(0)
 
     private final class Shard: Sendable {
-        /// A leaf lock.
+        /// Nothing but `Inode.state` is taken while it is held.
         let inodes = Mutex<[FileHandle: Inode]>([:])
     }
 
@@ -98,26 +101,21 @@ final class InodeTable: Sendable {
         let new = make(lastGeneration.wrappingAdd(1, ordering: .relaxed).newValue)
         return shard(handle).inodes.withLock { inodes in
             let inode = inodes[handle] ?? new
-            if inodes[handle] == nil {
-                // The kernel's reference, until the last FORGET.
-                _ = Unmanaged.passRetained(new)
-                inodes[handle] = new
-            }
+            inodes[handle] = inode
             inode.lookups += 1
             return inode
         }
     }
 
-    /// Takes back `count` references; true when they were the last.
+    /// Takes back `count` references; true when the inode is gone from the table, because nothing needs it any more.
     func forget(_ inode: Inode, _ count: UInt64) -> Bool {
-        let isLast = shard(inode.handle).inodes.withLock { inodes in
+        shard(inode.handle).inodes.withLock { inodes in
             inode.lookups -= min(count, inode.lookups)
-            guard inode.lookups == 0 else { return false }
+            let isNeeded = inode.lookups > 0 || inode.state.withLock { $0.file != nil || $0.users > 0 }
+            if isNeeded || inodes[inode.handle] !== inode { return false }
             inodes[inode.handle] = nil
             return true
         }
-        if isLast { Unmanaged.passUnretained(inode).release() }
-        return isLast
     }
 
     /// Calls `body` with every inode of which `filter` is true.
