@@ -32,7 +32,8 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     mountOptions.allowsPassthrough = options.usesPassthrough
     mountOptions.describe = { state in (try? ControlJSON.encode(StateReport(state))) ?? [] }
     let mount = try FuseMount(
-        store: store, engine: engine, mountpoint: options.mountpoint.cString, options: mountOptions, pool: pool, log: log)
+        store: store, engine: engine, mountpoint: options.mountpoint.cString, options: mountOptions, pool: pool,
+        log: log)
 
     let registration = try RuntimeDirectory.standard().register(
         DaemonInfo(mountpoint: options.mountpoint, lower: options.lower, frontEnd: "fuse"))

@@ -91,7 +91,8 @@ private func addFileOperations(_ ops: inout fuse_lowlevel_ops) {
             fs.write(reply.take(), info.pointee.fh, bytes, offset: offset, flags: FuseSession.requestFlags)
         }
     }
-    ops.flush = { request, _, info in serve(request) { fs, reply in info.map { fs.flush(reply.take(), $0.pointee.fh) } } }
+    ops.flush = { request, _, info in serve(request) { fs, reply in info.map { fs.flush(reply.take(), $0.pointee.fh) } }
+    }
     ops.release = { request, _, info in
         serve(request) { fs, reply in info.map { fs.release(reply.take(), $0.pointee.fh) } }
     }
@@ -112,7 +113,8 @@ private func addFileOperations(_ ops: inout fuse_lowlevel_ops) {
         }
     }
     ops.lseek = { request, _, offset, whence, info in
-        serve(request) { fs, reply in info.map { fs.seek(reply.take(), $0.pointee.fh, offset: offset, whence: whence) } }
+        serve(request) { fs, reply in info.map { fs.seek(reply.take(), $0.pointee.fh, offset: offset, whence: whence) }
+        }
     }
     ops.flock = { request, _, info, operation in
         serve(request) { fs, reply in info.map { fs.flock(reply.take(), $0.pointee.fh, operation) } }

@@ -172,7 +172,8 @@ extension FileSystem {
             let operation: Operation = { output throws(Errno) in
                 var (inOffset, outOffset) = (sourceOffset, targetOffset)
                 let copied = try check {
-                    passhsm_copy_file_range(input.raw, &inOffset, output.raw, &outOffset, count, UInt32(bitPattern: flags))
+                    passhsm_copy_file_range(
+                        input.raw, &inOffset, output.raw, &outOffset, count, UInt32(bitPattern: flags))
                 }
                 return copied
             }

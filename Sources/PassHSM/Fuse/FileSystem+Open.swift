@@ -39,7 +39,8 @@ extension FileSystem {
                     try Descriptor.open(at: directory.raw, name, wanted, mode: mode)
                 }
                 // Where inodes are held by descriptors, by one that cannot write.
-                let known = try tree.opensHandles
+                let known =
+                    try tree.opensHandles
                     ? file : Descriptor.open(at: directory.raw, name, PASSHSM_O_PATH | O_NOFOLLOW)
                 let entry = try reference(known)
                 opening = Opening(inode: inode(entry.ino), flags: flags & ~O_TRUNC, entry: entry, created: file)

@@ -25,7 +25,8 @@ struct ByteReader {
     mutating func take<Value: FixedWidthInteger>(_: Value.Type = Value.self) -> Value? {
         guard let bytes = take(MemoryLayout<Value>.size) else { return nil }
         return bytes.reversed().reduce(Value.zero) { value, byte in
-            MemoryLayout<Value>.size == 1 ? Value(truncatingIfNeeded: byte) : value << 8 | Value(truncatingIfNeeded: byte)
+            MemoryLayout<Value>.size == 1
+                ? Value(truncatingIfNeeded: byte) : value << 8 | Value(truncatingIfNeeded: byte)
         }
     }
 

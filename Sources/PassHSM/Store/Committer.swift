@@ -88,7 +88,8 @@ final class Committer: Sendable {
                 store.committed(file.handle)
             } catch {
                 // The content stays readable, and what is not recorded is fetched again after a restart.
-                store.log.error("a fill could not be made durable: \(error.text)", metadata: ["file": "\(file.handle.name)"])
+                store.log.error(
+                    "a fill could not be made durable: \(error.text)", metadata: ["file": "\(file.handle.name)"])
             }
         }
     }

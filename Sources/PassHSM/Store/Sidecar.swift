@@ -30,7 +30,8 @@ final class Sidecar {
     private init(_ file: Descriptor) { self.file = file }
 
     /// Makes an empty sidecar for content of `epoch`; when it returns, it is durable.
-    static func create(in directory: Descriptor, name: String, epoch: UInt64, session: Session) throws(Errno) -> Sidecar {
+    static func create(in directory: Descriptor, name: String, epoch: UInt64, session: Session) throws(Errno) -> Sidecar
+    {
         let file = try Descriptor.open(at: directory.raw, name, O_RDWR | O_CREAT | O_TRUNC, mode: 0o600)
         let sidecar = Sidecar(file)
         try sidecar.writeHeader(epoch: epoch, session: session)

@@ -194,7 +194,8 @@ package final class Store: Sendable {
     }
 
     private func longKey(of identity: FileHandle) throws(RecordError) -> RemoteKey {
-        guard let file = try? Descriptor.open(at: keys.raw, identity.name, O_RDONLY), let size = try? file.stat().st_size,
+        guard let file = try? Descriptor.open(at: keys.raw, identity.name, O_RDONLY),
+            let size = try? file.stat().st_size,
             size < 1 << 20
         else { throw RecordError("the file with the record's remote key is missing") }
         var bytes = [UInt8](repeating: 0, count: size)

@@ -14,7 +14,9 @@ package struct StoreConfiguration: Equatable, Sendable {
     private static let file = "config"
 
     static func read(from directory: Descriptor) throws(StoreError) -> StoreConfiguration {
-        guard let file = try? Descriptor.open(at: directory.raw, Self.file, O_RDONLY | O_NOFOLLOW) else { return .init() }
+        guard let file = try? Descriptor.open(at: directory.raw, Self.file, O_RDONLY | O_NOFOLLOW) else {
+            return .init()
+        }
         var bytes = [UInt8](repeating: 0, count: 64 << 10)
         let count = bytes.withUnsafeMutableBytes { (try? file.read(into: $0, at: 0)) ?? 0 }
         var result = StoreConfiguration()

@@ -27,7 +27,8 @@ package struct StoredState: Sendable {
             presentRanges = size > 0 ? [0..<size] : []
             return
         }
-        state = present.isEmpty && !record.flags.contains(.dirty) ? Record.State.offline.name : Record.State.partial.name
+        state =
+            present.isEmpty && !record.flags.contains(.dirty) ? Record.State.offline.name : Record.State.partial.name
         presentRanges = present.runs().map { layout.bytes(of: $0) }
         // What lies beyond the limit never was the remote's.
         if size > layout.limit {
