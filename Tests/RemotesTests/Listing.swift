@@ -9,13 +9,14 @@ struct Listing: Sendable {
     var leaves = 0
 
     init(_ source: any RemoteSource) async throws {
+        // Paths of the directories that are entered.
         var path: [[UInt8]] = []
         var result = Listing()
         try await source.list { event in
             switch event {
             case .enter(let entry):
                 if entry.name.isEmpty { result.top = entry } else { result.note(entry, path) }
-                path.append(entry.name)
+                path.append(path.isEmpty ? [] : Self.join(path[path.count - 1], entry.name))
                 result.deepest = max(result.deepest, path.count)
             case .entry(let entry): result.note(entry, path)
             case .leave:
@@ -29,8 +30,10 @@ struct Listing: Sendable {
 
     private init() {}
 
+    private static func join(_ path: [UInt8], _ name: [UInt8]) -> [UInt8] { path.isEmpty ? name : path + [0x2f] + name }
+
     private mutating func note(_ entry: RemoteEntry, _ path: [[UInt8]]) {
-        entries[Array((path.dropFirst() + [entry.name]).joined(separator: [0x2f]))] = entry
+        entries[Self.join(path[path.count - 1], entry.name)] = entry
     }
 
     var paths: Set<String> { Set(entries.keys.map { String(decoding: $0, as: UTF8.self) }) }

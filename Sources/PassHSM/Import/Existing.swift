@@ -67,7 +67,7 @@ extension TreeBuilder {
             return false
         }
         try current.unlink(entry.name)
-        level.isTouched = true
+        touch()
         forget(existing)
         summary.counts.changed += 1
         return true
@@ -88,7 +88,7 @@ extension TreeBuilder {
             conflict(name, "a directory that is not empty has this name; the source has something else")
             return false
         }
-        level.isTouched = true
+        touch()
         store.forget(existing.place)
         return true
     }

@@ -71,7 +71,7 @@ extension TreeBuilder {
     }
 
     func didPlace(_ entry: RemoteEntry, _ status: stat, isNew: Bool) {
-        level.isTouched = true
+        touch()
         if isNew { summary.counts.new += 1 } else { summary.counts.changed += 1 }
         register(entry, status, RemoteKey(path(of: entry.name)))
     }

@@ -15,7 +15,7 @@ extension TreeBuilder {
                 if existing.kind == S_IFDIR {
                     try removeGoneTree(name)
                 } else if try noteGone(existing, name, in: current, path(of: name)) {
-                    level.isTouched = true
+                    touch()
                 }
             }
         }
@@ -81,7 +81,7 @@ extension TreeBuilder {
         }
         let existing = try Existing(try Descriptor.openPlace(at: current, name), store)
         if removeGoneDirectory(existing, name, in: current, start) {
-            level.isTouched = true
+            touch()
         } else if walk.isTopTouched {
             try current.setTimes(of: name, access: nil, modification: walk.topModified)
         }

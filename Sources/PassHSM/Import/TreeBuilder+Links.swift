@@ -61,7 +61,7 @@ extension TreeBuilder {
             links.places[identity] = nil
             return false
         }
-        level.isTouched = true
+        touch()
         summary.counts.links += 1
         if let existing {
             forget(existing)

@@ -14,7 +14,7 @@ extension TreeBuilder {
             let directory = try Descriptor.openDirectory(at: store.temporary, temporary)
             try writeRecord(of: directory, .unfinishedDirectory, key: path(of: name))
             try store.temporary.rename(temporary, to: current, name, replacing: false)
-            level.isTouched = true
+            touch()
             return directory
         } catch {
             try? store.temporary.removeDirectory(temporary)

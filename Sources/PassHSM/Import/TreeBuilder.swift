@@ -56,10 +56,12 @@ final class TreeBuilder {
     /// Where the entries of the listing are made now.
     var current: Descriptor { stack.current }
     /// The directory of the listing that was entered last.
-    var level: Level {
-        get { levels[levels.count - 1] }
-        set { levels[levels.count - 1] = newValue }
-    }
+    var level: Level { levels[levels.count - 1] }
+
+    // In place: a copy of a level would be a copy of all the names in it.
+    /// Something in the current directory was made, replaced or removed.
+    func touch() { levels[levels.count - 1].isTouched = true }
+    private func see(_ name: [UInt8]) { levels[levels.count - 1].seen.insert(name) }
 
     func path(of name: [UInt8]) -> [UInt8] { path.isEmpty ? name : path + [0x2f] + name }
 
@@ -103,16 +105,16 @@ final class TreeBuilder {
             summary.note(.unreadable, key.bytes, error.cause)
             if skippedDepth > 0 || levels.isEmpty { return }
             if key.bytes == path {
-                level.isPartlyListed = true
+                levels[levels.count - 1].isPartlyListed = true
             } else {
-                level.seen.insert(key.bytes.split(separator: 0x2f).last.map(Array.init) ?? [])
+                see(key.bytes.split(separator: 0x2f).last.map(Array.init) ?? [])
             }
         }
     }
 
     private func note(_ entry: RemoteEntry) {
         entries += 1
-        if !level.isNew { level.seen.insert(entry.name) }
+        if !level.isNew { see(entry.name) }
     }
 
     /// Errors that the next entry would meet too; everything else is the entry's own.
