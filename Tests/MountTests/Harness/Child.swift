@@ -11,7 +11,10 @@ struct Output: CustomStringConvertible {
 
     /// The exit code, or 128 and the signal as shells have it.
     var code: Int32 { status & 0x7f == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f) }
-    var description: String { "`\(command)` ended with \(code): \(err.suffix(2000))\(out.suffix(500))" }
+    var description: String {
+        let shown = err.count > 3000 ? err.prefix(1500) + " […] " + err.suffix(1500) : err[...]
+        return "`\(command.prefix(300))` ended with \(code): \(shown)\(out.suffix(500))"
+    }
 }
 
 struct Failure: Error, CustomStringConvertible {
