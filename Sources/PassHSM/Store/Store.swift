@@ -106,10 +106,7 @@ package final class Store: Sendable {
     }
 
     /// Whether attributes of the namespace `trusted` can be used: CAP_SYS_ADMIN.
-    package static var hasPrivilege: Bool {
-        var bits: UInt64 = 0
-        return passhsm_effective_capabilities(&bits) == 0 && bits >> 21 & 1 == 1
-    }
+    package static var hasPrivilege: Bool { Capabilities.effective().mayAdministrate }
 
     package func configuration() throws(StoreError) -> StoreConfiguration {
         try StoreConfiguration.read(from: directory)
