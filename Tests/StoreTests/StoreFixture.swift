@@ -76,15 +76,17 @@ final class StoreFixture {
 
     /// Makes a file of `size` bytes of which nothing is present.
     @discardableResult
-    func stub(_ name: String = "file", size: Int, key: [UInt8]? = nil, state: Record.State = .offline) throws -> Record
-    {
+    func stub(
+        _ name: String = "file", size: Int, key: [UInt8]? = nil, state: Record.State = .offline,
+        granuleSize: Int = StoreFixture.granule
+    ) throws -> Record {
         let file = try lower(name, O_RDWR | O_CREAT | O_TRUNC)
         try file.truncate(to: size)
         let object = RemoteObject(
             key: RemoteKey(key ?? Array(name.utf8)), version: RemoteVersion(Array("v1".utf8)), size: size)
         let record = Record(
             state: state, object: object, modified: Self.modified, identity: try FileHandle(of: file),
-            granuleSize: Self.granule)
+            granuleSize: granuleSize)
         try store.write(record, to: file)
         let time = timespec(tv_sec: Self.modified.seconds, tv_nsec: Self.modified.nanoseconds)
         try file.setTimes(access: FileTime.omit, modification: time)
