@@ -115,7 +115,7 @@ extension MountTests {
                 let (file, missing) = (mirror.remote("file"), mirror.scratch.path + "/missing")
                 let fresh = mirror.scratch.path + "/fresh"
                 for (arguments, reason) in [
-                    (["import", missing, fresh], "No such file"), (["import", file, fresh], "Not a directory"),
+                    (["import", missing, fresh], "does not exist"), (["import", file, fresh], "not a directory"),
                     (["import", mirror.source, file], "Not a directory"),
                     (["mount", missing, mirror.mount], "No such file"),
                     (["mount", mirror.lower, missing], "No such file"),

@@ -48,10 +48,29 @@ extension MountTests {
             }
         }
 
+        @Test("The first open of each of many small files is a passthrough open, for reading and for writing")
+        func manyFiles() throws {
+            // More than the backing ids that are kept.
+            let count = 5000
+            try withMirror { mirror throws in
+                for index in 0..<count { try Pattern.write(mirror.remote("f\(index)"), size: 10, seed: index) }
+            } _: { mirror throws in
+                for index in 0..<count {
+                    let file = try File.open(mirror.at("f\(index)"), index % 100 == 0 ? O_RDWR : O_RDONLY)
+                    #expect(try file.bytes(0..<20) == Pattern.bytes(0..<10, seed: index))
+                }
+                let status = try mirror.status()
+                #expect(status.counter("hits") == 0, "no read reached the daemon")
+                #expect(status.backingIDs < count)
+            }
+        }
+
         @Test("A file that was only opened for writing, and not written, is not dirty")
         func notWritten() throws {
             try withMirror { mirror throws in
                 try Pattern.write(mirror.remote("small"), size: 1000)
+                // Of a file that was changed just now, a further change could not be told.
+                try shell("touch -d 2020-01-01 small", in: mirror.source)
             } _: { mirror throws in
                 _ = try File.bytes(mirror.at("small"))
                 do { _ = try File.open(mirror.at("small"), O_RDWR) }

@@ -5,24 +5,28 @@ import Testing
 
 /// Content that tells from every byte where it belongs, and has no zeros in it: a hole shows wherever it is.
 enum Pattern {
-    static func byte(at offset: Int, seed: Int = 0) -> UInt8 {
-        UInt8(truncatingIfNeeded: (offset &* 7 &+ offset >> 12 &* 13 &+ seed &* 101) % 255 + 1)
-    }
+    /// A prime, so that granules, pages and blocks are never a whole number of periods apart.
+    private static let period = 65_521
 
-    /// Two periods and a block of it: a debug build is slow at single bytes, and many megabytes are compared.
-    private static let line = (0..<block + 255).map { UInt8(truncatingIfNeeded: $0 &* 7 % 255 + 1) }
-    private static let block = 4096
+    /// Pseudo-random, so that no two places look alike.
+    private static let table: [UInt8] = {
+        var state: UInt32 = 1
+        return (0..<period).map { _ in
+            state = state &* 1_664_525 &+ 1_013_904_223
+            return UInt8(state >> 24) | 1
+        }
+    }()
+
+    static func byte(at offset: Int, seed: Int = 0) -> UInt8 { table[(offset + seed * 7919) % period] }
 
     static func bytes(_ range: Range<Int>, seed: Int = 0) -> [UInt8] {
         var result: [UInt8] = []
         result.reserveCapacity(range.count)
-        var offset = range.lowerBound
-        while offset < range.upperBound {
-            let end = min(range.upperBound, (offset / block + 1) * block)
-            // 73 is the inverse of 7 modulo 255: where in the line this block begins.
-            let start = (offset + (offset >> 12 &* 13 &+ seed &* 101) % 255 * 73) % 255
-            result += line[start..<start + end - offset]
-            offset = end
+        var place = (range.lowerBound + seed * 7919) % period
+        while result.count < range.count {
+            let end = min(period, place + range.count - result.count)
+            result += table[place..<end]
+            place = 0
         }
         return result
     }
