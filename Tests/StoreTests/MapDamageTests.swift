@@ -21,7 +21,7 @@ import Testing
             case .epoch:
                 _ = try Sidecar.create(
                     in: fixture.store.partial, name: FileHandle(of: fixture.lower()).name, epoch: 9,
-                    session: fixture.store.session)
+                    granules: 10, session: fixture.store.session)
             }
         }
     }

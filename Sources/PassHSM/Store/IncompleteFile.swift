@@ -125,7 +125,8 @@ extension Store {
     private func readMap(
         of record: Record, forUse: Bool = true
     ) throws(RecordError) -> (sidecar: Sidecar, granules: MappedGranules) {
-        let (sidecar, session) = try Sidecar.open(in: partial, name: record.identity.name, epoch: record.epoch)
+        let (sidecar, session) = try Sidecar.open(
+            in: partial, name: record.identity.name, epoch: record.epoch, granules: record.layout.count)
         let count = record.layout.count
         var granules = MappedGranules()
         var doubtful: [Int] = []

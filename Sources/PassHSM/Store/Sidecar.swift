@@ -29,20 +29,28 @@ final class Sidecar {
 
     private init(_ file: Descriptor) { self.file = file }
 
-    /// Makes an empty sidecar for content of `epoch`; when it returns, it is durable.
-    static func create(in directory: Descriptor, name: String, epoch: UInt64, session: Session) throws(Errno) -> Sidecar
-    {
+    /// Makes an empty sidecar for `granules` granules of content of `epoch`; when it returns, it is durable.
+    static func create(
+        in directory: Descriptor, name: String, epoch: UInt64, granules: Int, session: Session
+    ) throws(Errno) -> Sidecar {
         let file = try Descriptor.open(at: directory.raw, name, O_RDWR | O_CREAT | O_TRUNC, mode: 0o600)
         let sidecar = Sidecar(file)
         try sidecar.writeHeader(epoch: epoch, session: session)
+        // Its whole length from the start: a map that lost its end would say of local changes that there are none.
+        try file.truncate(to: size(granules: granules))
         try file.fsync()
         try directory.fsync()
         return sidecar
     }
 
-    /// - Throws: `RecordError` when it is missing, or its header is not that of a sidecar of `epoch`.
+    private static func size(granules: Int) -> Int {
+        (1 + granules / granulesPerPage + (granules % granulesPerPage == 0 ? 0 : 1)) * pageSize
+    }
+
+    /// - Parameter granules: how many it has to tell of; it may have been made for more.
+    /// - Throws: `RecordError` when it is missing or cut off, or its header is not that of a sidecar of `epoch`.
     static func open(
-        in directory: Descriptor, name: String, epoch: UInt64
+        in directory: Descriptor, name: String, epoch: UInt64, granules: Int
     ) throws(RecordError) -> (sidecar: Sidecar, session: Session) {
         let file: Descriptor
         do throws(Errno) {
@@ -51,15 +59,16 @@ final class Sidecar {
             throw RecordError("the residency map is missing: \(error.text)")
         }
         let sidecar = Sidecar(file)
-        guard let page = try? sidecar.read(page: 0), let size = try? file.stat().st_size else {
-            throw RecordError("the residency map cannot be read")
-        }
+        guard let page = try? sidecar.read(page: 0) else { throw RecordError("the residency map cannot be read") }
         var reader = ByteReader(page)
-        guard size >= pageSize, let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
+        guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
             reader.take(8).map(Array.init) == headerMagic, let found = reader.take(UInt64.self),
             let session = reader.take(24).flatMap({ Session(bytes: Array($0)) })
         else { throw RecordError("the residency map's header is damaged") }
         guard found == epoch else { throw RecordError("the residency map is of another epoch") }
+        guard let length = try? file.stat().st_size, length >= size(granules: granules) else {
+            throw RecordError("the residency map is cut off")
+        }
         return (sidecar, session)
     }
 
@@ -81,7 +90,7 @@ final class Sidecar {
         var offset = Self.pageSize
         while offset < size {
             // Holes read as zeros, and zeros mean absent: skipping them believes nothing of them.
-            let next = file.seekData(from: offset)
+            let next = try file.seekData(from: offset)
             guard let next else { break }
             let number = max(1, next / Self.pageSize)
             let bytes = try read(page: number)
