@@ -3,6 +3,7 @@
 #include "linux_constants.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <sched.h>
@@ -46,6 +47,14 @@ uint64_t passhsm_file_system_type(int fd)
 }
 
 int passhsm_syncfs(int fd) { return syncfs(fd); }
+
+int passhsm_try_read_lease(int fd)
+{
+    if (fcntl(fd, F_SETSIG, SIGURG) || fcntl(fd, F_SETLEASE, F_RDLCK)) return -1;
+    return fcntl(fd, F_SETLEASE, F_UNLCK);
+}
+
+int passhsm_wait_for_writeback(int fd) { return sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE); }
 int passhsm_pipe_cloexec(int fds[2]) { return pipe2(fds, O_CLOEXEC); }
 int passhsm_unshare_fs(void) { return unshare(CLONE_FS); }
 int passhsm_keep_capabilities(void) { return prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0); }

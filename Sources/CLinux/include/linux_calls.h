@@ -22,6 +22,11 @@ int passhsm_renameat2(int from, const char *name, int to, const char *newname, u
 int passhsm_fallocate(int fd, int mode, off_t offset, off_t length);
 ssize_t passhsm_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t length, unsigned flags);
 int passhsm_syncfs(int fd);
+/* F_SETLEASE, F_RDLCK and at once F_UNLCK. Who opens the file in between waits for that moment; the signal is one that
+ * is ignored (SIGIO would end the process). */
+int passhsm_try_read_lease(int fd);
+/* sync_file_range(2) over the whole file: waits, and tells errors, but starts nothing. */
+int passhsm_wait_for_writeback(int fd);
 /* flock(2): in Swift the structure of the same name hides the function. */
 int passhsm_flock(int fd, int operation);
 /* f_type of fstatfs(2), 0 on failure. */

@@ -88,7 +88,7 @@ extension FileSystem {
         guard let file = try use(inode) else { return }
         defer { endUse(inode) }
         let time = try lower.stat().st_mtim
-        file.stored.touch(RemoteEntry.Time(seconds: time.tv_sec, nanoseconds: time.tv_nsec))
+        try file.stored.touch(RemoteEntry.Time(seconds: time.tv_sec, nanoseconds: time.tv_nsec))
     }
 
     func statfs(_ reply: consuming Reply) {

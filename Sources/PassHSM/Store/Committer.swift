@@ -5,11 +5,12 @@ import HSMSystem
 /// A group is what came within a tenth of a second. For a few files each is synced by itself; for many one syncfs(2) is
 /// cheaper (DESIGN: 250 us an fdatasync).
 final class Committer: Sendable {
-    private static let delay = 0.1
+    /// Seconds that a group is waited for.
+    private let delay: Double
     /// From so many files on the whole file system is synced instead.
     private static let manyFiles = 8
     /// More files than this hold up those who fill them, so that their descriptors are bounded.
-    private static let mostWaiting = 2048
+    private let mostWaiting: Int
     /// A group that has grown to this size does not wait any longer.
     private static let fullGroup = 512
 
@@ -17,18 +18,30 @@ final class Committer: Sendable {
     // Guarded by condition's lock, under which nothing is called.
     private nonisolated(unsafe) var waiting: [ObjectIdentifier: StoredFile] = [:]
     private nonisolated(unsafe) var isRunning = false
-    private nonisolated(unsafe) var isBusy = false
+    /// Groups that are being committed.
+    private nonisolated(unsafe) var groups = 0
 
-    /// Blocks while too many files wait.
+    init(delay: Double = 0.1, mostWaiting: Int = 2048) {
+        self.delay = delay
+        self.mostWaiting = mostWaiting
+    }
+
+    /// Blocks while too many files wait. Not for the thread that commits, which alone makes room.
+    func waitForRoom(_ file: StoredFile) {
+        condition.lock()
+        while waiting.count >= mostWaiting && waiting[ObjectIdentifier(file)] == nil {
+            _ = condition.wait(seconds: 0.1)
+        }
+        condition.unlock()
+    }
+
+    /// Commits `file` soon. Does not block.
     func schedule(_ file: StoredFile) {
         condition.lock()
-        while waiting.count >= Self.mostWaiting && waiting[ObjectIdentifier(file)] == nil {
-            _ = condition.wait(seconds: Self.delay)
-        }
-        waiting[ObjectIdentifier(file)] = file
+        let isNew = waiting.updateValue(file, forKey: ObjectIdentifier(file)) == nil
         let start = !isRunning
         isRunning = true
-        let wake = waiting.count == 1 || waiting.count == Self.fullGroup
+        let wake = isNew && (waiting.count == 1 || waiting.count == Self.fullGroup)
         condition.unlock()
         if start {
             startThread(name: "commit") { [weak self] in self?.loop() }
@@ -41,17 +54,31 @@ final class Committer: Sendable {
     func drain() {
         while true {
             condition.lock()
+            if waiting.isEmpty && groups == 0 {
+                condition.unlock()
+                return
+            }
+            if waiting.isEmpty { _ = condition.wait(seconds: 0.1) }
             let files = take()
-            let isBusy = self.isBusy
-            if files.isEmpty && isBusy { _ = condition.wait(seconds: Self.delay) }
             condition.unlock()
-            if files.isEmpty && !isBusy { return }
             commit(files)
         }
     }
 
+    /// Drops what waits, as a crash would. For tests.
+    func abandon() {
+        condition.lock()
+        let files = waiting
+        waiting = [:]
+        condition.unlock()
+        // Their last owners must not go under the lock.
+        withExtendedLifetime(files) {}
+    }
+
+    /// Under the condition's lock: a group, to be committed by ``commit(_:)``.
     private func take() -> [StoredFile] {
         defer { waiting.removeAll(keepingCapacity: true) }
+        groups += 1
         return Array(waiting.values)
     }
 
@@ -59,20 +86,28 @@ final class Committer: Sendable {
         while true {
             condition.lock()
             while waiting.isEmpty { condition.wait() }
-            if waiting.count < Self.fullGroup { _ = condition.wait(seconds: Self.delay) }
+            let end = ContinuousClock.now + .seconds(delay)
+            // Whatever wakes it, a group is given its time.
+            while !waiting.isEmpty && waiting.count < Self.fullGroup {
+                let rest = (end - .now) / .seconds(1)
+                guard rest > 0, condition.wait(seconds: rest) else { break }
+            }
             let files = take()
-            isBusy = true
             condition.unlock()
             commit(files)
-            condition.lock()
-            isBusy = false
-            condition.unlock()
-            condition.broadcast()
         }
     }
 
     private func commit(_ files: [StoredFile]) {
+        defer {
+            condition.lock()
+            groups -= 1
+            condition.unlock()
+            condition.broadcast()
+        }
         guard let store = files.first?.store else { return }
+        // What comes after the sync is not synced, so that all commits are begun before it.
+        let commits = files.map { ($0, $0.beginCommit()) }
         var isSynced = false
         if files.count >= Self.manyFiles {
             do throws(Errno) {
@@ -82,9 +117,9 @@ final class Committer: Sendable {
                 store.log.warning("syncfs failed, syncing each file: \(error.text)")
             }
         }
-        for file in files {
+        for (file, commit) in commits {
             do throws(Errno) {
-                try file.commit(isSynced: isSynced)
+                try file.end(commit, isSynced: isSynced)
                 store.committed(file.handle)
             } catch {
                 // The content stays readable, and what is not recorded is fetched again after a restart.

@@ -44,6 +44,15 @@ extension Store {
         return true
     }
 
+    /// Whether anyone has the file open for writing, or mapped so: fcntl(2) gives a lease for reading only when nobody has.
+    /// Where there are no leases, yes.
+    ///
+    /// - Parameter reader: open on the file for reading alone.
+    package func isOpenForWriting(_ reader: Descriptor) -> Bool {
+        do throws(Errno) { try reader.tryReadLease() } catch { return true }
+        return false
+    }
+
     private func believedRecord(of lower: Descriptor) throws(Errno) -> Record? {
         do throws(RecordError) { return try record(of: lower) } catch {
             log.error("\(error.cause)")

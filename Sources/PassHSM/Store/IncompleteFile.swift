@@ -66,6 +66,8 @@ extension Store {
             let fill = FillFile(
                 object: record.object, destination: stored, layout: record.layout, present: present, engine: engine)
             if fill.isComplete { stored.contentComplete() }
+            // Written before a crash, and not durable yet.
+            if stored.hasPending { stored.scheduleCommit() }
             return IncompleteFile(fill: fill, stored: stored)
         } catch {
             log.error("\(error.cause)")
@@ -75,28 +77,37 @@ extension Store {
 
     /// The residency map of `record`, as far as it can be believed.
     private func restore(_ record: Record, _ lower: Descriptor) throws(RecordError) -> (StoredFile, GranuleSet) {
-        var present = GranuleSet()
-        var written = GranuleSet()
         guard record.state == .partial else {
-            return (StoredFile(store: self, lower: lower, record: record, sidecar: nil, written: written), present)
+            return (StoredFile(store: self, lower: lower, record: record, sidecar: nil), GranuleSet())
         }
         do throws(RecordError) {
-            let sidecar = try readMap(of: record, &present, &written)
-            return (StoredFile(store: self, lower: lower, record: record, sidecar: sidecar, written: written), present)
+            let (sidecar, granules) = try readMap(of: record)
+            let stored = StoredFile(
+                store: self, lower: lower, record: record, sidecar: sidecar, written: granules.written,
+                volatile: granules.volatile)
+            return (stored, granules.present)
         } catch {
             if record.flags.contains(.dirty) {
                 throw RecordError("\(error.cause), and the file has local changes")
             }
             log.warning("\(error.cause); the file is fetched again", metadata: ["key": "\(record.object.key)"])
-            (present, written) = (GranuleSet(), GranuleSet())
             var record = record
             record.state = .offline
             record.epoch += 1
             do throws(Errno) { try write(record, to: lower) } catch {
                 throw RecordError("the record cannot be written: \(error.text)")
             }
-            return (StoredFile(store: self, lower: lower, record: record, sidecar: nil, written: written), present)
+            return (StoredFile(store: self, lower: lower, record: record, sidecar: nil), GranuleSet())
         }
+    }
+
+    /// What a residency map says, as far as it is believed.
+    private struct MappedGranules {
+        var present = GranuleSet()
+        /// Those that were written locally.
+        var written = GranuleSet()
+        /// Those of them that may not be durable.
+        var volatile = GranuleSet()
     }
 
     /// The granules that `record`'s residency map has as present, without changing anything.
@@ -104,23 +115,20 @@ extension Store {
     /// - Throws: `RecordError` when the map cannot be believed.
     func presentGranules(_ record: Record) throws(RecordError) -> GranuleSet {
         guard record.state == .partial else { return GranuleSet() }
-        var (present, written) = (GranuleSet(), GranuleSet())
-        do throws(RecordError) {
-            _ = try readMap(of: record, &present, &written, forUse: false)
-        } catch {
+        do throws(RecordError) { return try readMap(of: record, forUse: false).granules.present } catch {
             // Taken into use, it would be fetched again.
             if record.flags.contains(.dirty) { throw error }
             return GranuleSet()
         }
-        return present
     }
 
     private func readMap(
-        of record: Record, _ present: inout GranuleSet, _ written: inout GranuleSet, forUse: Bool = true
-    ) throws(RecordError) -> Sidecar {
+        of record: Record, forUse: Bool = true
+    ) throws(RecordError) -> (sidecar: Sidecar, granules: MappedGranules) {
         let (sidecar, session) = try Sidecar.open(
             in: partial, name: record.identity.name, epoch: record.epoch, granules: record.layout.count)
         let count = record.layout.count
+        var granules = MappedGranules()
         var doubtful: [Int] = []
         var isDamaged = false
         do throws(Errno) {
@@ -130,16 +138,16 @@ extension Store {
                     return
                 }
                 for granule in first..<min(first + Sidecar.granulesPerPage, max(first, count)) {
-                    switch page.presence(of: granule) {
-                    case .absent: continue
-                    case .filled: present.insert(granule..<granule + 1)
-                    case .written:
-                        present.insert(granule..<granule + 1)
-                        written.insert(granule..<granule + 1)
-                    case .writtenVolatile where session == self.session:
-                        present.insert(granule..<granule + 1)
-                    case .writtenVolatile: doubtful.append(granule)
+                    let presence = page.presence(of: granule)
+                    if presence == .absent { continue }
+                    if presence == .writtenVolatile && session != self.session {
+                        doubtful.append(granule)
+                        continue
                     }
+                    let one = granule..<granule + 1
+                    granules.present.insert(one)
+                    if presence != .filled { granules.written.insert(one) }
+                    if presence == .writtenVolatile { granules.volatile.insert(one) }
                 }
             }
             if forUse && !isDamaged && session != self.session {
@@ -154,6 +162,6 @@ extension Store {
             throw RecordError("the residency map cannot be read: \(error.text)")
         }
         if isDamaged { throw RecordError("a page of the residency map is damaged") }
-        return sidecar
+        return (sidecar, granules)
     }
 }

@@ -131,8 +131,9 @@ extension Record {
             throw RecordError("the record is not one of PassHSM's")
         }
         guard version == Self.version else { throw RecordError("the record has the unknown version \(version)") }
+        guard bytes.count >= Self.checksumOffset + 4 else { throw RecordError("the record is cut off") }
         var unsigned = bytes
-        for index in Self.checksumOffset..<Self.checksumOffset + 4 where index < bytes.count { unsigned[index] = 0 }
+        for index in Self.checksumOffset..<Self.checksumOffset + 4 { unsigned[index] = 0 }
         guard let _ = reader.take(UInt16.self), reader.take(UInt32.self) == CRC32C.of(unsigned) else {
             throw RecordError("the record's checksum is wrong")
         }

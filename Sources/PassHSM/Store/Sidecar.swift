@@ -59,16 +59,16 @@ final class Sidecar {
             throw RecordError("the residency map is missing: \(error.text)")
         }
         let sidecar = Sidecar(file)
-        guard let page = try? sidecar.read(page: 0) else { throw RecordError("the residency map cannot be read") }
+        guard let page = try? sidecar.read(page: 0), let length = try? file.stat().st_size else {
+            throw RecordError("the residency map cannot be read")
+        }
         var reader = ByteReader(page)
-        guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
+        guard length >= pageSize, let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
             reader.take(8).map(Array.init) == headerMagic, let found = reader.take(UInt64.self),
             let session = reader.take(24).flatMap({ Session(bytes: Array($0)) })
         else { throw RecordError("the residency map's header is damaged") }
         guard found == epoch else { throw RecordError("the residency map is of another epoch") }
-        guard let length = try? file.stat().st_size, length >= size(granules: granules) else {
-            throw RecordError("the residency map is cut off")
-        }
+        guard length >= size(granules: granules) else { throw RecordError("the residency map is cut off") }
         return (sidecar, session)
     }
 
@@ -101,13 +101,15 @@ final class Sidecar {
     }
 
     /// Changes what is said of `granules`; pages are read, changed and written one by one.
+    ///
+    /// - Throws: EIO for a page that is damaged.
     func update(_ granules: Range<Int>, _ change: (inout Page, _ granule: Int) -> Void) throws(Errno) {
         var next = granules.lowerBound
         while next < granules.upperBound {
             let number = next / Self.granulesPerPage + 1
             let end = min(granules.upperBound, number * Self.granulesPerPage)
-            // A damaged page of a file that is being changed says nothing that could be kept.
-            var page = Page(try read(page: number), number: number) ?? Page(number: number)
+            // Written anew, a damaged page would say that what was written locally is absent.
+            guard var page = Page(try read(page: number), number: number) else { throw Errno(rawValue: EIO) }
             for granule in next..<end { change(&page, granule) }
             try write(page.sealed(), page: number)
             next = end

@@ -28,7 +28,7 @@ package final class Store: Sendable {
     package let temporary: Descriptor
     let partial: Descriptor
     let session: Session
-    let committer = Committer()
+    let committer: Committer
     private let committedAction = Mutex<CommittedAction?>(nil)
     private let directory: Descriptor
     private let keys: Descriptor
@@ -45,7 +45,13 @@ package final class Store: Sendable {
     package static func open(
         _ path: [CChar], create: Bool, purpose: String, log: Logger
     ) throws(StoreError) -> Store {
-        let store = try Store(path, create: create, locked: true, log: log)
+        try open(path, create: create, purpose: purpose, log: log, committer: Committer())
+    }
+
+    static func open(
+        _ path: [CChar], create: Bool, purpose: String, log: Logger, committer: Committer
+    ) throws(StoreError) -> Store {
+        let store = try Store(path, create: create, locked: true, log: log, committer: committer)
         store.writeLock(purpose)
         store.removeLeftovers()
         return store
@@ -53,11 +59,14 @@ package final class Store: Sendable {
 
     /// Opens the store of `path` for looking at records, also while another process uses it.
     package static func inspect(_ path: [CChar], log: Logger) throws(StoreError) -> Store {
-        try Store(path, create: false, locked: false, log: log)
+        try Store(path, create: false, locked: false, log: log, committer: Committer())
     }
 
-    private init(_ path: [CChar], create: Bool, locked: Bool, log: Logger) throws(StoreError) {
+    private init(
+        _ path: [CChar], create: Bool, locked: Bool, log: Logger, committer: Committer
+    ) throws(StoreError) {
         self.log = log
+        self.committer = committer
         let shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         do throws(Errno) {
             tree = try LowerTree(path: path)
@@ -105,8 +114,11 @@ package final class Store: Sendable {
         attribute = configuration.attribute
     }
 
-    /// Whether attributes of the namespace `trusted` can be used: CAP_SYS_ADMIN.
-    package static var hasPrivilege: Bool { Capabilities.effective().mayAdministrate }
+    /// Whether attributes of the namespace `trusted` can be used: CAP_SYS_ADMIN of the machine, not of a container of
+    /// one's own. The kernel says of all others that files do not have such attributes.
+    package static var hasPrivilege: Bool {
+        Capabilities.effective().mayAdministrate && Capabilities.isInFirstUserNamespace
+    }
 
     package func configuration() throws(StoreError) -> StoreConfiguration {
         try StoreConfiguration.read(from: directory)
@@ -131,7 +143,8 @@ package final class Store: Sendable {
                 try ExtendedAttributes.value(attribute, of: path, .follow)
             }
         } catch {
-            if [ENODATA, EOPNOTSUPP, ENOENT].contains(error.rawValue) { return nil }
+            // Anything else (no /proc, a mount without attributes) would make every stub a local file of zeros.
+            if error.rawValue == ENODATA { return nil }
             throw RecordError("the record cannot be read: \(error.text)")
         }
         let identity: FileHandle

@@ -8,20 +8,23 @@ import Synchronization
 /// The order of a fill is: data, fdatasync, bits. A local change makes the file dirty, durably, before its first byte
 /// changes. Safe on every thread; every method may block on the lower file system.
 package final class StoredFile: FillDestination {
-    /// What is not on disk yet.
-    private struct Pending {
+    /// What is not on disk yet. A commit works on a copy, and takes out what it has recorded when it has done so.
+    struct Pending {
         /// Checksums of the granules that were filled and are not recorded.
         var fills: [Int: UInt32] = [:]
         /// Granules that were written locally and are recorded as volatile.
         var writes = GranuleSet()
         var isContentComplete = false
         var isRecordStale = false
-        /// Calls of `commit` under way.
+        /// Commits under way.
         var commits = 0
+        /// The lower file system failed to write data back. It reports that once, and may drop the pages: what is not
+        /// recorded by then never will be.
+        var isDataLost = false
     }
 
     /// What is on disk.
-    private struct Durable {
+    struct Durable {
         var record: Record
         var sidecar: Sidecar?
         /// Granules that the residency map already has as written.
@@ -35,40 +38,48 @@ package final class StoredFile: FillDestination {
     package let handle: FileHandle
     // Lock order: `durableLock`, then `pending`. Blocking I/O on record and residency map happens under `durableLock`;
     // `pending` is a leaf, and never held over a call.
-    private let durableLock = Lock()
-    private nonisolated(unsafe) var durable: Durable  // guarded by durableLock
-    private let pending = Mutex(Pending())
+    let durableLock = Lock()
+    nonisolated(unsafe) var durable: Durable  // guarded by durableLock
+    let pending: Mutex<Pending>
     private let modifiedNow: Mutex<RemoteEntry.Time>
-    private let dirty: Atomic<Bool>
+    /// The record says dirty on disk, not only in the page cache.
+    private let isDirtyDurably = Atomic(false)
     private let layout: GranuleLayout
 
-    init(store: Store, lower: Descriptor, record: Record, sidecar: Sidecar?, written: GranuleSet) {
+    /// - Parameters:
+    ///   - written: granules that the map has as written.
+    ///   - volatile: those of them that it does not have as durable.
+    init(
+        store: Store, lower: Descriptor, record: Record, sidecar: Sidecar?, written: GranuleSet = .init(),
+        volatile: GranuleSet = .init()
+    ) {
         self.store = store
         self.lower = lower
         handle = record.identity
         layout = record.layout
         durable = Durable(record: record, sidecar: sidecar, written: written)
+        pending = Mutex(Pending(writes: volatile))
         modifiedNow = Mutex(record.modified)
-        dirty = Atomic(record.flags.contains(.dirty))
     }
 
     package var record: Record { durableLock.withLock { durable.record } }
     /// The modification time to show: fills move the lower file's own.
     package var modified: RemoteEntry.Time { modifiedNow.withLock { $0 } }
-    package var isDirty: Bool { dirty.load(ordering: .acquiring) }
     /// The record says that the file is complete, durably; this object has done its work.
     package var isFinished: Bool { durableLock.withLock { durable.isFinished } }
 
     /// Something is not on disk yet: another object for the same file would not know of it.
     package var hasPending: Bool {
-        if isFinished { return pending.withLock { $0.commits > 0 } }
+        let isFinished = isFinished
         return pending.withLock { pending in
-            !pending.fills.isEmpty || !pending.writes.isEmpty || pending.isRecordStale || pending.isContentComplete
-                || pending.commits > 0
+            if pending.commits > 0 { return true }
+            if isFinished || pending.isDataLost { return false }
+            return !pending.fills.isEmpty || !pending.writes.isEmpty || pending.isRecordStale
+                || pending.isContentComplete
         }
     }
 
-    /// Commits soon, with others.
+    /// Commits soon, with others. Does not block.
     package func scheduleCommit() { store.committer.schedule(self) }
 
     // MARK: Fills
@@ -87,6 +98,7 @@ package final class StoredFile: FillDestination {
                 pending.fills[granule] = CRC32C.of(UnsafeRawBufferPointer(rebasing: part))
             }
         }
+        store.committer.waitForRoom(self)
         scheduleCommit()
     }
 
@@ -121,20 +133,24 @@ package final class StoredFile: FillDestination {
 
     /// Makes the file dirty, durably. To be called before the first byte changes.
     package func becomeDirty() throws(Errno) {
-        if isDirty { return }
+        // A commit between this and the change must not put back the time of before.
+        touch()
+        if isDirtyDurably.load(ordering: .acquiring) { return }
         try durableLock.withLock { () throws(Errno) in
-            if durable.record.flags.contains(.dirty) { return }
             var record = durable.record
-            record.flags.insert(.dirty)
-            if !durable.isFinished {
-                // The map is there, durably, before the record says that there are changes which only it can tell.
-                try makeSidecarLocked()
-                record.state = .partial
+            if !record.flags.contains(.dirty) {
+                record.flags.insert(.dirty)
+                if !durable.isFinished {
+                    // The map is there, durably, before the record says that there are changes which only it can tell.
+                    try makeSidecarLocked()
+                    record.state = .partial
+                }
+                try writeRecordLocked(record)
             }
-            try writeRecordLocked(record)
+            // Also when the record has said so before: an earlier sync may have failed, or never have been reached.
             try lower.fsync()
+            isDirtyDurably.store(true, ordering: .releasing)
         }
-        dirty.store(true, ordering: .releasing)
     }
 
     /// `granules` were changed locally, in the lower file. When this returns, a restart of the daemon knows it; a power
@@ -158,11 +174,23 @@ package final class StoredFile: FillDestination {
         scheduleCommit()
     }
 
-    /// The modification time is now, or what the user set.
-    package func touch(_ time: RemoteEntry.Time? = nil) {
-        modifiedNow.withLock { $0 = time ?? .now }
-        pending.withLock { $0.isRecordStale = true }
-        if time != nil { scheduleCommit() }
+    /// The modification time is now.
+    package func touch() { setModified(.now) }
+
+    /// The modification time is what the user has set it to, in the lower file too.
+    package func touch(_ time: RemoteEntry.Time) throws(Errno) {
+        setModified(time)
+        // The commit that finished the file may have put back the time of before.
+        try durableLock.withLock { () throws(Errno) in if durable.isFinished { try restoreModified() } }
+    }
+
+    private func setModified(_ time: RemoteEntry.Time) {
+        modifiedNow.withLock { $0 = time }
+        let isNews = pending.withLock { pending in
+            defer { pending.isRecordStale = true }
+            return !pending.isRecordStale
+        }
+        if isNews { scheduleCommit() }
     }
 
     /// Cuts the lower file to `size` bytes, under the engine's claim of everything from there on; then what lies beyond
@@ -181,116 +209,24 @@ package final class StoredFile: FillDestination {
         }
     }
 
-    // MARK: Durability
+    // MARK: Inside
 
-    /// Brings what is pending to disk: data first, then bits; a file whose content is complete gets its final record.
-    ///
-    /// - Parameter isSynced: the caller has synced the whole lower file system after this was scheduled.
-    package func commit(isSynced: Bool = false) throws(Errno) {
-        let work = pending.withLock { pending in
-            let work = pending
-            pending.fills = [:]
-            pending.writes = GranuleSet()
-            pending.isRecordStale = false
-            pending.commits += 1
-            return work
-        }
-        defer { pending.withLock { $0.commits -= 1 } }
-        do throws(Errno) {
-            let hasData = !work.fills.isEmpty || !work.writes.isEmpty || work.isContentComplete
-            if hasData && !isSynced { try lower.fdatasync() }
-            try durableLock.withLock { () throws(Errno) in
-                if durable.isFinished { return }
-                if work.isContentComplete { try finishLocked() } else { try recordLocked(work) }
-            }
-        } catch {
-            pending.withLock { pending in
-                pending.fills.merge(work.fills) { new, _ in new }
-                for run in work.writes.runs() { pending.writes.insert(run) }
-                pending.isRecordStale = pending.isRecordStale || work.isRecordStale
-            }
-            throw error
-        }
-    }
-
-    /// fsync(2) as the user asked for it: what was written is durable, and known to be there after a power cut.
-    package func sync() throws(Errno) {
-        try commit()
-        try durableLock.withLock { () throws(Errno) in try durable.sidecar?.sync() }
-        try lower.fsync()
-    }
-
-    private func recordLocked(_ work: Pending) throws(Errno) {
-        if !work.fills.isEmpty || !work.writes.isEmpty { try makeSidecarLocked() }
-        for run in runs(of: work.fills.keys.sorted()) {
-            try durable.sidecar?.update(run) { page, granule in
-                // Written locally since: the checksum would be of bytes that are no longer there.
-                guard page.presence(of: granule) == .absent, let checksum = work.fills[granule] else { return }
-                page.set(.filled, of: granule, checksum: checksum)
-            }
-        }
-        for run in work.writes.runs() {
-            try durable.sidecar?.update(run) { page, granule in
-                if page.presence(of: granule) != .absent { page.set(.written, of: granule) }
-            }
-        }
-        var record = durable.record
-        if durable.sidecar != nil { record.state = .partial }
-        record.modified = modified
-        try restoreModified()
-        if record != durable.record { try writeRecordLocked(record) }
-    }
-
-    private func finishLocked() throws(Errno) {
-        var record = durable.record
-        if !record.flags.contains(.dirty) {
-            let size = try lower.stat().st_size
-            if size != record.object.size {
-                store.log.error("a filled file has \(size) bytes instead of \(record.object.size)")
-                throw Errno(rawValue: EIO)
-            }
-        }
-        try restoreModified()
-        record.state = .dual
-        record.flags.subtract([.error, .stale, .lost])
-        record.lastError = ""
-        record.modified = modified
-        try writeRecordLocked(record)
-        // What the map alone knows must not go before the record that replaces it has come.
-        if record.flags.contains(.dirty) { try lower.fsync() }
-        durable.sidecar = nil
-        durable.isFinished = true
-        store.forgetResidency(of: handle)
-    }
-
-    private func makeSidecarLocked() throws(Errno) {
+    func makeSidecarLocked() throws(Errno) {
         if durable.sidecar != nil { return }
         durable.sidecar = try Sidecar.create(
             in: store.partial, name: handle.name, epoch: durable.record.epoch,
             granules: durable.record.layout.count, session: store.session)
     }
 
-    private func writeRecordLocked(_ record: Record) throws(Errno) {
+    func writeRecordLocked(_ record: Record) throws(Errno) {
         try store.write(record, to: lower)
         durable.record = record
     }
 
-    private func restoreModified() throws(Errno) {
+    func restoreModified() throws(Errno) {
         let time = modified
         try lower.setTimes(
             access: FileTime.omit, modification: timespec(tv_sec: time.seconds, tv_nsec: time.nanoseconds))
-    }
-
-    private func runs(of sorted: [Int]) -> [Range<Int>] {
-        var result: [Range<Int>] = []
-        for granule in sorted {
-            if let last = result.last, last.upperBound == granule {
-                result[result.count - 1] = last.lowerBound..<granule + 1
-            } else {
-                result.append(granule..<granule + 1)
-            }
-        }
-        return result
     }
 }
 

@@ -90,6 +90,13 @@ package final class Descriptor: Sendable {
     package func fsync() throws(Errno) { _ = try check { Glibc.fsync(raw) } }
     package func fdatasync() throws(Errno) { _ = try check { Glibc.fdatasync(raw) } }
     package func syncFileSystem() throws(Errno) { _ = try check { passhsm_syncfs(raw) } }
+    /// Takes a lease for reading and gives it back (fcntl(2), F_SETLEASE): EAGAIN while anyone has the file open for
+    /// writing, or has a mapping of such an open file. This descriptor must be open for reading only.
+    package func tryReadLease() throws(Errno) { _ = try check { passhsm_try_read_lease(raw) } }
+
+    /// sync_file_range(2) with SYNC_FILE_RANGE_WAIT_BEFORE: waits for writeback that is under way, and throws its error
+    /// when this descriptor has not been told yet.
+    package func checkWriteback() throws(Errno) { _ = try check { passhsm_wait_for_writeback(raw) } }
     package func truncate(to size: Int) throws(Errno) { _ = try check { ftruncate(raw, size) } }
 
     /// futimens(2); see ``FileTime``.

@@ -1,0 +1,122 @@
+import Glibc
+import HSMCore
+import HSMSystem
+import Synchronization
+
+/// Bringing to disk what is pending: data first, then bits; a file whose content is complete gets its final record.
+extension StoredFile {
+    /// What one commit brings to disk: what was pending when it began, and no more, because only that is synced.
+    struct Commit {
+        fileprivate let fills: [Int: UInt32]
+        fileprivate let writes: GranuleSet
+        fileprivate let isContentComplete: Bool
+
+        fileprivate var hasData: Bool { !fills.isEmpty || !writes.isEmpty || isContentComplete }
+    }
+
+    /// Commits what is pending now.
+    package func commit() throws(Errno) { try end(beginCommit(), isSynced: false) }
+
+    /// fsync(2) as the user asked for it: what was written is durable, and known to be there after a power cut.
+    package func sync() throws(Errno) {
+        try commit()
+        try durableLock.withLock { () throws(Errno) in try durable.sidecar?.sync() }
+        try lower.fsync()
+    }
+
+    /// The first half of a commit. What comes later is left to the next one. To be followed by ``end(_:isSynced:)``.
+    func beginCommit() -> Commit {
+        pending.withLock { pending in
+            pending.isRecordStale = false
+            pending.commits += 1
+            return Commit(
+                fills: pending.fills, writes: pending.writes, isContentComplete: pending.isContentComplete)
+        }
+    }
+
+    /// The second half.
+    ///
+    /// - Parameter isSynced: the caller has synced the whole lower file system since `commit` was begun.
+    func end(_ commit: Commit, isSynced: Bool) throws(Errno) {
+        defer { pending.withLock { $0.commits -= 1 } }
+        do throws(Errno) {
+            if commit.hasData { try syncData(isSynced: isSynced) }
+            try durableLock.withLock { () throws(Errno) in
+                if durable.isFinished { return }
+                if commit.isContentComplete { try finishLocked() } else { try recordLocked(commit) }
+            }
+        } catch {
+            pending.withLock { $0.isRecordStale = true }
+            throw error
+        }
+        pending.withLock { pending in
+            for granule in commit.fills.keys { pending.fills[granule] = nil }
+            for run in commit.writes.runs() { pending.writes.remove(run) }
+        }
+    }
+
+    private func syncData(isSynced: Bool) throws(Errno) {
+        if pending.withLock(\.isDataLost) { throw Errno(rawValue: EIO) }
+        do throws(Errno) {
+            if isSynced { try lower.checkWriteback() } else { try lower.fdatasync() }
+        } catch {
+            pending.withLock { $0.isDataLost = true }
+            throw error
+        }
+    }
+
+    private func recordLocked(_ commit: Commit) throws(Errno) {
+        if !commit.fills.isEmpty || !commit.writes.isEmpty { try makeSidecarLocked() }
+        for run in Self.runs(of: commit.fills.keys.sorted()) {
+            try durable.sidecar?.update(run) { page, granule in
+                // Written locally since: the checksum would be of bytes that are no longer there.
+                guard page.presence(of: granule) == .absent, let checksum = commit.fills[granule] else { return }
+                page.set(.filled, of: granule, checksum: checksum)
+            }
+        }
+        for run in commit.writes.runs() {
+            try durable.sidecar?.update(run) { page, granule in
+                if page.presence(of: granule) != .absent { page.set(.written, of: granule) }
+            }
+        }
+        var record = durable.record
+        if durable.sidecar != nil { record.state = .partial }
+        record.modified = modified
+        try restoreModified()
+        if record != durable.record { try writeRecordLocked(record) }
+    }
+
+    private func finishLocked() throws(Errno) {
+        var record = durable.record
+        if !record.flags.contains(.dirty) {
+            let size = try lower.stat().st_size
+            if size != record.object.size {
+                store.log.error("a filled file has \(size) bytes instead of \(record.object.size)")
+                throw Errno(rawValue: EIO)
+            }
+        }
+        try restoreModified()
+        record.state = .dual
+        record.flags.subtract([.error, .stale, .lost])
+        record.lastError = ""
+        record.modified = modified
+        try writeRecordLocked(record)
+        // What the map alone knows must not go before the record that replaces it has come.
+        if record.flags.contains(.dirty) { try lower.fsync() }
+        durable.sidecar = nil
+        durable.isFinished = true
+        store.forgetResidency(of: handle)
+    }
+
+    private static func runs(of sorted: [Int]) -> [Range<Int>] {
+        var result: [Range<Int>] = []
+        for granule in sorted {
+            if let last = result.last, last.upperBound == granule {
+                result[result.count - 1] = last.lowerBound..<granule + 1
+            } else {
+                result.append(granule..<granule + 1)
+            }
+        }
+        return result
+    }
+}
