@@ -20,8 +20,8 @@ import Testing
             case .page: try fixture.flip(4096 + 300, ofMapOf: "file")
             case .epoch:
                 _ = try Sidecar.create(
-                    in: fixture.store.partial, name: FileHandle(of: fixture.lower()).name, epoch: 9, granules: 10,
-                    session: fixture.store.session)
+                    in: fixture.store.partial, name: FileHandle(of: fixture.lower()).name, epoch: 9,
+                    granules: 10, session: fixture.store.session)
             }
         }
     }

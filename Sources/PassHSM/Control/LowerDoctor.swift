@@ -144,7 +144,7 @@ package struct LowerDoctor {
         } catch {
             return Finding("SEEK_DATA", .limited, error.text)
         }
-        return probe.seekData(from: 0) == nil
+        return (try? probe.seekData(from: 0)) == nil
             ? Finding("SEEK_DATA", .ok, "holes are told") : Finding("SEEK_DATA", .limited, "holes are told as data")
     }
 

@@ -149,11 +149,13 @@ extension FileSystem {
             if case .dual(let flags) = state.residence { return !flags.contains(.dirty) }
             return false
         }
-        if opening.isForWriting && opening.created == nil {
+        if (opening.isForWriting || opening.truncates) && opening.created == nil {
+            // O_TRUNC works with O_RDONLY too.
+            let writable = try opening.isForWriting ? file() : open(inode, O_WRONLY)
             if isDual {
-                let before = try file().stat().st_ctim
-                let mark = try store.markDirty(file())
-                let after = try file().stat().st_ctim
+                let before = try writable.stat().st_ctim
+                let mark = try store.markDirty(writable)
+                let after = try writable.stat().st_ctim
                 inode.state.withLock { state in
                     state.beginOwnChange(at: before)
                     state.endOwnChange(at: after)
@@ -163,10 +165,10 @@ extension FileSystem {
             }
             if opening.truncates {
                 inode.state.withLock { $0.dirtyMark = nil }
-                try file().truncate(to: 0)
+                try writable.truncate(to: 0)
             }
         }
-        if let answer = try passthroughLocked(inode, file) {
+        if let answer = passthroughLocked(inode) {
             if opening.isForWriting { inode.state.withLock { $0.writers += 1 } }
             return answer
         }
@@ -174,14 +176,13 @@ extension FileSystem {
     }
 
     /// A passthrough answer where the kernel takes one: no cached handle is open, and the file can be registered.
-    private func passthroughLocked(
-        _ inode: Inode, _ file: () throws(Errno) -> Descriptor
-    ) throws(Errno) -> Answer? {
+    private func passthroughLocked(_ inode: Inode) -> Answer? {
         guard let backing = backing.withLock({ $0 }) else { return nil }
         var (id, isFree) = inode.state.withLock { ($0.backingID, $0.cachedOpens == 0) }
         guard isFree else { return nil }
         if id == 0 {
-            do throws(Errno) { id = try backing.register(inode, file()) } catch {
+            // O_PATH: the kernel keeps what is registered, and a descriptor for writing would look like a writer for as long.
+            do throws(Errno) { id = try backing.register(inode, open(inode, PASSHSM_O_PATH)) } catch {
                 log.debug("a file cannot be registered for passthrough: \(error.text)")
                 return nil
             }
@@ -213,11 +214,12 @@ extension FileSystem {
             if file.fill.isComplete && inode.state.withLock({ $0.cachedOpens == 0 }) {
                 if opening.isForWriting {
                     // Writes through passthrough are not seen here: the record has to say dirty before, and only a
-                    // finished one can.
+                    // finished one can. The engine may not have told the store yet that everything is there.
+                    file.stored.contentComplete()
                     try file.stored.commit()
                     settleLocked(inode, file)
                     if inode.state.withLock({ $0.file == nil }) { return try openCompleteLocked(opening) }
-                } else if let answer = try passthroughLocked(inode, { () throws(Errno) in file.stored.lower }) {
+                } else if let answer = passthroughLocked(inode) {
                     return answer
                 }
             }
@@ -287,14 +289,15 @@ extension FileSystem {
     }
 
     /// Takes back the dirty flag of a file that was opened for writing and not written.
-    private func unmarkLocked(_ inode: Inode) {
-        let mark = inode.state.withLock { state -> DirtyMark? in
-            guard state.writers == 0 else { return nil }
-            defer { state.dirtyMark = nil }
-            return state.dirtyMark
-        }
-        guard let mark, let lower = try? open(inode, O_RDONLY), let before = try? lower.stat().st_ctim,
-            (try? store.unmarkDirty(lower, mark)) == true, let after = try? lower.stat().st_ctim
+    func unmarkLocked(_ inode: Inode) {
+        let mark = inode.state.withLock { $0.writers == 0 ? $0.dirtyMark : nil }
+        guard let mark else { return }
+        let lower = try? open(inode, O_RDONLY)
+        // A mapping outlives its handle, for with passthrough it is one of the lower file. Asked again by `sweep`.
+        if let lower, store.isOpenForWriting(lower) { return }
+        inode.state.withLock { $0.dirtyMark = nil }
+        guard let lower, let before = try? lower.stat().st_ctim, (try? store.unmarkDirty(lower, mark)) == true,
+            let after = try? lower.stat().st_ctim
         else { return }
         inode.state.withLock { state in
             state.beginOwnChange(at: before)

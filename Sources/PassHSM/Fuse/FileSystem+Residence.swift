@@ -13,7 +13,7 @@ extension FileSystem {
     func use(_ inode: Inode) throws(Errno) -> IncompleteFile? {
         guard inode.isRegular else { return nil }
         let known = inode.state.withLock { state -> IncompleteFile? in
-            if state.file != nil { state.users += 1 }
+            if state.file != nil { state.addUser() }
             return state.file
         }
         if let known { return known }
@@ -27,7 +27,7 @@ extension FileSystem {
         }
         let known = inode.state.withLock { state -> Known in
             if let file = state.file {
-                state.users += 1
+                state.addUser()
                 return .file(file)
             }
             switch state.residence {
@@ -53,7 +53,7 @@ extension FileSystem {
             inode.state.withLock { state in
                 state.file = file
                 if file != nil {
-                    state.users += 1
+                    state.addUser()
                     state.beginOwnChange(at: changed)
                 }
                 if let residence { state.residence = residence }
@@ -74,6 +74,8 @@ extension FileSystem {
             state.users == 0 && state.cachedOpens == 0 ? state.file : nil
         }
         guard let file, file.fill.isIdle else { return }
+        // The engine knows that everything is there a moment before it says so.
+        if file.fill.isComplete { file.stored.contentComplete() }
         // Its commit comes back here.
         if file.stored.hasPending { return file.stored.scheduleCommit() }
         transition(inode) { settleLocked(inode, file) }
@@ -82,11 +84,18 @@ extension FileSystem {
 
     /// Under the transition lock: lets go of `file` when nothing needs it any more; a finished one does not need its users.
     func settleLocked(_ inode: Inode, _ file: IncompleteFile) {
-        let (record, isFinished) = (file.stored.record, file.stored.isFinished)
-        if file.stored.hasPending || !file.fill.isIdle { return }
+        if file.fill.isComplete { file.stored.contentComplete() }
+        // Whoever uses it from now on keeps it, also when it is done before the last look.
+        let uses = inode.state.withLock(\.uses)
+        // In this order: the record of a finished file is its last.
+        let isFinished = file.stored.isFinished
+        let record = file.stored.record
+        guard isFinished || (!file.stored.hasPending && file.fill.isIdle) else { return }
         let changed = try? file.stored.lower.stat().st_ctim
         inode.state.withLock { state in
-            guard state.file === file, state.cachedOpens == 0, state.users == 0 || isFinished else { return }
+            guard state.file === file, state.cachedOpens == 0,
+                isFinished || (state.users == 0 && state.uses == uses)
+            else { return }
             state.file = nil
             if let changed { state.endOwnChange(at: changed) }
             state.residence =
@@ -96,11 +105,15 @@ extension FileSystem {
         }
     }
 
-    /// Puts down every file that nobody uses: those whose last read-ahead ended after their last handle.
+    /// Puts down every file that nobody uses: those whose last read-ahead ended after their last handle. Looks again after
+    /// files that were still mapped when their last handle for writing was closed.
     func sweep() {
         inodes.forEach(where: { inode in
             inode.state.withLock { $0.file != nil && $0.users == 0 && $0.cachedOpens == 0 }
         }) { letGo($0) }
+        inodes.forEach(where: { inode in
+            inode.state.withLock { $0.dirtyMark != nil && $0.writers == 0 }
+        }) { inode in transition(inode) { unmarkLocked(inode) } }
     }
 
     // MARK: Waiting for fills

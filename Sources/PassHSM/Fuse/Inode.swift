@@ -29,6 +29,8 @@ final class Inode: Sendable {
         var writers = 0
         /// Operations without a handle that use `file`.
         var users = 0
+        /// How many there have been.
+        var uses = 0
         /// The kernel's id of the registered lower file, 0 for none.
         var backingID: Int32 = 0
         /// Opened since the backing ids were last looked through.
@@ -41,6 +43,12 @@ final class Inode: Sendable {
         var change: ShownChange?
         /// A name of the file was removed through this mount.
         var isUnlinked = false
+
+        /// To be ended by ``FileSystem/endUse(_:)``.
+        mutating func addUser() {
+            users += 1
+            uses += 1
+        }
     }
 
     init(handle: FileHandle, generation: UInt64, type: mode_t, path: Descriptor?, residence: Residence) {

@@ -59,16 +59,16 @@ final class Sidecar {
             throw RecordError("the residency map is missing: \(error.text)")
         }
         let sidecar = Sidecar(file)
-        guard let page = try? sidecar.read(page: 0), let length = try? file.stat().st_size else {
-            throw RecordError("the residency map cannot be read")
-        }
+        guard let page = try? sidecar.read(page: 0) else { throw RecordError("the residency map cannot be read") }
         var reader = ByteReader(page)
-        guard length >= pageSize, let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
+        guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
             reader.take(8).map(Array.init) == headerMagic, let found = reader.take(UInt64.self),
             let session = reader.take(24).flatMap({ Session(bytes: Array($0)) })
         else { throw RecordError("the residency map's header is damaged") }
         guard found == epoch else { throw RecordError("the residency map is of another epoch") }
-        guard length >= size(granules: granules) else { throw RecordError("the residency map is cut off") }
+        guard let length = try? file.stat().st_size, length >= size(granules: granules) else {
+            throw RecordError("the residency map is cut off")
+        }
         return (sidecar, session)
     }
 
@@ -90,7 +90,7 @@ final class Sidecar {
         var offset = Self.pageSize
         while offset < size {
             // Holes read as zeros, and zeros mean absent: skipping them believes nothing of them.
-            let next = file.seekData(from: offset)
+            let next = try file.seekData(from: offset)
             guard let next else { break }
             let number = max(1, next / Self.pageSize)
             let bytes = try read(page: number)

@@ -82,9 +82,13 @@ package final class Descriptor: Sendable {
     }
 
     /// lseek(2) with SEEK_DATA: the next offset with data; nil when there is none.
-    package func seekData(from offset: Int) -> Int? {
-        let result = lseek(raw, offset, PASSHSM_SEEK_DATA)
-        return result < 0 ? nil : result
+    package func seekData(from offset: Int) throws(Errno) -> Int? {
+        do throws(Errno) {
+            return try check { lseek(raw, offset, PASSHSM_SEEK_DATA) }
+        } catch {
+            if error.rawValue == ENXIO { return nil }
+            throw error
+        }
     }
 
     package func fsync() throws(Errno) { _ = try check { Glibc.fsync(raw) } }
