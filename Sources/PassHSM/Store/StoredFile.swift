@@ -61,7 +61,8 @@ package final class StoredFile: FillDestination {
 
     /// Something is not on disk yet: another object for the same file would not know of it.
     package var hasPending: Bool {
-        if isFinished { return pending.withLock { $0.commits > 0 } }
+        // A commit that is still under way does nothing more to a finished file; an open must not take it for incomplete.
+        if isFinished { return false }
         return pending.withLock { pending in
             !pending.fills.isEmpty || !pending.writes.isEmpty || pending.isRecordStale || pending.isContentComplete
                 || pending.commits > 0
