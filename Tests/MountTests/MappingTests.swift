@@ -37,7 +37,7 @@ extension MountTests {
                     #expect(memory[2_000_001] == Pattern.byte(at: 2_000_001))
                     #expect(memory.elementsEqual(Pattern.bytes(0..<Self.size)))
                 }
-                #expect(try !mirror.state("file").flags.contains("dirty"))
+                try until("the flag to be taken back") { try !mirror.state("file").flags.contains("dirty") }
             }
         }
 

@@ -70,10 +70,11 @@ package final class StoredFile: FillDestination {
 
     /// Something is not on disk yet: another object for the same file would not know of it.
     package var hasPending: Bool {
-        let isFinished = isFinished
+        // A commit that is still under way does nothing more to a finished file; an open must not take it for incomplete.
+        if isFinished { return false }
         return pending.withLock { pending in
             if pending.commits > 0 { return true }
-            if isFinished || pending.isDataLost { return false }
+            if pending.isDataLost { return false }
             return !pending.fills.isEmpty || !pending.writes.isEmpty || pending.isRecordStale
                 || pending.isContentComplete
         }

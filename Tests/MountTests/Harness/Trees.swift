@@ -73,7 +73,8 @@ enum Trees {
             find . -type d -printf '%p d %m %U %G %T@\\n' -o -printf '%p %y %m %U %G %s %n %T@ %l\\n' | sort
             """
         case attributes = "find . -print0 | sort -z | xargs -0 getfattr -h -d -m - -- 2>&1"
-        case archive = "tar --sort=name --xattrs --xattrs-include='*' --acls -cf - . | sha256sum"
+        case archive =
+            "tar --sort=name --pax-option=delete=atime,delete=ctime --xattrs --xattrs-include='*' --acls -cf - . | sha256sum"
         case sparseArchive = """
             out=$(mktemp -d); tar -S -cf - . | tar -C "$out" -xf -
             (cd "$out"; find . -type f -print0 | sort -z | xargs -0 sha256sum); rm -rf "$out"
