@@ -284,12 +284,17 @@ extension FileSystem {
         }
         OpenFile.release(number)
         openHandles.add(-1)
-        if isUnwritten { transition(inode) { unmarkLocked(inode) } }
+        if isUnwritten { unmark(inode) }
         if isSettling { letGo(inode) }
     }
 
     /// Takes back the dirty flag of a file that was opened for writing and not written.
-    func unmarkLocked(_ inode: Inode) {
+    func unmark(_ inode: Inode) {
+        transition(inode) { unmarkLocked(inode) }
+        forget(inode, 0)
+    }
+
+    private func unmarkLocked(_ inode: Inode) {
         let mark = inode.state.withLock { $0.writers == 0 ? $0.dirtyMark : nil }
         guard let mark else { return }
         let lower = try? open(inode, O_RDONLY)

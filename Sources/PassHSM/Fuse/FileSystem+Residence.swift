@@ -113,7 +113,7 @@ extension FileSystem {
         }) { letGo($0) }
         inodes.forEach(where: { inode in
             inode.state.withLock { $0.dirtyMark != nil && $0.writers == 0 }
-        }) { inode in transition(inode) { unmarkLocked(inode) } }
+        }) { unmark($0) }
     }
 
     // MARK: Waiting for fills

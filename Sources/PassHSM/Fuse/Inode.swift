@@ -44,6 +44,9 @@ final class Inode: Sendable {
         /// A name of the file was removed through this mount.
         var isUnlinked = false
 
+        /// Something is still to be done with the file, and only this inode knows.
+        var isInUse: Bool { file != nil || users > 0 || dirtyMark != nil }
+
         /// To be ended by ``FileSystem/endUse(_:)``.
         mutating func addUser() {
             users += 1
@@ -76,7 +79,7 @@ final class Inode: Sendable {
 /// The inodes that the kernel knows, by file handle: a reused inode number has another handle. It holds them for the kernel.
 ///
 /// An inode that the kernel has forgotten stays while its incomplete file is in use: there must never be two objects for
-/// one file.
+/// one file. So does one whose dirty flag may be taken back when its last mapping is gone.
 final class InodeTable: Sendable {
     private static let shardCount = 16
     private let shards: [Shard]
@@ -121,7 +124,7 @@ final class InodeTable: Sendable {
     func forget(_ inode: Inode, _ count: UInt64) -> Bool {
         shard(inode.handle).inodes.withLock { inodes in
             inode.lookups -= min(count, inode.lookups)
-            let isNeeded = inode.lookups > 0 || inode.state.withLock { $0.file != nil || $0.users > 0 }
+            let isNeeded = inode.lookups > 0 || inode.state.withLock(\.isInUse)
             if isNeeded || inodes[inode.handle] !== inode { return false }
             inodes[inode.handle] = nil
             return true
