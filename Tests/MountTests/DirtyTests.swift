@@ -49,8 +49,6 @@ extension MountTests {
                 let memory = try map(mirror)
                 try until("the release") { try mirror.status().openHandles == 0 }
                 #expect(try mirror.state("file").flags.contains("dirty"))
-                // The mark outlives the kernel's interest in the inode.
-                try shell("echo 2 >/proc/sys/vm/drop_caches")
                 munmap(memory, Self.size)
                 try until("the flag to be taken back") { try !mirror.state("file").flags.contains("dirty") }
             }

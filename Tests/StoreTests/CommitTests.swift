@@ -79,6 +79,34 @@ import Testing
         #expect(try Set(names.map { try fixture.record($0).state }) == [.partial])
     }
 
+    @Test("drain waits for a group that another thread has taken, to its end")
+    func drainWaits() throws {
+        let fixture = try StoreFixture()
+        defer { fixture.remove() }
+        try fixture.stub(size: Self.size)
+        let stored = try fixture.use().stored
+        let committer = Committer(delay: 0)
+        let (isCommitting, isDraining, isDone) = (Flag(), Flag(), Flag())
+        fixture.store.afterCommit { _ in
+            isCommitting.set()
+            try? until("drain to be called") { isDraining.isSet }
+            // Time for a drain that does not wait to return.
+            usleep(50_000)
+            isDone.set()
+        }
+        committer.schedule(stored)
+        try until("the commit") { isCommitting.isSet }
+        isDraining.set()
+        committer.drain()
+        #expect(isDone.isSet)
+    }
+
+    private final class Flag: Sendable {
+        private let value = Atomic(false)
+        var isSet: Bool { value.load(ordering: .acquiring) }
+        func set() { value.store(true, ordering: .releasing) }
+    }
+
     @Test("Commits come by themselves, and are told")
     func prompt() throws {
         let fixture = try StoreFixture(isPrompt: true)
