@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/xattr.h>
+#include <time.h>
 
 /* A record of getdents64(2); glibc has no public declaration with d_off. The name follows, NUL-terminated. */
 struct passhsm_dirent {
@@ -22,6 +23,14 @@ int passhsm_renameat2(int from, const char *name, int to, const char *newname, u
 int passhsm_fallocate(int fd, int mode, off_t offset, off_t length);
 ssize_t passhsm_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t length, unsigned flags);
 int passhsm_syncfs(int fd);
+/* statx(STATX_BTIME): 0 with the time of birth; ENODATA where the file system keeps none. */
+int passhsm_birth_time(int fd, struct timespec *result);
+/* ioctl(2) with a pointer, which Swift cannot call because it is variadic. */
+int passhsm_ioctl(int fd, unsigned long request, void *argument);
+/* The commands of ioctl_iflags(2) and ioctl_xfs_fsgetxattr(2), and FS_IOC_GETVERSION: macros with a cast. */
+extern const unsigned PASSHSM_FS_IOC_GETFLAGS, PASSHSM_FS_IOC_SETFLAGS, PASSHSM_FS_IOC_FSGETXATTR,
+    PASSHSM_FS_IOC_FSSETXATTR, PASSHSM_FS_IOC_GETVERSION;
+extern const unsigned PASSHSM_FS_JOURNAL_DATA_FL;
 /* flock(2): in Swift the structure of the same name hides the function. */
 int passhsm_flock(int fd, int operation);
 /* f_type of fstatfs(2), 0 on failure. */
