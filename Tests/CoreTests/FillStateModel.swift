@@ -92,6 +92,7 @@ final class FillStateModel {
     func deliver(_ fetch: ID, _ count: Int = 1) {
         guard let rest = fetches[fetch]?.granules, !rest.isEmpty else { return }
         let whole = rest.prefix(count)
+        if whole.endIndex == rest.upperBound { fetches[fetch] = nil }
         let granules = whole.startIndex..<whole.endIndex
         fetches[fetch]?.granules = granules.upperBound..<rest.upperBound
         for granule in granules {
@@ -103,7 +104,13 @@ final class FillStateModel {
     }
 
     func end(_ fetch: ID, _ error: FillError? = nil) {
-        guard let ended = fetches.removeValue(forKey: fetch) else { return }
+        guard let ended = fetches.removeValue(forKey: fetch) else {
+            // It has delivered everything: its end changes nothing.
+            let before = outcomes
+            step { $0.fetchEnded(fetch, error: error, &$1) }
+            #expect(outcomes == before)
+            return
+        }
         #expect(
             error != nil || ended.granules.isEmpty || ended.isCancelled,
             "the driver must end a short fetch with an error")

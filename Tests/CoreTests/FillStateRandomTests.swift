@@ -52,7 +52,7 @@ import Testing
     private func advanceFetch(_ model: FillStateModel, _ random: inout SeededRandom) {
         guard let id = model.fetches.keys.sorted().randomElement(using: &random) else { return }
         model.deliver(id, Int.random(in: 1...4, using: &random))
-        if model.fetches[id]?.granules.isEmpty == true, Bool.random(using: &random) { model.end(id) }
+        if model.fetches[id] == nil { model.end(id, Bool.random(using: &random) ? failure : nil) }
     }
 
     private func endFetch(_ model: FillStateModel, _ random: inout SeededRandom) {

@@ -82,7 +82,7 @@ extension MountTests {
                 try Pattern.write(mirror.remote("file"), size: 1000)
             } _: { mirror throws in
                 Glibc.kill(mirror.pid, SIGKILL)
-                try until("the end") { Glibc.kill(mirror.pid, 0) != 0 }
+                try until("the end") { !isRunning(mirror.pid) }
                 #expect(File.readError(mirror.at("file")) == ENOTCONN)
                 let again = try passhsm("mount", mirror.lower, mirror.mount)
                 #expect(again.code != 0 && again.err.contains("unmount"))
@@ -115,7 +115,7 @@ extension MountTests {
                 let (file, missing) = (mirror.remote("file"), mirror.scratch.path + "/missing")
                 let fresh = mirror.scratch.path + "/fresh"
                 for (arguments, reason) in [
-                    (["import", missing, fresh], "No such file"), (["import", file, fresh], "Not a directory"),
+                    (["import", missing, fresh], "does not exist"), (["import", file, fresh], "not a directory"),
                     (["import", mirror.source, file], "Not a directory"),
                     (["mount", missing, mirror.mount], "No such file"),
                     (["mount", mirror.lower, missing], "No such file"),

@@ -21,6 +21,8 @@ extension MountTests {
         private func withFile(fill: String, _ body: (Mirror, String) throws -> Void) throws {
             try withMirror(mounting: ["--fill", fill]) { mirror throws in
                 try Pattern.write(mirror.remote("file"), size: Self.size)
+                // Of a file that was changed just now, a further change could not be told.
+                try shell("touch -d 2020-01-01 file", in: mirror.source)
             } _: { mirror throws in
                 try body(mirror, mirror.at("file"))
             }

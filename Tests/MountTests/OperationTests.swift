@@ -42,7 +42,7 @@ extension MountTests {
                 mkdir -p a/b/c && touch a/b/c/file && mv a/b d && ln d/c/file hard && ln -s hard soft && cat soft
                 ln size-65537 another; mv size-65537 a/moved; stat -c %h another; rm another
                 mv -n size-1 size-0; mv -T d/c a 2>&1; rmdir d 2>&1; mkdir d 2>&1; rm -r d
-                mkfifo pipe; mknod null c 1 3; echo x >null; (cat pipe & echo through >pipe; wait)
+                mkfifo pipe; mknod null c 1 3; stat -c %t:%T null; (cat pipe & echo through >pipe; wait)
                 ln -s loop loop; cat loop 2>&1; cat missing 2>&1; cd missing 2>&1; rm missing 2>&1
                 touch "$(printf 'x%.0s' {1..256})" 2>&1; ls deep | sort; ln deep hard-directory 2>&1
                 rm -f fifo character; unlink dangling; rm 'new\nline' 2>&1; rm -rf deep/er

@@ -1,34 +1,33 @@
 import Foundation
 import Glibc
 import HSMSystem
+import Synchronization
 import Testing
 
 extension MountTests {
     /// 4: complete files are the kernel's own business.
     @Suite struct Passthrough {
-        /// With the daemon stopped, a process that has the file open reads it, writes it, and reads what it wrote.
+        /// With the daemon stopped, whoever has the file open reads it, writes it, and reads what was written.
         private func readsAndWritesWithoutDaemon(_ mirror: Mirror, _ name: String) throws -> Bool {
-            let go = mirror.scratch.path + "/go"
-            unlink(go)
-            let child = try Child([
-                "bash", "-c",
-                """
-                exec 3<>"$1"; echo open
-                while [ ! -e "$2" ]; do sleep 0.01; done
-                head -c 65536 <&3 | sha256sum | cut -c1-64
-                echo written >&3; echo done
-                """, "bash", mirror.at(name), go,
-            ])
-            try until("the file to be open") { child.outputSoFar.hasPrefix("open") }
+            let file = try File.open(mirror.at(name), O_RDWR)
+            // The kernel asks for security.capability at the first write after it got the attributes.
+            try file.put([0], at: 65_536)
+            let expected = try File.bytes(mirror.remote(name), 0..<65_536)
             Glibc.kill(mirror.pid, SIGSTOP)
             defer { Glibc.kill(mirror.pid, SIGCONT) }
-            try File.put("", go)
-            // A request to the stopped daemon would wait for ever.
-            let done: ()? = try? until("the reader", seconds: 5) { child.outputSoFar.hasSuffix("done\n") }
-            let expected = try shell("head -c 65536 \"$1\" | sha256sum | cut -c1-64", [mirror.remote(name)])
+            let isRight = Mutex<Bool?>(nil)
+            // On a thread of its own: a request to the stopped daemon would wait for ever.
+            startThread(name: "stopped") {
+                let head = try? file.bytes(0..<65_536)
+                try? file.put(Array("written".utf8), at: 65_536)
+                let rest = try? file.bytes(65_536..<65_543)
+                isRight.withLock { $0 = head == expected && rest == Array("written".utf8) }
+            }
+            try? until("the thread", seconds: 10) { isRight.withLock { $0 } != nil }
+            let result = isRight.withLock { $0 } ?? false
             Glibc.kill(mirror.pid, SIGCONT)
-            _ = try child.wait(seconds: 20)
-            return done != nil && child.outputSoFar.contains(expected)
+            try until("the thread, after all", seconds: 30) { isRight.withLock { $0 } != nil }
+            return result
         }
 
         @Test("With the daemon stopped, an open complete file still reads and writes")
@@ -43,8 +42,25 @@ extension MountTests {
                 #expect(try File.sameContent(mirror.remote("large"), mirror.at("large")))
                 try until("the release of the cached handle") { try mirror.status().openHandles == 0 }
                 #expect(try readsAndWritesWithoutDaemon(mirror, "large"), "filled by its reads")
-                #expect(try File.bytes(mirror.at("small"), 65536..<65543) == Array("written".utf8))
+                #expect(try File.bytes(mirror.at("small"), 65_536..<65_543) == Array("written".utf8))
                 #expect(try mirror.state("small").flags.contains("dirty"))
+            }
+        }
+
+        @Test("The first open of each of many small files is a passthrough open, for reading and for writing")
+        func manyFiles() throws {
+            // More than the backing ids that are kept.
+            let count = 5000
+            try withMirror { mirror throws in
+                for index in 0..<count { try Pattern.write(mirror.remote("f\(index)"), size: 10, seed: index) }
+            } _: { mirror throws in
+                for index in 0..<count {
+                    let file = try File.open(mirror.at("f\(index)"), index % 100 == 0 ? O_RDWR : O_RDONLY)
+                    #expect(try file.bytes(0..<20) == Pattern.bytes(0..<10, seed: index))
+                }
+                let status = try mirror.status()
+                #expect(status.counter("hits") == 0, "no read reached the daemon")
+                #expect(status.backingIDs < count)
             }
         }
 
@@ -52,6 +68,8 @@ extension MountTests {
         func notWritten() throws {
             try withMirror { mirror throws in
                 try Pattern.write(mirror.remote("small"), size: 1000)
+                // Of a file that was changed just now, a further change could not be told.
+                try shell("touch -d 2020-01-01 small", in: mirror.source)
             } _: { mirror throws in
                 _ = try File.bytes(mirror.at("small"))
                 do { _ = try File.open(mirror.at("small"), O_RDWR) }

@@ -112,13 +112,18 @@ package struct FillState: Sendable {
         return true
     }
 
-    /// `granules` of the fetch were written to the lower file and can be read.
+    /// `granules` of the fetch were written to the lower file and can be read. With its last granule the fetch is over:
+    /// whoever is told that the content is there finds nothing under way.
     package mutating func filled(_ id: ID, _ granules: Range<Int>, _ actions: inout [Action]) {
-        if let rest = fetches[id]?.granules { fetches[id]?.granules = granules.upperBound..<rest.upperBound }
+        if let end = fetches[id]?.granules.upperBound {
+            fetches[id]?.granules = granules.upperBound..<end
+            if granules.upperBound == end { fetches.removeValue(forKey: id) }
+        }
         becamePresent(granules, &actions)
+        if fetches[id] == nil { advance(&actions) }
     }
 
-    /// The fetch will deliver no more. With an error, those who waited for the granule that it failed at fail; those who
+    /// The fetch will deliver no more; nothing when it has delivered everything. With an error, those who waited for the granule that it failed at fail; those who
     /// only waited for what would have come behind it ask again, so that one bad granule harms nobody else.
     package mutating func fetchEnded(_ id: ID, error: FillError?, _ actions: inout [Action]) {
         guard let fetch = fetches.removeValue(forKey: id) else { return }

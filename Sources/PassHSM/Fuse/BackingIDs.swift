@@ -25,7 +25,11 @@ final class BackingIDs: Sendable {
     /// at a time, while it has no id.
     func register(_ inode: Inode, _ lower: Descriptor) throws(Errno) -> Int32 {
         let id = try check { passhsm_backing_open(device, lower.raw) }
-        inode.state.withLock { $0.backingID = id }
+        inode.state.withLock { state in
+            state.backingID = id
+            // Otherwise the newest would be the first to go once all the others were used.
+            state.wasUsed = true
+        }
         let old = ring.withLock { ring -> [Int32] in
             ring.inodes.append(inode)
             return evict(&ring.inodes, &ring.hand)
@@ -38,7 +42,8 @@ final class BackingIDs: Sendable {
     private func evict(_ inodes: inout [Inode], _ hand: inout Int) -> [Int32] {
         var result: [Int32] = []
         var steps = 0
-        while inodes.count > limit && steps < inodes.count {
+        // The first round may find all of them used, and the second then takes the first.
+        while inodes.count > limit && steps < 2 * inodes.count {
             steps += 1
             if hand >= inodes.count { hand = 0 }
             let freed = inodes[hand].state.withLock { state -> Int32? in

@@ -36,6 +36,7 @@ extension FileSystem {
     func setattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ new: stat, _ valid: Int32) {
         let inode = inode(node)
         let valid = UInt32(bitPattern: valid)
+        noteChange(inode)
         guard valid & UInt32(FUSE_SET_ATTR_SIZE) != 0 else { return finishSetattr(reply, inode, new, valid) }
         do throws(Errno) {
             guard let file = try use(inode) else {
@@ -190,6 +191,7 @@ extension FileSystem {
         reply.result { () throws(Errno) in
             if isRecord(name) || strcmp(name, Self.stateAttribute) == 0 { throw Errno(rawValue: EPERM) }
             let inode = inode(node)
+            noteChange(inode)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             try lower.withProcPath { path throws(Errno) in
                 try ExtendedAttributes.set(name, of: path, .follow, to: value, flags: flags)
@@ -205,6 +207,7 @@ extension FileSystem {
         reply.result { () throws(Errno) in
             if isRecord(name) { throw Errno(rawValue: ENODATA) }
             let inode = inode(node)
+            noteChange(inode)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             try lower.withProcPath { path throws(Errno) in try ExtendedAttributes.remove(name, of: path, .follow) }
         }

@@ -23,6 +23,7 @@ extension FileSystem {
             guard let file = handle.inode.state.withLock(\.file) else {
                 return reply.written(try lower.writeOnce(bytes, at: offset))
             }
+            noteChange(handle.inode)
             // Fast where nothing has to be waited for: the request's own buffer is still there.
             let range = offset..<offset + bytes.count
             if file.fill.isPresent(range) {
@@ -133,6 +134,7 @@ extension FileSystem {
                 _ = try operation(lower)
                 return reply.done()
             }
+            noteChange(handle.inode)
             let answer: @Sendable (consuming Reply, Result<Int, Errno>) -> Void = { reply, result in
                 if case .failure(let error) = result { reply.error(error) } else { reply.done() }
             }
@@ -178,6 +180,7 @@ extension FileSystem {
                 return copied
             }
             guard let targetFile else { return reply.written(try operation(output)) }
+            noteChange(to.inode)
             let range = targetOffset..<targetOffset + count
             change(range, of: targetFile, through: output, PendingReply(reply), operation) { reply, result in
                 switch result {

@@ -58,6 +58,7 @@ extension FileSystem {
     func link(_ reply: consuming Reply, _ node: fuse_ino_t, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
         do throws(Errno) {
             if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
+            noteChange(inode(node))
             let file = try open(inode(node), PASSHSM_O_PATH)
             let directory = try directory(parent)
             do throws(Errno) {
@@ -97,6 +98,9 @@ extension FileSystem {
             let from = try directory(parent)
             let to = try directory(newParent)
             noteRemoval(of: newName, in: to)
+            if let handle = try? FileHandle(of: name, at: from.raw), let moved = inodes.find(handle) {
+                noteChange(moved)
+            }
             _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
         }
     }
@@ -104,7 +108,10 @@ extension FileSystem {
     /// The file may lose its last name: what the store has about it goes when the kernel forgets it.
     private func noteRemoval(of name: UnsafePointer<CChar>, in directory: Descriptor) {
         guard let handle = try? FileHandle(of: name, at: directory.raw), let inode = inodes.find(handle) else { return }
-        inode.state.withLock { $0.isUnlinked = true }
+        inode.state.withLock { state in
+            state.isUnlinked = true
+            state.noteUserChange()
+        }
     }
 
     func readlink(_ reply: consuming Reply, _ node: fuse_ino_t) {

@@ -189,8 +189,12 @@ extension FileSystem {
                 isAppendOnly = true
             }
             if isDual {
+                let before = try file().stat().st_ctim
                 let mark = try store.markDirty(file())
+                let after = try file().stat().st_ctim
                 inode.state.withLock { state in
+                    state.beginOwnChange(at: before)
+                    state.endOwnChange(at: after)
                     if case .dual(let flags) = state.residence { state.residence = .dual(flags.union(.dirty)) }
                     state.dirtyMark = mark
                 }
@@ -330,10 +334,12 @@ extension FileSystem {
             defer { state.dirtyMark = nil }
             return state.dirtyMark
         }
-        guard let mark, let lower = try? open(inode, O_RDONLY), (try? store.unmarkDirty(lower, mark)) == true else {
-            return
-        }
+        guard let mark, let lower = try? open(inode, O_RDONLY), let before = try? lower.stat().st_ctim,
+            (try? store.unmarkDirty(lower, mark)) == true, let after = try? lower.stat().st_ctim
+        else { return }
         inode.state.withLock { state in
+            state.beginOwnChange(at: before)
+            state.endOwnChange(at: after)
             if case .dual(let flags) = state.residence { state.residence = .dual(flags.subtracting(.dirty)) }
         }
     }

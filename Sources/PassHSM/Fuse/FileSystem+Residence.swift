@@ -44,6 +44,7 @@ extension FileSystem {
             throw Errno(rawValue: EIO)
         case .load:
             let lower = try open(inode, O_RDWR)
+            let changed = try lower.stat().st_ctim
             let file: IncompleteFile?
             do throws(FillError) { file = try store.use(lower, engine: engine) } catch {
                 throw Errno(error)
@@ -51,7 +52,10 @@ extension FileSystem {
             let residence = file == nil ? store.residence(of: lower) : nil
             inode.state.withLock { state in
                 state.file = file
-                if file != nil { state.users += 1 }
+                if file != nil {
+                    state.users += 1
+                    state.beginOwnChange(at: changed)
+                }
                 if let residence { state.residence = residence }
             }
             return file
@@ -80,9 +84,11 @@ extension FileSystem {
     func settleLocked(_ inode: Inode, _ file: IncompleteFile) {
         let (record, isFinished) = (file.stored.record, file.stored.isFinished)
         if file.stored.hasPending || !file.fill.isIdle { return }
+        let changed = try? file.stored.lower.stat().st_ctim
         inode.state.withLock { state in
             guard state.file === file, state.cachedOpens == 0, state.users == 0 || isFinished else { return }
             state.file = nil
+            if let changed { state.endOwnChange(at: changed) }
             state.residence =
                 record.isComplete
                 ? .dual(record.flags)

@@ -135,6 +135,9 @@ final class FileSystem: Sendable {
 
     // MARK: Attributes
 
+    /// A user changes the file: its change time is shown from then on.
+    func noteChange(_ inode: Inode) { inode.state.withLock { $0.noteUserChange() } }
+
     /// The attributes of the inode, as the mount shows them.
     func attributes(_ inode: Inode) throws(Errno) -> stat {
         var status = try inode === root ? tree.root.stat() : open(inode, PASSHSM_O_PATH).stat()
@@ -143,10 +146,17 @@ final class FileSystem: Sendable {
     }
 
     /// Hides what a fill does to the lower file: a file that is not complete has no holes (sparse-aware tools would take
-    /// them for zeros), and its modification time is not that of the fill.
+    /// them for zeros), and its times are not those of the fill.
     private func show(_ status: inout stat, _ inode: Inode) {
         guard inode.isRegular else { return }
         let modified = inode.state.withLock { state -> RemoteEntry.Time? in
+            if let change = state.change {
+                if let time = change.time(lower: status.st_ctim) {
+                    status.st_ctim = time
+                } else {
+                    state.change = nil
+                }
+            }
             guard case .incomplete(_, _, let modified) = state.residence else { return nil }
             return state.file?.stored.modified ?? modified
         }

@@ -37,6 +37,8 @@ final class Inode: Sendable {
         var isCacheValid = false
         /// Set when the dirty flag was only set because the file was opened for writing.
         var dirtyMark: DirtyMark?
+        /// Hides that the daemon's own work moves the change time; nil when the lower file's own is shown.
+        var change: ShownChange?
         /// A name of the file was removed through this mount.
         var isUnlinked = false
     }

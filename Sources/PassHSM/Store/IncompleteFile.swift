@@ -118,7 +118,8 @@ extension Store {
     private func readMap(
         of record: Record, _ present: inout GranuleSet, _ written: inout GranuleSet, forUse: Bool = true
     ) throws(RecordError) -> Sidecar {
-        let (sidecar, session) = try Sidecar.open(in: partial, name: record.identity.name, epoch: record.epoch)
+        let (sidecar, session) = try Sidecar.open(
+            in: partial, name: record.identity.name, epoch: record.epoch, granules: record.layout.count)
         let count = record.layout.count
         var doubtful: [Int] = []
         var isDamaged = false

@@ -132,7 +132,7 @@ extension Record {
         }
         guard version == Self.version else { throw RecordError("the record has the unknown version \(version)") }
         var unsigned = bytes
-        for index in Self.checksumOffset..<min(Self.checksumOffset + 4, bytes.count) { unsigned[index] = 0 }
+        for index in Self.checksumOffset..<Self.checksumOffset + 4 where index < bytes.count { unsigned[index] = 0 }
         guard let _ = reader.take(UInt16.self), reader.take(UInt32.self) == CRC32C.of(unsigned) else {
             throw RecordError("the record's checksum is wrong")
         }

@@ -29,20 +29,28 @@ final class Sidecar {
 
     private init(_ file: Descriptor) { self.file = file }
 
-    /// Makes an empty sidecar for content of `epoch`; when it returns, it is durable.
-    static func create(in directory: Descriptor, name: String, epoch: UInt64, session: Session) throws(Errno) -> Sidecar
-    {
+    /// Makes an empty sidecar for `granules` granules of content of `epoch`; when it returns, it is durable.
+    static func create(
+        in directory: Descriptor, name: String, epoch: UInt64, granules: Int, session: Session
+    ) throws(Errno) -> Sidecar {
         let file = try Descriptor.open(at: directory.raw, name, O_RDWR | O_CREAT | O_TRUNC, mode: 0o600)
         let sidecar = Sidecar(file)
         try sidecar.writeHeader(epoch: epoch, session: session)
+        // Its whole length from the start: a map that lost its end would say of local changes that there are none.
+        try file.truncate(to: size(granules: granules))
         try file.fsync()
         try directory.fsync()
         return sidecar
     }
 
-    /// - Throws: `RecordError` when it is missing, or its header is not that of a sidecar of `epoch`.
+    private static func size(granules: Int) -> Int {
+        (1 + granules / granulesPerPage + (granules % granulesPerPage == 0 ? 0 : 1)) * pageSize
+    }
+
+    /// - Parameter granules: how many it has to tell of; it may have been made for more.
+    /// - Throws: `RecordError` when it is missing or cut off, or its header is not that of a sidecar of `epoch`.
     static func open(
-        in directory: Descriptor, name: String, epoch: UInt64
+        in directory: Descriptor, name: String, epoch: UInt64, granules: Int
     ) throws(RecordError) -> (sidecar: Sidecar, session: Session) {
         let file: Descriptor
         do throws(Errno) {
@@ -58,6 +66,9 @@ final class Sidecar {
             let session = reader.take(24).flatMap({ Session(bytes: Array($0)) })
         else { throw RecordError("the residency map's header is damaged") }
         guard found == epoch else { throw RecordError("the residency map is of another epoch") }
+        guard let length = try? file.stat().st_size, length >= size(granules: granules) else {
+            throw RecordError("the residency map is cut off")
+        }
         return (sidecar, session)
     }
 

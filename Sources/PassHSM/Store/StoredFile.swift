@@ -266,7 +266,8 @@ package final class StoredFile: FillDestination {
     private func makeSidecarLocked() throws(Errno) {
         if durable.sidecar != nil { return }
         durable.sidecar = try Sidecar.create(
-            in: store.partial, name: handle.name, epoch: durable.record.epoch, session: store.session)
+            in: store.partial, name: handle.name, epoch: durable.record.epoch,
+            granules: durable.record.layout.count, session: store.session)
     }
 
     private func writeRecordLocked(_ record: Record) throws(Errno) {

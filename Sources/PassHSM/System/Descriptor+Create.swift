@@ -98,10 +98,9 @@ extension Descriptor {
 
     /// utimensat(2) for a name, or futimens(2) for the descriptor itself; nil leaves a time as it is.
     package func setTimes(of name: [UInt8]?, access: timespec?, modification: timespec?) throws(Errno) {
-        guard let name else {
-            return try setTimes(access: access ?? FileTime.omit, modification: modification ?? FileTime.omit)
-        }
-        let times = [access ?? FileTime.omit, modification ?? FileTime.omit]
+        let (access, modification) = (access ?? FileTime.omit, modification ?? FileTime.omit)
+        guard let name else { return try setTimes(access: access, modification: modification) }
+        let times = [access, modification]
         _ = try withName(name) { text throws(Errno) in
             try times.withUnsafeBufferPointer { times throws(Errno) in
                 try check { utimensat(raw, text, times.baseAddress, AT_SYMLINK_NOFOLLOW) }

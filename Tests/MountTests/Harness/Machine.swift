@@ -22,6 +22,12 @@ enum Machine {
     }
 }
 
+/// Whether a process that need not be our child still runs; one that only waits for its parent to ask has ended.
+func isRunning(_ pid: pid_t) -> Bool {
+    guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8) else { return false }
+    return text.split(separator: ")").last?.first { $0 != " " } != "Z"
+}
+
 /// Runs `passhsm`.
 func passhsm(_ arguments: String..., seconds: Double = 120) throws -> Output {
     try run([Machine.program] + arguments, seconds: seconds)
@@ -36,6 +42,8 @@ final class Scratch {
         var name = Array("\(base)/passhsm-test.XXXXXX".utf8CString)
         guard mkdtemp(&name) != nil else { throw Failure("mkdtemp: \(String(cString: strerror(errno)))") }
         path = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        // Some tests act as other users.
+        chmod(path, 0o755)
     }
 
     /// Removes it; mounts that a test left inside are taken away first, and told.

@@ -64,7 +64,7 @@ final class Mirror {
 
     /// Waits until the daemon is gone, and nothing is mounted.
     func awaitEnd(seconds: Double = 20) throws {
-        try until("the end of the daemon", seconds: seconds) { Glibc.kill(daemon, 0) != 0 }
+        try until("the end of the daemon", seconds: seconds) { !isRunning(daemon) }
         forget()
         if isMounted { throw Failure("the daemon ended, and its mount is still there") }
     }
@@ -72,7 +72,7 @@ final class Mirror {
     /// As a power cut is to the process: what it knew and had not written is lost.
     func killDaemon() throws {
         Glibc.kill(daemon, SIGKILL)
-        try until("the end of the killed daemon") { Glibc.kill(daemon, 0) != 0 }
+        try until("the end of the killed daemon") { !isRunning(daemon) }
         forget()
         umount2(mount, Int32(MNT_DETACH))
     }
@@ -91,7 +91,7 @@ final class Mirror {
         if umount2(mount, 0) != 0 { umount2(mount, Int32(MNT_DETACH)) }
         if daemon != 0 {
             let pid = daemon
-            if (try? until("its end", seconds: 5) { Glibc.kill(pid, 0) != 0 }) == nil { Glibc.kill(pid, SIGKILL) }
+            if (try? until("its end", seconds: 5) { !isRunning(pid) }) == nil { Glibc.kill(pid, SIGKILL) }
         }
         forget()
         return true
