@@ -27,9 +27,9 @@ int passhsm_syncfs(int fd);
 int passhsm_birth_time(int fd, struct timespec *result);
 /* ioctl(2) with a pointer, which Swift cannot call because it is variadic. */
 int passhsm_ioctl(int fd, unsigned long request, void *argument);
-/* The commands of ioctl_iflags(2) and ioctl_xfs_fsgetxattr(2), and FS_IOC_GETVERSION: macros with a cast. */
+/* The commands of ioctl_iflags(2) and ioctl_xfs_fsgetxattr(2): macros with a cast. */
 extern const unsigned PASSHSM_FS_IOC_GETFLAGS, PASSHSM_FS_IOC_SETFLAGS, PASSHSM_FS_IOC_FSGETXATTR,
-    PASSHSM_FS_IOC_FSSETXATTR, PASSHSM_FS_IOC_GETVERSION;
+    PASSHSM_FS_IOC_FSSETXATTR;
 extern const unsigned PASSHSM_FS_JOURNAL_DATA_FL;
 /* flock(2): in Swift the structure of the same name hides the function. */
 int passhsm_flock(int fd, int operation);

@@ -5,6 +5,8 @@ import HSMSystem
 
 /// IOCTL: the inode flags and extended attributes of lsattr(1), chattr(1) and xfs_io(8), and nothing else.
 ///
+/// FS_IOC_GETVERSION has to be refused: programs give it an int, and FUSE would write the eight bytes of its number.
+///
 /// Who may change them, the kernel has checked (fs/file_attr.c): owner, CAP_LINUX_IMMUTABLE and project.
 extension FileSystem {
     func ioctl(
@@ -13,7 +15,6 @@ extension FileSystem {
     ) {
         let known = [
             PASSHSM_FS_IOC_GETFLAGS, PASSHSM_FS_IOC_SETFLAGS, PASSHSM_FS_IOC_FSGETXATTR, PASSHSM_FS_IOC_FSSETXATTR,
-            PASSHSM_FS_IOC_GETVERSION,
         ]
         // As large as the largest of their arguments, struct fsxattr with 28 bytes.
         var argument = [UInt8](repeating: 0, count: 64)
