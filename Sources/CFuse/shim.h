@@ -8,6 +8,7 @@
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -22,6 +23,31 @@
 #define PASSHSM_WRITE_KILL_SUIDGID (1u << 2)
 #define PASSHSM_OPEN_KILL_SUIDGID (1u << 0)
 #define PASSHSM_FATTR_KILL_SUIDGID (1u << 11)
+#define PASSHSM_FUSE_SETXATTR_EXT (1u << 29)
+#define PASSHSM_FUSE_TMPFILE 51
+#define PASSHSM_FUSE_STATX 52
+#define PASSHSM_STATX_BTIME 0x800u
+
+/* Linux 6.6's answer to STATX; fuse_statx is laid out as statx(2)'s structure. */
+struct passhsm_sx_time {
+    int64_t seconds;
+    uint32_t nanoseconds;
+    int32_t reserved;
+};
+
+struct passhsm_statx_out {
+    uint64_t attr_valid;
+    uint32_t attr_valid_nsec, flags;
+    uint64_t spare[2];
+    uint32_t mask, blksize;
+    uint64_t attributes;
+    uint32_t nlink, uid, gid;
+    uint16_t mode, spare0;
+    uint64_t ino, size, blocks, attributes_mask;
+    struct passhsm_sx_time atime, btime, ctime, mtime;
+    uint32_t rdev_major, rdev_minor, dev_major, dev_minor;
+    uint64_t spare2[14];
+};
 
 struct passhsm_backing_map {
     int32_t fd;
@@ -79,6 +105,28 @@ static inline void passhsm_fill_entry(struct fuse_entry_out *out, struct fuse_en
     out->attr.ctimensec = (uint32_t)entry.attr.st_ctim.tv_nsec;
 }
 
+/* From the entry's attributes, all but the time of birth. */
+static inline void passhsm_fill_statx(struct passhsm_statx_out *out, struct fuse_entry_param entry)
+{
+    const struct stat *st = &entry.attr;
+    out->attr_valid = (uint64_t)entry.attr_timeout;
+    out->attr_valid_nsec = (uint32_t)((entry.attr_timeout - (double)out->attr_valid) * 1e9);
+    out->mask = 0x7ff; /* STATX_BASIC_STATS */
+    out->blksize = (uint32_t)st->st_blksize;
+    out->nlink = (uint32_t)st->st_nlink;
+    out->uid = st->st_uid;
+    out->gid = st->st_gid;
+    out->mode = (uint16_t)st->st_mode;
+    out->ino = st->st_ino;
+    out->size = (uint64_t)st->st_size;
+    out->blocks = (uint64_t)st->st_blocks;
+    out->atime = (struct passhsm_sx_time){ st->st_atim.tv_sec, (uint32_t)st->st_atim.tv_nsec, 0 };
+    out->ctime = (struct passhsm_sx_time){ st->st_ctim.tv_sec, (uint32_t)st->st_ctim.tv_nsec, 0 };
+    out->mtime = (struct passhsm_sx_time){ st->st_mtim.tv_sec, (uint32_t)st->st_mtim.tv_nsec, 0 };
+    out->rdev_major = major(st->st_rdev);
+    out->rdev_minor = minor(st->st_rdev);
+}
+
 /* fuse_session_new is a macro in libfuse 3.17 and later. */
 static inline struct fuse_session *passhsm_session_new(
     struct fuse_args *args, const struct fuse_lowlevel_ops *ops, void *user)
@@ -86,13 +134,13 @@ static inline struct fuse_session *passhsm_session_new(
     return fuse_session_new(args, ops, sizeof *ops, user);
 }
 
-/* The INIT reply is the only place where passthrough and KILLPRIV_V2 can be agreed on stock libfuse 3.14, whose own
- * API for them starts with 3.17. `out` is the payload of the INIT reply; the kernel's offer is in `in`.
+/* The INIT reply is the only place where passthrough, KILLPRIV_V2 and SETXATTR_EXT can be agreed on stock libfuse 3.14,
+ * whose own API for them starts with 3.17. `out` is the payload of the INIT reply; the kernel's offer is in `in`.
  * The word behind flags2 is max_stack_depth since Linux 6.9. */
 static inline void passhsm_init_reply(void *out, uint32_t stack_depth)
 {
     struct fuse_init_out *init = (struct fuse_init_out *)out;
-    init->flags |= PASSHSM_FUSE_HANDLE_KILLPRIV_V2;
+    init->flags |= PASSHSM_FUSE_HANDLE_KILLPRIV_V2 | PASSHSM_FUSE_SETXATTR_EXT;
     if (stack_depth) {
         init->flags |= PASSHSM_FUSE_INIT_EXT;
         init->flags2 |= PASSHSM_FUSE_PASSTHROUGH_HIGH;

@@ -3,11 +3,16 @@
 #include "linux_constants.h"
 
 #include <fcntl.h>
+#include <errno.h>
 #include <signal.h>
 #include <linux/capability.h>
+#include <linux/fs.h>
 #include <linux/securebits.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -21,10 +26,31 @@ const int PASSHSM_FALLOC_KEEP_SIZE = FALLOC_FL_KEEP_SIZE, PASSHSM_FALLOC_PUNCH_H
           PASSHSM_FALLOC_ZERO_RANGE = FALLOC_FL_ZERO_RANGE, PASSHSM_FALLOC_COLLAPSE_RANGE = FALLOC_FL_COLLAPSE_RANGE,
           PASSHSM_FALLOC_INSERT_RANGE = FALLOC_FL_INSERT_RANGE, PASSHSM_FALLOC_UNSHARE_RANGE = FALLOC_FL_UNSHARE_RANGE;
 
+const unsigned PASSHSM_FS_IOC_GETFLAGS = FS_IOC_GETFLAGS, PASSHSM_FS_IOC_SETFLAGS = FS_IOC_SETFLAGS,
+               PASSHSM_FS_IOC_FSGETXATTR = FS_IOC_FSGETXATTR, PASSHSM_FS_IOC_FSSETXATTR = FS_IOC_FSSETXATTR;
+const unsigned PASSHSM_FS_JOURNAL_DATA_FL = FS_JOURNAL_DATA_FL;
+const unsigned long PASSHSM_ST_NOSUID = ST_NOSUID, PASSHSM_ST_NODEV = ST_NODEV, PASSHSM_ST_NOEXEC = ST_NOEXEC;
+
 _Static_assert(sizeof(struct passhsm_dirent) == 19, "the kernel's linux_dirent64 has its name at 19");
 _Static_assert(sizeof(off_t) == 8, "64-bit offsets");
 
 long passhsm_getdents64(int fd, void *buffer, size_t size) { return syscall(SYS_getdents64, fd, buffer, size); }
+
+int passhsm_birth_time(int fd, struct timespec *result)
+{
+    struct statx status;
+    memset(&status, 0, sizeof status);
+    if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BTIME, &status)) return -1;
+    if (!(status.stx_mask & STATX_BTIME)) {
+        errno = ENODATA;
+        return -1;
+    }
+    result->tv_sec = status.stx_btime.tv_sec;
+    result->tv_nsec = status.stx_btime.tv_nsec;
+    return 0;
+}
+
+int passhsm_ioctl(int fd, unsigned long request, void *argument) { return ioctl(fd, request, argument); }
 
 int passhsm_renameat2(int from, const char *name, int to, const char *newname, unsigned flags)
 {

@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import HSMControl
 import HSMSystem
@@ -54,7 +55,10 @@ import Testing
         #expect(DirectoryReader.texts(in: folder.path.description) == [])
         #expect(findings.contains { $0.name == "extended attributes" && $0.verdict != .missing })
         #expect(findings.last?.name == "mount")
-        #expect(OwnProcess.openDescriptors < 200)
+        let open = DirectoryReader.texts(in: "/proc/self/fd").compactMap { number in
+            try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(number)")
+        }
+        #expect(!open.isEmpty && !open.contains { $0.hasPrefix(folder.path.description) })
     }
 
     @Test func aMissingLowerDirectoryCannotBeMounted() {

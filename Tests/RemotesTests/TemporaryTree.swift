@@ -21,17 +21,24 @@ struct TemporaryTree: Sendable {
     }
 
     /// Makes `count` directories inside each other, and the file `name` with `content` in the last one.
-    func makeDeep(_ count: Int, component: [UInt8], file name: [UInt8], content: [UInt8]) throws {
+    ///
+    /// - Returns: the directories' inode numbers.
+    @discardableResult func makeDeep(_ count: Int, component: [UInt8], file name: [UInt8], content: [UInt8]) throws
+        -> Set<UInt64>
+    {
+        var inodes: Set<UInt64> = []
         var directory = try Descriptor.openTop(Array(path.utf8))
         for _ in 0..<count {
             try withName(component) { text throws(Errno) in _ = try check { mkdirat(directory.raw, text, 0o755) } }
             directory = try Descriptor.openDirectory(at: directory, component)
+            inodes.insert(try directory.stat().st_ino)
         }
         let file = try withName(name) { text throws(Errno) in
             try Descriptor.open(at: directory.raw, text, O_CREAT | O_WRONLY, mode: 0o644)
         }
         let count = content.withUnsafeBytes { write(file.raw, $0.baseAddress, $0.count) }
         #expect(count == content.count)
+        return inodes
     }
 }
 

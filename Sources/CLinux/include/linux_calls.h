@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/xattr.h>
+#include <time.h>
 
 /* A record of getdents64(2); glibc has no public declaration with d_off. The name follows, NUL-terminated. */
 struct passhsm_dirent {
@@ -27,6 +28,14 @@ int passhsm_syncfs(int fd);
 int passhsm_try_read_lease(int fd);
 /* sync_file_range(2) over the whole file: waits, and tells errors, but starts nothing. */
 int passhsm_wait_for_writeback(int fd);
+/* statx(STATX_BTIME): 0 with the time of birth; ENODATA where the file system keeps none. */
+int passhsm_birth_time(int fd, struct timespec *result);
+/* ioctl(2) with a pointer, which Swift cannot call because it is variadic. */
+int passhsm_ioctl(int fd, unsigned long request, void *argument);
+/* The commands of ioctl_iflags(2) and ioctl_xfs_fsgetxattr(2): macros with a cast. */
+extern const unsigned PASSHSM_FS_IOC_GETFLAGS, PASSHSM_FS_IOC_SETFLAGS, PASSHSM_FS_IOC_FSGETXATTR,
+    PASSHSM_FS_IOC_FSSETXATTR;
+extern const unsigned PASSHSM_FS_JOURNAL_DATA_FL;
 /* flock(2): in Swift the structure of the same name hides the function. */
 int passhsm_flock(int fd, int operation);
 /* f_type of fstatfs(2), 0 on failure. */

@@ -25,7 +25,15 @@ func makeOperations() -> fuse_lowlevel_ops {
             reply.take().none()
         }
     }
-    ops.getattr = { request, node, _ in serve(request) { fs, reply in fs.getattr(reply.take(), node) } }
+    ops.getattr = { request, node, _ in
+        serve(request) { fs, reply in
+            if FuseSession.requestFlags & RequestTranslation.isOther != 0 {
+                fs.statx(reply.take(), node)
+            } else {
+                fs.getattr(reply.take(), node)
+            }
+        }
+    }
     ops.setattr = { request, node, new, valid, _ in
         serve(request) { fs, reply in new.map { fs.setattr(reply.take(), node, $0.pointee, valid) } }
     }
@@ -71,12 +79,15 @@ private func addNameOperations(_ ops: inout fuse_lowlevel_ops) {
 
 private func addFileOperations(_ ops: inout fuse_lowlevel_ops) {
     ops.open = { request, node, info in
-        serve(request) { fs, reply in info.map { fs.open(reply.take(), node, flags: $0.pointee.flags) } }
+        serve(request) { fs, reply in
+            info.map { fs.open(reply.take(), node, flags: $0.pointee.flags, FuseSession.requestFlags) }
+        }
     }
     ops.create = { request, parent, name, mode, info in
         serve(request) { fs, reply in
             guard let name, let info else { return }
-            fs.create(reply.take(), parent, name, mode: mode, flags: info.pointee.flags)
+            fs.create(
+                reply.take(), parent, name, mode: mode, flags: info.pointee.flags, FuseSession.requestFlags)
         }
     }
     ops.read = { request, _, size, offset, info in
@@ -116,6 +127,12 @@ private func addFileOperations(_ ops: inout fuse_lowlevel_ops) {
         serve(request) { fs, reply in info.map { fs.seek(reply.take(), $0.pointee.fh, offset: offset, whence: whence) }
         }
     }
+    ops.ioctl = { request, node, command, _, _, _, input, inputSize, outputSize in
+        serve(request) { fs, reply in
+            let input = UnsafeRawBufferPointer(start: input, count: inputSize)
+            fs.ioctl(reply.take(), node, command, input, outputSize: outputSize)
+        }
+    }
     ops.flock = { request, _, info, operation in
         serve(request) { fs, reply in info.map { fs.flock(reply.take(), $0.pointee.fh, operation) } }
     }
@@ -146,7 +163,7 @@ private func addAttributeOperations(_ ops: inout fuse_lowlevel_ops) {
     ops.setxattr = { request, node, name, value, size, flags in
         serve(request) { fs, reply in
             let value = UnsafeRawBufferPointer(start: value, count: size)
-            name.map { fs.setxattr(reply.take(), node, $0, value, flags: flags) }
+            name.map { fs.setxattr(reply.take(), node, $0, value, flags: flags, FuseSession.requestFlags) }
         }
     }
     ops.getxattr = { request, node, name, size in

@@ -13,6 +13,26 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
+    /// GETATTR with the time of birth.
+    func statx(_ reply: consuming Reply, _ node: fuse_ino_t) {
+        do throws(Errno) {
+            let inode = inode(node)
+            let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
+            var entry = fuse_entry_param()
+            entry.attr = try attributes(inode)
+            entry.attr_timeout = timeout
+            var out = passhsm_statx_out()
+            passhsm_fill_statx(&out, entry)
+            if let birth = lower.birthTime() {
+                out.mask |= PASSHSM_STATX_BTIME
+                out.btime = passhsm_sx_time(
+                    seconds: Int64(birth.tv_sec), nanoseconds: UInt32(birth.tv_nsec), reserved: 0)
+            }
+            var slot = ReplySlot(reply)
+            withUnsafeBytes(of: out) { slot.take().bytes($0) }
+        } catch { reply.error(error) }
+    }
+
     func setattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ new: stat, _ valid: Int32) {
         let inode = inode(node)
         let valid = UInt32(bitPattern: valid)
@@ -50,17 +70,27 @@ extension FileSystem {
         }
     }
 
+    private static let settable = UInt32(
+        FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_ATIME
+            | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME)
+
     /// Everything but the size.
     private func finishSetattr(_ reply: consuming Reply, _ inode: Inode, _ new: stat, _ valid: UInt32) {
         do throws(Errno) {
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             func has(_ bit: Int32) -> Bool { valid & UInt32(bit) != 0 }
-            if has(FUSE_SET_ATTR_UID) || has(FUSE_SET_ATTR_GID) {
+            // Nothing to set: chown(2) with -1 twice, or a change of content that takes setuid and setgid away. The lower
+            // file system does what belongs to either.
+            let isOwnerSet = has(FUSE_SET_ATTR_UID) || has(FUSE_SET_ATTR_GID) || valid & Self.settable == 0
+            let caller = reply.caller
+            // With capabilities, chown(2) itself does it right; otherwise the group before it counts.
+            let isKilling = isOwnerSet ? caller.uid != 0 : valid & PASSHSM_FATTR_KILL_SUIDGID != 0
+            if isKilling && inode.type != S_IFDIR && !has(FUSE_SET_ATTR_MODE) { try clearSetIDs(lower, caller) }
+            if isOwnerSet {
                 let owner = has(FUSE_SET_ATTR_UID) ? new.st_uid : uid_t.max
                 let group = has(FUSE_SET_ATTR_GID) ? new.st_gid : gid_t.max
                 _ = try check { fchownat(lower.raw, "", owner, group, PASSHSM_AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) }
             }
-            if valid & PASSHSM_FATTR_KILL_SUIDGID != 0 && !has(FUSE_SET_ATTR_MODE) { try clearSetIDs(lower) }
             if has(FUSE_SET_ATTR_MODE) {
                 try lower.withProcPath { path throws(Errno) in _ = try check { chmod(path, new.st_mode & 0o7777) } }
             }
@@ -134,10 +164,13 @@ extension FileSystem {
     func listxattr(_ reply: consuming Reply, _ node: fuse_ino_t, size: Int) {
         do throws(Errno) {
             let inode = inode(node)
+            // Who may not read them does not see them (xattr(7)).
+            let isPrivileged = reply.caller.uid == 0
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             let all = try lower.withProcPath { path throws(Errno) in try ExtendedAttributes.list(of: path, .follow) }
             let shown = ExtendedAttributes.names(in: all).filter { name in
                 !Store.attributes.contains { name.dropLast().elementsEqual($0.utf8) }
+                    && (isPrivileged || !name.starts(with: "trusted.".utf8))
             }
             answer(reply, Array(shown.joined()), size)
         } catch { reply.error(error) }
@@ -153,7 +186,7 @@ extension FileSystem {
 
     func setxattr(
         _ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>, _ value: UnsafeRawBufferPointer,
-        flags: Int32
+        flags: Int32, _ requestFlags: UInt32
     ) {
         reply.result { () throws(Errno) in
             if isRecord(name) || strcmp(name, Self.stateAttribute) == 0 { throw Errno(rawValue: EPERM) }
@@ -162,6 +195,10 @@ extension FileSystem {
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             try lower.withProcPath { path throws(Errno) in
                 try ExtendedAttributes.set(name, of: path, .follow, to: value, flags: flags)
+                // An ACL that is set by an owner outside the file's group.
+                guard requestFlags & UInt32(FUSE_SETXATTR_ACL_KILL_SGID) != 0 else { return }
+                let mode = try lower.stat().st_mode
+                if mode & S_ISGID != 0 { _ = try check { chmod(path, mode & 0o7777 & ~S_ISGID) } }
             }
         }
     }

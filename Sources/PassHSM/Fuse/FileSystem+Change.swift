@@ -19,7 +19,7 @@ extension FileSystem {
         let handle = OpenFile.of(number)
         do throws(Errno) {
             let lower = try lower(handle)
-            if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower) }
+            if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower, reply.caller) }
             guard let file = handle.inode.state.withLock(\.file) else {
                 return reply.written(try lower.writeOnce(bytes, at: offset))
             }
@@ -192,11 +192,12 @@ extension FileSystem {
     }
 
     /// What the kernel leaves to the daemon with FUSE_HANDLE_KILLPRIV_V2: a write takes setuid and setgid away.
-    func clearSetIDs(_ lower: Descriptor) throws(Errno) {
-        let mode = try lower.stat().st_mode
+    func clearSetIDs(_ lower: Descriptor, _ caller: fuse_ctx) throws(Errno) {
+        let status = try lower.stat()
+        let mode = status.st_mode
         var bits = mode & S_ISUID
-        // Without group execution the bit means mandatory locking, not a group.
-        if mode & S_IXGRP != 0 { bits |= mode & S_ISGID }
+        // Without group execution setgid gives nothing to whoever executes the file, and members of the group may keep it.
+        if mode & S_IXGRP != 0 || caller.gid != status.st_gid { bits |= mode & S_ISGID }
         guard bits != 0 else { return }
         try lower.withProcPath { path throws(Errno) in _ = try check { chmod(path, mode & 0o7777 & ~bits) } }
     }

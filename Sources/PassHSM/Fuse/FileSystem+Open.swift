@@ -5,7 +5,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// OPEN, CREATE, FLUSH and RELEASE: which files the kernel may read and write by itself, and when.
+/// OPEN, CREATE and TMPFILE: which files the kernel may read and write by itself, and when.
 extension FileSystem {
     /// An open on its way to its answer.
     private struct Opening: Sendable {
@@ -15,6 +15,8 @@ extension FileSystem {
         var entry: fuse_entry_param?
         /// Set when the file was just made: it is open already.
         var created: Descriptor?
+        /// A truncation takes setuid and setgid away: set for the caller of an OPEN or CREATE who has no CAP_FSETID.
+        var unprivileged: fuse_ctx?
         var isTruncated = false
         var isFilled = false
 
@@ -22,13 +24,18 @@ extension FileSystem {
         var truncates: Bool { flags & O_TRUNC != 0 && !isTruncated }
     }
 
-    func open(_ reply: consuming Reply, _ node: fuse_ino_t, flags: Int32) {
-        proceed(reply, Opening(inode: inode(node), flags: flags))
+    func open(_ reply: consuming Reply, _ node: fuse_ino_t, flags: Int32, _ requestFlags: UInt32) {
+        let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller : nil
+        proceed(reply, Opening(inode: inode(node), flags: flags, unprivileged: caller))
     }
 
     func create(
-        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, mode: mode_t, flags: Int32
+        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, mode: mode_t, flags: Int32,
+        _ requestFlags: UInt32
     ) {
+        if requestFlags & RequestTranslation.isOther != 0 {
+            return makeUnnamed(reply, parent, mode: mode, flags: flags)
+        }
         do throws(Errno) {
             if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
             let directory = try directory(parent)
@@ -47,13 +54,30 @@ extension FileSystem {
             } catch {
                 guard error.rawValue == EEXIST, flags & O_EXCL == 0 else { throw error }
                 let entry = try lookup(name, in: directory)
-                opening = Opening(inode: inode(entry.ino), flags: flags, entry: entry)
+                let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller : nil
+                opening = Opening(inode: inode(entry.ino), flags: flags, entry: entry, unprivileged: caller)
                 guard opening.inode.isRegular else {
                     forget(entry.ino, 1)
                     throw Errno(rawValue: ESTALE)
                 }
             }
             proceed(reply, opening)
+        } catch { reply.error(error) }
+    }
+
+    /// TMPFILE: a file without a name, open already.
+    private func makeUnnamed(_ reply: consuming Reply, _ parent: fuse_ino_t, mode: mode_t, flags: Int32) {
+        do throws(Errno) {
+            let directory = try directory(parent)
+            // O_EXCL forbids to give it a name later, which the kernel sees to.
+            let file = try CallerIdentity.with(reply.caller) { () throws(Errno) in
+                try Descriptor.open(
+                    at: directory.raw, ".", PASSHSM_O_TMPFILE | O_RDWR | (flags & (O_SYNC | O_DSYNC)), mode: mode)
+            }
+            let known = try tree.opensHandles ? file : file.reopen(PASSHSM_O_PATH)
+            let entry = try reference(known)
+            let flags = flags & ~(PASSHSM_O_TMPFILE | O_TRUNC)
+            proceed(reply, Opening(inode: inode(entry.ino), flags: flags, entry: entry, created: file))
         } catch { reply.error(error) }
     }
 
@@ -98,7 +122,12 @@ extension FileSystem {
             if let error { return fail(opening, error, reply) }
             var opening = opening
             opening.isTruncated = true
-            proceed(reply, opening)
+            do throws(Errno) {
+                if let caller = opening.unprivileged {
+                    try clearSetIDs(open(opening.inode, PASSHSM_O_PATH), caller)
+                }
+                proceed(reply, opening)
+            } catch { fail(opening, error, reply) }
         }
     }
 
@@ -115,6 +144,8 @@ extension FileSystem {
         var keepsCache = false
         /// Opened for the handle already.
         var lower: Descriptor?
+        /// The inode is append-only, so that the lower file too opens with O_APPEND only.
+        var isAppendOnly = false
     }
 
     /// The answer for a complete and registered file that is opened for reading: from memory alone.
@@ -149,7 +180,16 @@ extension FileSystem {
             if case .dual(let flags) = state.residence { return !flags.contains(.dirty) }
             return false
         }
+        var isAppendOnly = false
         if (opening.isForWriting || opening.truncates) && opening.created == nil {
+            if opening.isForWriting {
+                // Always, because the lower file system may refuse it: immutable, append-only, being executed.
+                do throws(Errno) { _ = try file() } catch {
+                    guard error.rawValue == EPERM, opening.flags & O_APPEND != 0 else { throw error }
+                    lower = try open(inode, lowerFlags(opening.flags) | O_APPEND)
+                    isAppendOnly = true
+                }
+            }
             // O_TRUNC works with O_RDONLY too.
             let writable = try opening.isForWriting ? file() : open(inode, O_WRONLY)
             if isDual {
@@ -166,9 +206,11 @@ extension FileSystem {
             if opening.truncates {
                 inode.state.withLock { $0.dirtyMark = nil }
                 try writable.truncate(to: 0)
+                if let caller = opening.unprivileged { try clearSetIDs(writable, caller) }
             }
         }
-        if let answer = passthroughLocked(inode) {
+        if var answer = passthroughLocked(inode) {
+            answer.isAppendOnly = isAppendOnly
             if opening.isForWriting { inode.state.withLock { $0.writers += 1 } }
             return answer
         }
@@ -234,8 +276,9 @@ extension FileSystem {
     }
 
     private func send(_ answer: Answer, _ opening: Opening, _ reply: consuming Reply) {
+        let append = answer.isAppendOnly ? O_APPEND : 0
         let handle = OpenFile(
-            inode: opening.inode, mode: answer.mode, flags: lowerFlags(opening.flags),
+            inode: opening.inode, mode: answer.mode, flags: lowerFlags(opening.flags) | append,
             descriptor: answer.mode == .cached ? answer.lower : nil)
         openHandles.add(1)
         let number = handle.retained()
@@ -255,59 +298,5 @@ extension FileSystem {
             wasTaken = reply.open(out)
         }
         if !wasTaken { close(number) }
-    }
-
-    // MARK: Closing
-
-    /// FLUSH: a descriptor of the handle was closed. A read that was sent ahead of its reader cannot be interrupted, but
-    /// when its reader dies, this comes; whoever else waits for the same pages asks again.
-    func flush(_ reply: consuming Reply, _ number: UInt64) {
-        for ticket in OpenFile.of(number).waitingTickets { cancelLater(ticket) }
-        reply.done()
-    }
-
-    func release(_ reply: consuming Reply, _ number: UInt64) {
-        close(number)
-        reply.done()
-    }
-
-    private func close(_ number: UInt64) {
-        let handle = OpenFile.of(number)
-        let inode = handle.inode
-        let (isUnwritten, isSettling) = inode.state.withLock { state -> (Bool, Bool) in
-            switch handle.mode {
-            case .cached: state.cachedOpens -= 1
-            case .passthrough: state.passthroughOpens -= 1
-            }
-            if handle.isWritable { state.writers -= 1 }
-            return (handle.isWritable && state.writers == 0 && state.dirtyMark != nil, state.file != nil)
-        }
-        OpenFile.release(number)
-        openHandles.add(-1)
-        if isUnwritten { unmark(inode) }
-        if isSettling { letGo(inode) }
-    }
-
-    /// Takes back the dirty flag of a file that was opened for writing and not written.
-    func unmark(_ inode: Inode) {
-        transition(inode) { unmarkLocked(inode) }
-        forget(inode, 0)
-    }
-
-    private func unmarkLocked(_ inode: Inode) {
-        let mark = inode.state.withLock { $0.writers == 0 ? $0.dirtyMark : nil }
-        guard let mark else { return }
-        let lower = try? open(inode, O_RDONLY)
-        // A mapping outlives its handle, for with passthrough it is one of the lower file. Asked again by `sweep`.
-        if let lower, store.isOpenForWriting(lower) { return }
-        inode.state.withLock { $0.dirtyMark = nil }
-        guard let lower, let before = try? lower.stat().st_ctim, (try? store.unmarkDirty(lower, mark)) == true,
-            let after = try? lower.stat().st_ctim
-        else { return }
-        inode.state.withLock { state in
-            state.beginOwnChange(at: before)
-            state.endOwnChange(at: after)
-            if case .dual(let flags) = state.residence { state.residence = .dual(flags.subtracting(.dirty)) }
-        }
     }
 }

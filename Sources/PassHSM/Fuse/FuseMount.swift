@@ -95,7 +95,8 @@ package final class FuseMount: Sendable {
     package func start(source: String) throws(Errno) -> String {
         let isRoot = geteuid() == 0
         var options = "fsname=\(Self.escaped(source)),subtype=passhsm,default_permissions"
-        if isRoot { options += ",allow_other" }
+        // Set-user-ID files and devices act as they do in the lower directory, which the same administrator mounted.
+        if isRoot { options += ",allow_other," + fileSystem.tree.mountOptions.joined(separator: ",") }
         let result = try session.start(mountpoint: mountpoint, options: options)
         passthrough.withLock { $0 = result }
         startThread(name: "tick") { [self] in tick() }

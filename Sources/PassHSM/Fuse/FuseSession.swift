@@ -195,17 +195,15 @@ final class FuseSession: Sendable {
         guard let session, request.count >= MemoryLayout<fuse_in_header>.size else { return }
         let header = request.loadUnaligned(as: fuse_in_header.self)
         requests.count(header.opcode)
-        if header.opcode == FUSE_WRITE.rawValue {
-            let write = request.loadUnaligned(fromByteOffset: MemoryLayout<fuse_in_header>.size, as: fuse_write_in.self)
-            passhsm_set_request_flags(write.write_flags)
-        }
+        let translated = RequestTranslation.translate(request, header)
+        passhsm_set_request_flags(translated.flags)
         var buffer = fuse_buf()
-        buffer.size = request.count
+        buffer.size = translated.size
         buffer.mem = request.baseAddress
         fuse_session_process_buf(session, &buffer)
     }
 
-    /// The write flags of the request that this thread is processing: libfuse 3.14 does not hand them on.
+    /// What libfuse 3.14 does not hand on of the request that this thread is processing; see ``RequestTranslation``.
     static var requestFlags: UInt32 { passhsm_request_flags() }
 
     // MARK: Ending
@@ -259,6 +257,7 @@ final class RequestCounters: Sendable {
         (FUSE_CREATE, "create"), (FUSE_INTERRUPT, "interrupt"), (FUSE_BATCH_FORGET, "forget_multi"),
         (FUSE_FALLOCATE, "fallocate"), (FUSE_READDIRPLUS, "readdirplus"), (FUSE_RENAME2, "rename2"),
         (FUSE_LSEEK, "lseek"), (FUSE_COPY_FILE_RANGE, "copy_file_range"), (FUSE_IOCTL, "ioctl"),
+        (fuse_opcode(UInt32(PASSHSM_FUSE_TMPFILE)), "tmpfile"), (fuse_opcode(UInt32(PASSHSM_FUSE_STATX)), "statx"),
     ]
     private let counts = Mutex([Int](repeating: 0, count: 64))
 

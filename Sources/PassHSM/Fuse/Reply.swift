@@ -61,6 +61,12 @@ struct Reply: ~Copyable, @unchecked Sendable {
         discard self
     }
 
+    /// The output of an ioctl(2) that succeeded.
+    consuming func ioctl(_ output: UnsafeRawBufferPointer) {
+        fuse_reply_ioctl(request, 0, output.baseAddress, output.count)
+        discard self
+    }
+
     consuming func link(_ target: UnsafePointer<CChar>) {
         fuse_reply_readlink(request, target)
         discard self

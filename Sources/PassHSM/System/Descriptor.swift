@@ -53,6 +53,17 @@ package final class Descriptor: Sendable {
         return result
     }
 
+    /// statx(2): when the inode was made; nil where the file system does not know.
+    package func birthTime() -> timespec? {
+        var result = timespec()
+        return passhsm_birth_time(raw, &result) == 0 ? result : nil
+    }
+
+    /// ioctl(2) with the address of `argument`, which is as large as the command demands.
+    package func ioctl(_ command: UInt32, _ argument: UnsafeMutableRawBufferPointer) throws(Errno) {
+        _ = try check { passhsm_ioctl(raw, UInt(command), argument.baseAddress) }
+    }
+
     /// pread(2) until `buffer` is full or the file ends; the count of bytes read.
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(Errno) -> Int {
         var done = 0

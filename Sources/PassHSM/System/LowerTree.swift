@@ -44,6 +44,17 @@ package final class LowerTree: Sendable {
         try handle.open(on: mount, flags)
     }
 
+    /// What the lower mount allows, as options of mount(8).
+    package var mountOptions: [String] {
+        var status = statvfs()
+        guard fstatvfs(original.raw, &status) == 0 else { return ["nosuid", "nodev"] }
+        func has(_ flag: UInt) -> Bool { status.f_flag & flag != 0 }
+        return [
+            has(PASSHSM_ST_NOSUID) ? "nosuid" : "suid", has(PASSHSM_ST_NODEV) ? "nodev" : "dev",
+            has(PASSHSM_ST_NOEXEC) ? "noexec" : "exec",
+        ]
+    }
+
     /// The mount of the lower directory, by an id that is never used again until the next boot; 0 where unknown.
     package var mountID: UInt64 { passhsm_unique_mount_id(original.raw) }
 }

@@ -1,0 +1,45 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMSystem
+
+/// IOCTL: the inode flags and extended attributes of lsattr(1), chattr(1) and xfs_io(8), and nothing else.
+///
+/// FS_IOC_GETVERSION has to be refused: programs give it an int, and FUSE would write the eight bytes of its number.
+///
+/// Who may change them, the kernel has checked (fs/file_attr.c): owner, CAP_LINUX_IMMUTABLE and project.
+extension FileSystem {
+    func ioctl(
+        _ reply: consuming Reply, _ node: fuse_ino_t, _ command: UInt32, _ input: UnsafeRawBufferPointer,
+        outputSize: Int
+    ) {
+        let known = [
+            PASSHSM_FS_IOC_GETFLAGS, PASSHSM_FS_IOC_SETFLAGS, PASSHSM_FS_IOC_FSGETXATTR, PASSHSM_FS_IOC_FSSETXATTR,
+        ]
+        // As large as the largest of their arguments, struct fsxattr with 28 bytes.
+        var argument = [UInt8](repeating: 0, count: 64)
+        guard known.contains(command), input.count <= argument.count, outputSize <= argument.count else {
+            return reply.error(ENOTTY)
+        }
+        argument.replaceSubrange(0..<input.count, with: input)
+        do throws(Errno) {
+            let inode = inode(node)
+            let lower =
+                try inode === root ? tree.root.reopen(O_RDONLY | O_DIRECTORY) : open(inode, O_RDONLY | O_NONBLOCK)
+            if command == PASSHSM_FS_IOC_SETFLAGS, reply.caller.uid != 0 { try checkJournaling(lower, argument) }
+            try argument.withMutableBytes { bytes throws(Errno) in try lower.ioctl(command, bytes) }
+        } catch { return reply.error(error) }
+        var slot = ReplySlot(reply)
+        argument.withUnsafeBytes { slot.take().ioctl(UnsafeRawBufferPointer(rebasing: $0[..<outputSize])) }
+    }
+
+    /// ext4 asks whoever changes this flag for CAP_SYS_RESOURCE, and would be asking the daemon.
+    private func checkJournaling(_ lower: Descriptor, _ new: [UInt8]) throws(Errno) {
+        var old = [UInt8](repeating: 0, count: 64)
+        try old.withMutableBytes { bytes throws(Errno) in try lower.ioctl(PASSHSM_FS_IOC_GETFLAGS, bytes) }
+        func flags(_ argument: [UInt8]) -> UInt32 {
+            argument.withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) }
+        }
+        if (flags(old) ^ flags(new)) & PASSHSM_FS_JOURNAL_DATA_FL != 0 { throw Errno(rawValue: EPERM) }
+    }
+}
