@@ -31,7 +31,7 @@ struct TemporaryTree: Sendable {
         for _ in 0..<count {
             try withName(component) { text throws(Errno) in _ = try check { mkdirat(directory.raw, text, 0o755) } }
             directory = try Descriptor.openDirectory(at: directory, component)
-            inodes.insert(try directory.stat().st_ino)
+            inodes.insert(UInt64(try directory.stat().st_ino))
         }
         let file = try withName(name) { text throws(Errno) in
             try Descriptor.open(at: directory.raw, text, O_CREAT | O_WRONLY, mode: 0o644)

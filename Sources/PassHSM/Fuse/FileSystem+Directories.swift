@@ -72,6 +72,8 @@ extension FileSystem {
             openHandles.add(1)
             var answer = passhsm_open_out()
             answer.fh = UInt64(UInt(bitPattern: directory.toOpaque()))
+            // The kernel may keep the listing where nobody else can change the directory.
+            if options.cache == .exclusive { answer.open_flags = UInt32(FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE) }
             if !reply.open(answer) {
                 openHandles.add(-1)
                 directory.release()
