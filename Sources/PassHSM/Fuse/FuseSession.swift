@@ -26,6 +26,8 @@ final class FuseSession: Sendable {
     private nonisolated(unsafe) var threads = 0
     private nonisolated(unsafe) var isAborted = false
     private let idle = Atomic<Int>(0)
+    /// Whether SETXATTR has the longer form that the INIT reply agrees to; the kernel has it since Linux 5.13.
+    private let hasExtendedSetxattr = Atomic<Bool>(false)
     /// Requests by opcode; the last one counts those that are unknown.
     let requests: RequestCounters
     private static let bufferSize = (1 << 20) + (64 << 10)
@@ -195,7 +197,11 @@ final class FuseSession: Sendable {
         guard let session, request.count >= MemoryLayout<fuse_in_header>.size else { return }
         let header = request.loadUnaligned(as: fuse_in_header.self)
         requests.count(header.opcode)
-        let translated = RequestTranslation.translate(request, header)
+        if header.opcode == FUSE_INIT.rawValue {
+            hasExtendedSetxattr.store(RequestTranslation.offersExtendedSetxattr(request), ordering: .relaxed)
+        }
+        let translated = RequestTranslation.translate(
+            request, header, hasExtendedSetxattr: hasExtendedSetxattr.load(ordering: .relaxed))
         passhsm_set_request_flags(translated.flags)
         var buffer = fuse_buf()
         buffer.size = translated.size

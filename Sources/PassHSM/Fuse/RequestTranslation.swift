@@ -9,10 +9,17 @@ enum RequestTranslation {
     /// Set in the flags of a CREATE that was TMPFILE, and of a GETATTR that was STATX.
     static let isOther: UInt32 = 1 << 31
 
+    /// Whether the INIT `request` offers FUSE_SETXATTR_EXT.
+    static func offersExtendedSetxattr(_ request: UnsafeMutableRawBufferPointer) -> Bool {
+        let flags = MemoryLayout<fuse_in_header>.size + 12
+        guard flags + 4 <= request.count else { return false }
+        return request.loadUnaligned(fromByteOffset: flags, as: UInt32.self) & PASSHSM_FUSE_SETXATTR_EXT != 0
+    }
+
     /// Changes `request` in place, and returns its new size, and the flags that libfuse does not know of: those of
     /// fuse_write_in, fuse_open_in, fuse_create_in and fuse_setxattr_in that are not a system call's.
     static func translate(
-        _ request: UnsafeMutableRawBufferPointer, _ header: fuse_in_header
+        _ request: UnsafeMutableRawBufferPointer, _ header: fuse_in_header, hasExtendedSetxattr: Bool
     ) -> (size: Int, flags: UInt32) {
         let body = MemoryLayout<fuse_in_header>.size
         func word(_ offset: Int) -> UInt32 {
@@ -34,8 +41,8 @@ enum RequestTranslation {
         case UInt32(PASSHSM_FUSE_STATX):
             become(FUSE_GETATTR)
             return (request.count, isOther)
-        case FUSE_SETXATTR.rawValue:
-            // Agreed as FUSE_SETXATTR_EXT: two more words before the name.
+        case FUSE_SETXATTR.rawValue where hasExtendedSetxattr:
+            // Two more words before the name.
             let flags = word(8)
             guard request.count > body + 16, let base = request.baseAddress else { return (request.count, 0) }
             memmove(base + body + 8, base + body + 16, request.count - body - 16)
