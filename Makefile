@@ -29,10 +29,10 @@ format:
 
 test: test-unit test-mount
 
+# One test at a time: many block their thread, and wait for another with a deadline.
 test-unit: build
-	$(SWIFT) test --skip-build --skip MountTests
+	$(SWIFT) test --skip-build --no-parallel --skip MountTests
 
-# One at a time: they count descriptors and processes, and stop daemons.
 test-mount: build
 	$(SWIFT) test --skip-build --no-parallel --filter MountTests
 

@@ -63,12 +63,12 @@ final class EngineHarness: Sendable {
 
     func counter(_ name: String) -> Int { engine.counters.snapshot.first { $0.name == name }?.value ?? -1 }
 
-    /// Polls until `condition` holds; records an issue after ten seconds.
+    /// Polls until `condition` holds; records an issue after a minute.
     func until(_ what: String, _ condition: () -> Bool) async {
-        let end = ContinuousClock.now + .seconds(10)
+        let end = ContinuousClock.now + .seconds(60)
         while !condition() {
             if ContinuousClock.now > end {
-                Issue.record("not within ten seconds: \(what)")
+                Issue.record("not within a minute: \(what)")
                 return
             }
             try? await Task.sleep(for: .milliseconds(1))
