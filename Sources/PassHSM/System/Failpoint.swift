@@ -8,7 +8,7 @@ import Glibc
 /// `short` writes half of the bytes and then fails with ENOSPC. `on` is for ``isOn(_:)``.
 package enum Failpoint {
     /// Does what is asked for at this place.
-    @inline(__always)
+    @inlinable
     package static func reach(_ name: StaticString) throws(Errno) {
         #if DEBUG
             try plan.reach("\(name)")
@@ -16,7 +16,7 @@ package enum Failpoint {
     }
 
     /// How many of `count` bytes may be written here.
-    @inline(__always)
+    @inlinable
     package static func allowed(_ name: StaticString, of count: Int) -> Int {
         #if DEBUG
             if plan.has("\(name)", "short") { return count / 2 }
@@ -25,7 +25,7 @@ package enum Failpoint {
     }
 
     /// Whether a switch is on, by which a build breaks its own rules: so that tests can show that they would notice.
-    @inline(__always)
+    @inlinable
     package static func isOn(_ name: StaticString) -> Bool {
         #if DEBUG
             return plan.has("\(name)", "on")
@@ -35,13 +35,13 @@ package enum Failpoint {
     }
 
     #if DEBUG
-        private static let plan = FailurePlan(getenv("PASSHSM_FAILPOINT").map { String(cString: $0) } ?? "")
+        @usableFromInline static let plan = FailurePlan(getenv("PASSHSM_FAILPOINT").map { String(cString: $0) } ?? "")
     #endif
 }
 
 #if DEBUG
     /// What the environment asks for.
-    final class FailurePlan: Sendable {
+    @usableFromInline final class FailurePlan: Sendable {
         private struct Step {
             let action: String
             let first: Int
@@ -57,19 +57,20 @@ package enum Failpoint {
         init(_ text: String) {
             for part in text.split(separator: ",") {
                 let fields = part.split(separator: ":").map(String.init)
-                let isKnown = ["kill", "hang", "on"].contains(fields.dropFirst().first) ||
-                    fields.count > 1 && Self.errors[fields[1]] != nil
+                let isKnown =
+                    ["kill", "hang", "on"].contains(fields.dropFirst().first)
+                    || fields.count > 1 && Self.errors[fields[1]] != nil
                 precondition(isKnown, "PASSHSM_FAILPOINT: “\(part)” is not NAME:ACTION[:N]")
                 steps[fields[0]] = Step(action: fields[1], first: fields.count > 2 ? Int(fields[2]) ?? 1 : 1)
             }
             isEmpty = steps.isEmpty
         }
 
-        func has(_ name: String, _ action: String) -> Bool {
+        @usableFromInline func has(_ name: String, _ action: String) -> Bool {
             !isEmpty && lock.withLock { steps[name]?.action == action }
         }
 
-        func reach(_ name: String) throws(Errno) {
+        @usableFromInline func reach(_ name: String) throws(Errno) {
             if isEmpty { return }
             let action = lock.withLock { () -> String? in
                 guard var step = steps[name] else { return nil }
