@@ -80,6 +80,13 @@ int passhsm_try_read_lease(int fd)
     return fcntl(fd, F_SETLEASE, F_UNLCK);
 }
 
+int passhsm_take_write_lease(int fd)
+{
+    return fcntl(fd, F_SETSIG, SIGURG) || fcntl(fd, F_SETLEASE, F_WRLCK) ? -1 : 0;
+}
+
+int passhsm_drop_lease(int fd) { return fcntl(fd, F_SETLEASE, F_UNLCK); }
+
 int passhsm_wait_for_writeback(int fd) { return sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE); }
 int passhsm_pipe_cloexec(int fds[2]) { return pipe2(fds, O_CLOEXEC); }
 int passhsm_unshare_fs(void) { return unshare(CLONE_FS); }

@@ -70,6 +70,8 @@ final class FakeSource: RemoteSource {
         }
     }
 
+    func confirm(_ object: RemoteObject) async throws(FillError) {}
+
     func list(_ body: (RemoteEvent) throws -> Void) async throws {}
 }
 

@@ -102,6 +102,8 @@ private struct ScriptedSource: RemoteSource {
         _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) { throw FillError(.io, .remoteFailed, "no content") }
 
+    func confirm(_ object: RemoteObject) async throws(FillError) {}
+
     func list(_ body: (RemoteEvent) throws -> Void) async throws { for event in events { try body(event) } }
 }
 

@@ -5,7 +5,7 @@ import Testing
 extension MountTests {
     /// 6: kill -9 in the middle of fills and writes.
     @Suite struct Crash {
-        private static let rounds = Machine.isLong ? 200 : 20
+        private static let rounds = Machine.isLong ? 500 : 20
         private static let files = 24
 
         private static func size(_ index: Int) -> Int { index % 4 == 0 ? 6 << 20 : 1000 + index * 30_011 }

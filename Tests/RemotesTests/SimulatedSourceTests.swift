@@ -21,6 +21,8 @@ private final class FastSource: RemoteSource {
         try deliver(UnsafeRawBufferPointer(bytes))
     }
 
+    func confirm(_ object: RemoteObject) async throws(FillError) {}
+
     func list(_ body: (RemoteEvent) throws -> Void) async throws {}
 }
 

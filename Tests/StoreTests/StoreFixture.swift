@@ -164,6 +164,8 @@ final class PatternSource: RemoteSource {
         if let refusal { throw refusal }
     }
 
+    func confirm(_ object: RemoteObject) async throws(FillError) {}
+
     func list(_ body: (RemoteEvent) throws -> Void) async throws {}
 }
 

@@ -26,6 +26,9 @@ int passhsm_syncfs(int fd);
 /* F_SETLEASE, F_RDLCK and at once F_UNLCK. Who opens the file in between waits for that moment; the signal is one that
  * is ignored (SIGIO would end the process). */
 int passhsm_try_read_lease(int fd);
+/* F_SETLEASE, F_WRLCK: EAGAIN while anyone else has the file open or mapped. Who opens it waits for passhsm_drop_lease(). */
+int passhsm_take_write_lease(int fd);
+int passhsm_drop_lease(int fd);
 /* sync_file_range(2) over the whole file: waits, and tells errors, but starts nothing. */
 int passhsm_wait_for_writeback(int fd);
 /* statx(STATX_BTIME): 0 with the time of birth; ENODATA where the file system keeps none. */

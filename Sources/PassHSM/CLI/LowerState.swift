@@ -30,7 +30,7 @@ struct LowerState {
     }
 
     /// The directory at or above `path` that has a store in it; nil when there is none.
-    private static func top(of path: BytePath, isDirectory: Bool) throws(Errno) -> BytePath? {
+    static func top(of path: BytePath, isDirectory: Bool) throws(Errno) -> BytePath? {
         // The last name may be a symlink, which is the file that is asked about.
         var components: [[UInt8]]
         if isDirectory {

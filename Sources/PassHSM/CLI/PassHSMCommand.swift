@@ -13,6 +13,7 @@ struct PassHSMCommand: ParsableCommand {
         subcommands: [
             ImportCommand.self,
             MountCommand.self, UnmountCommand.self, StatusCommand.self, StateCommand.self, DoctorCommand.self,
+            RecallCommand.self, ReleaseCommand.self, PinCommand.self, UnpinCommand.self,
         ])
 
     /// Exit status 0; 1 when the command failed; 64 when it was called wrongly. An error is one line on stderr.

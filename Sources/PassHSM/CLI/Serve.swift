@@ -56,7 +56,8 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         return report
     }
     let handlers = ControlHandlers(
-        status: status, drain: { mount.drain() }, stop: { _ in mount.stop() })
+        status: status, drain: { mount.drain() }, stop: { _ in mount.stop() },
+        work: { request, report in FileWork(request, on: mount).run(report) })
     let server = try ControlServer(registration, handlers: handlers)
     signals.onArrival { mount.stop() }
 

@@ -16,14 +16,40 @@ package struct ControlClient: Sendable {
         let deadline = Deadline(seconds: seconds)
         let line: [UInt8]
         do throws(Errno) {
-            let folder = try directory.folder(of: daemon)
-            let socket = try LocalSocket.connect(RuntimeDirectory.socketName, in: folder, until: deadline)
-            guard let text = try? ControlJSON.encode(request) else { throw Errno(rawValue: EINVAL) }
-            try socket.write(text + [UInt8(ascii: "\n")], until: deadline)
+            let socket = try send(request, until: deadline)
             line = try socket.readLine(limit: 64 << 20, until: deadline)
         } catch {
             throw explain(error, seconds: seconds)
         }
+        return try decode(line)
+    }
+
+    /// Sends a request for work on files, and hands on its reports until it is done. No report for `seconds` is an error.
+    package func work(
+        _ request: ControlRequest, seconds: Double = 60, _ report: (WorkReport) -> Void
+    ) throws(ControlError) {
+        do throws(Errno) {
+            let socket = try send(request, until: Deadline(seconds: seconds))
+            while true {
+                let line = try socket.readLine(limit: 64 << 20, until: Deadline(seconds: seconds))
+                guard let work = try? decode(line).work else { throw Errno(rawValue: ECONNRESET) }
+                report(work)
+                if work.isDone { return }
+            }
+        } catch {
+            throw explain(error, seconds: seconds)
+        }
+    }
+
+    private func send(_ request: ControlRequest, until deadline: Deadline) throws(Errno) -> LocalSocket {
+        let folder = try directory.folder(of: daemon)
+        let socket = try LocalSocket.connect(RuntimeDirectory.socketName, in: folder, until: deadline)
+        guard let text = try? ControlJSON.encode(request) else { throw Errno(rawValue: EINVAL) }
+        try socket.write(text + [UInt8(ascii: "\n")], until: deadline)
+        return socket
+    }
+
+    private func decode(_ line: [UInt8]) throws(ControlError) -> ControlReply {
         guard let reply = try? ControlJSON.decode(ControlReply.self, from: line) else {
             throw ControlError(
                 .noAnswer, "the daemon (process \(daemon.pid)) answered with something else than a reply")

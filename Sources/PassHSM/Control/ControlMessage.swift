@@ -1,4 +1,5 @@
 import FoundationEssentials
+import HSMSystem
 
 /// The version of the program, as `--version` and `status` show it.
 package enum ProgramVersion {
@@ -14,15 +15,26 @@ package struct ControlRequest: Codable, Sendable, Equatable {
         case drain
         /// Ends the daemon.
         case stop
+        /// Work on files, answered by ``WorkReport``s, about two a second; the last one is marked as such. It ends when the
+        /// client goes away.
+        case release, recall, pin, unpin
     }
 
     package var command: Command
     /// With ``Command/stop``: detach the mount although it is used.
     package var force: Bool?
+    /// With work on files: paths below the mount point, without a slash in front.
+    package var paths: [BytePath]?
+    /// With work on files: also those below the paths that are directories.
+    package var recursive: Bool?
 
-    package init(_ command: Command, force: Bool? = nil) {
+    package init(
+        _ command: Command, force: Bool? = nil, paths: [BytePath]? = nil, recursive: Bool? = nil
+    ) {
         self.command = command
         self.force = force
+        self.paths = paths
+        self.recursive = recursive
     }
 }
 
@@ -32,10 +44,13 @@ package struct ControlReply: Codable, Sendable {
     package var error: String?
     /// The answer to `status`.
     package var status: StatusReport?
+    /// How far work on files has come.
+    package var work: WorkReport?
 
-    package init(error: String? = nil, status: StatusReport? = nil) {
+    package init(error: String? = nil, status: StatusReport? = nil, work: WorkReport? = nil) {
         self.error = error
         self.status = status
+        self.work = work
     }
 }
 

@@ -10,14 +10,18 @@ package struct ControlHandlers: Sendable {
     /// Starts the end of the daemon and returns; with `force` the mount is detached although it is used. Called after
     /// the client has its reply.
     package var stop: @Sendable (_ force: Bool) -> Void
+    /// Works on files until it is done, and reports now and then; a report that is not taken ends the work.
+    package var work: @Sendable (ControlRequest, _ report: (WorkReport) -> Bool) -> Void
 
     package init(
         status: @escaping @Sendable () -> StatusReport, drain: @escaping @Sendable () -> Void,
-        stop: @escaping @Sendable (_ force: Bool) -> Void
+        stop: @escaping @Sendable (_ force: Bool) -> Void,
+        work: @escaping @Sendable (ControlRequest, _ report: (WorkReport) -> Bool) -> Void = { _, _ in }
     ) {
         self.status = status
         self.drain = drain
         self.stop = stop
+        self.work = work
     }
 }
 
@@ -32,7 +36,7 @@ package final class ControlServer: Sendable {
         /// How long one request may take to arrive, and its reply to be taken, in seconds.
         package var seconds = 5.0
         /// At once; further ones wait for one of these to end.
-        package var connections = 8
+        package var connections = 32
 
         package init() {}
     }
@@ -132,6 +136,12 @@ package final class ControlServer: Sendable {
                 let line = try connection.readLine(
                     limit: limits.requestBytes, until: Deadline(seconds: limits.seconds))
                 let request = try? ControlJSON.decode(ControlRequest.self, from: line)
+                if let request, request.command.isWork {
+                    handlers.work(request) { report in
+                        (try? send(ControlReply(work: report), connection)) != nil
+                    }
+                    continue
+                }
                 try send(request.map(reply) ?? ControlReply(error: "not a request: \(Self.excerpt(line))"), connection)
                 if let request, request.command == .stop { handlers.stop(request.force ?? false) }
             }
@@ -147,7 +157,7 @@ package final class ControlServer: Sendable {
         switch request.command {
         case .status: return ControlReply(status: handlers.status())
         case .drain: handlers.drain()
-        case .stop: break
+        case .stop, .release, .recall, .pin, .unpin: break
         }
         return ControlReply()
     }

@@ -53,6 +53,11 @@ package protocol RemoteSource: Sendable {
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError)
 
+    /// Asks whether the object can still be had in `object.version`, without its content: for giving up the only local copy.
+    ///
+    /// - Throws: `.remoteChanged`, `.remoteGone` or `.remoteFailed`.
+    func confirm(_ object: RemoteObject) async throws(FillError)
+
     /// Walks the whole tree, depth first; each directory's entries stand between its `enter` and its `leave`. The top
     /// directory itself is the first `enter` (with an empty name) and the last `leave`.
     ///

@@ -33,14 +33,14 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    func setattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ new: stat, _ valid: Int32) {
+    func setattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ new: stat, _ requested: Int32) {
         let inode = inode(node)
-        let valid = UInt32(bitPattern: valid)
+        let valid = UInt32(bitPattern: requested)
         noteChange(inode)
         guard valid & UInt32(FUSE_SET_ATTR_SIZE) != 0 else { return finishSetattr(reply, inode, new, valid) }
         do throws(Errno) {
             guard let file = try use(inode) else {
-                try truncateComplete(inode, to: new.st_size)
+                guard try truncateComplete(inode, to: new.st_size) else { return setattr(reply, node, new, requested) }
                 return finishSetattr(reply, inode, new, valid)
             }
             truncate(inode, file, to: new.st_size, PendingReply(reply)) { [self] reply, error in
@@ -54,8 +54,10 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    private func truncateComplete(_ inode: Inode, to size: Int) throws(Errno) {
+    /// False when the file was released meanwhile.
+    private func truncateComplete(_ inode: Inode, to size: Int) throws(Errno) -> Bool {
         try transition(inode) { () throws(Errno) in
+            if inode.state.withLock(\.isIncomplete) { return false }
             let lower = try open(inode, O_WRONLY)
             let isClean = inode.state.withLock { state in
                 if case .dual(let flags) = state.residence { return !flags.contains(.dirty) }
@@ -67,6 +69,7 @@ extension FileSystem {
                 if case .dual(let flags) = state.residence { state.residence = .dual(flags.union(.dirty)) }
             }
             try lower.truncate(to: size)
+            return true
         }
     }
 
@@ -115,9 +118,10 @@ extension FileSystem {
 
     /// A fill puts the modification time back: to the one that was just set.
     private func noteModified(_ inode: Inode, _ lower: Descriptor) throws(Errno) {
+        // Before a release that is under way can put back the recorded one.
+        let time = try lower.stat().st_mtim
         guard let file = try use(inode) else { return }
         defer { endUse(inode) }
-        let time = try lower.stat().st_mtim
         try file.stored.touch(RemoteEntry.Time(seconds: time.tv_sec, nanoseconds: time.tv_nsec))
     }
 

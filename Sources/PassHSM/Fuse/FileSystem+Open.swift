@@ -88,7 +88,8 @@ extension FileSystem {
                 return send(answer, opening, reply)
             }
             guard let file = try use(opening.inode) else {
-                return send(try openComplete(opening), opening, reply)
+                guard let answer = try openComplete(opening) else { return proceed(reply, opening) }
+                return send(answer, opening, reply)
             }
             if opening.truncates {
                 return truncateFirst(reply, opening, file)
@@ -162,9 +163,12 @@ extension FileSystem {
         }
     }
 
-    /// A file that is complete on disk.
-    private func openComplete(_ opening: Opening) throws(Errno) -> Answer {
-        try transition(opening.inode) { () throws(Errno) in try openCompleteLocked(opening) }
+    /// A file that is complete on disk; nil when it was released meanwhile.
+    private func openComplete(_ opening: Opening) throws(Errno) -> Answer? {
+        try transition(opening.inode) { () throws(Errno) in
+            if opening.inode.state.withLock(\.isIncomplete) { return nil }
+            return try openCompleteLocked(opening)
+        }
     }
 
     private func openCompleteLocked(_ opening: Opening) throws(Errno) -> Answer {

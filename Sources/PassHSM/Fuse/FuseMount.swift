@@ -62,8 +62,8 @@ package final class FuseMount: Sendable {
     private let store: Store
     private let engine: FillEngine
     private let log: Logger
-    private let fileSystem: FileSystem
-    private let session: FuseSession
+    let fileSystem: FileSystem
+    let session: FuseSession
     private let passthrough = Mutex(FuseSession.Passthrough(isOn: false, reason: "not mounted"))
     private let isStopping = Atomic<Bool>(false)
     private let isDone = Atomic<Bool>(false)

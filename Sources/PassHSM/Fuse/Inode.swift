@@ -47,6 +47,9 @@ final class Inode: Sendable {
         /// Something is still to be done with the file, and only this inode knows.
         var isInUse: Bool { file != nil || users > 0 || dirtyMark != nil }
 
+        /// By its record; one that cannot be believed is neither complete nor incomplete.
+        var isIncomplete: Bool { if case .incomplete = residence { true } else { false } }
+
         /// To be ended by ``FileSystem/endUse(_:)``.
         mutating func addUser() {
             users += 1

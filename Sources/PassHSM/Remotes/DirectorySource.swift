@@ -63,6 +63,10 @@ package final class DirectorySource: RemoteSource {
         }
     }
 
+    package func confirm(_ object: RemoteObject) async throws(FillError) {
+        try expectVersion(of: object, in: openFile(object.key))
+    }
+
     private func expectVersion(of object: RemoteObject, in file: Descriptor) throws(FillError) {
         let status = try attempt("stat of", object.key.bytes) { () throws(Errno) in try file.stat() }
         guard status.st_mode & S_IFMT == S_IFREG else {

@@ -34,11 +34,7 @@ package final class SimulatedSource: RemoteSource {
         _ object: RemoteObject, range: Range<Int>,
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) {
-        while let path = behaviour.hold, Self.exists(path) { try await Self.wait(until: .now + Self.pollInterval) }
-        try await Self.wait(until: .now + behaviour.latency)
-        if let path = behaviour.fail, Self.exists(path) {
-            throw FillError(.io, .remoteFailed, "reading \(object.key): \(path) exists, so the simulated remote fails")
-        }
+        try await reach(object)
         guard let bandwidth = behaviour.bandwidth else {
             return try await inner.read(object, range: range, deliver: deliver)
         }
@@ -57,6 +53,20 @@ package final class SimulatedSource: RemoteSource {
             let part = range.lowerBound + sent..<range.lowerBound + next
             try await inner.read(object, range: part, deliver: deliver)
             sent = next
+        }
+    }
+
+    package func confirm(_ object: RemoteObject) async throws(FillError) {
+        try await reach(object)
+        try await inner.confirm(object)
+    }
+
+    /// What comes before the first byte of an answer.
+    private func reach(_ object: RemoteObject) async throws(FillError) {
+        while let path = behaviour.hold, Self.exists(path) { try await Self.wait(until: .now + Self.pollInterval) }
+        try await Self.wait(until: .now + behaviour.latency)
+        if let path = behaviour.fail, Self.exists(path) {
+            throw FillError(.io, .remoteFailed, "reading \(object.key): \(path) exists, so the simulated remote fails")
         }
     }
 

@@ -27,7 +27,9 @@ extension Store {
         guard record.isComplete else { throw Errno(rawValue: EIO) }
         let before = try lower.stat()
         record.flags.insert(.dirty)
+        try Failpoint.reach("mark.record")
         try write(record, to: lower)
+        try Failpoint.reach("mark.sync")
         try lower.fsync()
         let isRecent = RemoteEntry.Time.now.seconds - before.st_mtim.tv_sec < 2
         return isRecent ? nil : DirtyMark(try lower.stat())

@@ -32,7 +32,8 @@ extension Store {
             switch record.state {
             case .local: return .local
             case .dual: return .dual(record.flags)
-            case .partial, .offline: return .incomplete(record.state, record.flags, modified: record.modified)
+            case .partial, .offline, .releasing:
+                return .incomplete(record.state, record.flags, modified: record.modified)
             }
         } catch {
             return .unknown(error)

@@ -12,6 +12,8 @@ package struct Record: Equatable, Sendable {
         case partial = 2
         /// Nothing is present.
         case offline = 3
+        /// Its content is being given up, or was when the machine went down: nothing of it is believed.
+        case releasing = 4
 
         package var name: String { "\(self)" }
     }

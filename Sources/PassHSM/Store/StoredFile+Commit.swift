@@ -40,10 +40,18 @@ extension StoredFile {
     func end(_ commit: Commit, isSynced: Bool) throws(Errno) {
         defer { pending.withLock { $0.commits -= 1 } }
         do throws(Errno) {
-            if commit.hasData { try syncData(isSynced: isSynced) }
+            let isSwapped = Failpoint.isOn("order")
+            try Failpoint.reach("commit.sync")
+            if commit.hasData && !isSwapped { try syncData(isSynced: isSynced) }
+            try Failpoint.reach("commit.synced")
             try durableLock.withLock { () throws(Errno) in
                 if durable.isFinished { return }
                 if commit.isContentComplete { try finishLocked() } else { try recordLocked(commit) }
+                if isSwapped { try durable.sidecar?.sync() }
+            }
+            if isSwapped {
+                try Failpoint.reach("commit.unsynced")
+                try syncData(isSynced: false)
             }
         } catch {
             pending.withLock { $0.isRecordStale = true }
@@ -67,6 +75,7 @@ extension StoredFile {
 
     private func recordLocked(_ commit: Commit) throws(Errno) {
         if !commit.fills.isEmpty || !commit.writes.isEmpty { try makeSidecarLocked() }
+        try Failpoint.reach("commit.map")
         for run in Self.runs(of: commit.fills.keys.sorted()) {
             try durable.sidecar?.update(run) { page, granule in
                 // Written locally since: the checksum would be of bytes that are no longer there.
@@ -83,7 +92,9 @@ extension StoredFile {
         if durable.sidecar != nil { record.state = .partial }
         record.modified = modified
         try restoreModified()
+        try Failpoint.reach("commit.record")
         if record != durable.record { try writeRecordLocked(record) }
+        try Failpoint.reach("commit.recorded")
     }
 
     private func finishLocked() throws(Errno) {
@@ -95,14 +106,18 @@ extension StoredFile {
                 throw Errno(rawValue: EIO)
             }
         }
+        try Failpoint.reach("finish.times")
         try restoreModified()
         record.state = .dual
         record.flags.subtract([.error, .stale, .lost])
         record.lastError = ""
         record.modified = modified
+        try Failpoint.reach("finish.record")
         try writeRecordLocked(record)
+        try Failpoint.reach("finish.sync")
         // What the map alone knows must not go before the record that replaces it has come.
         if record.flags.contains(.dirty) { try lower.fsync() }
+        try Failpoint.reach("finish.forget")
         durable.sidecar = nil
         durable.isFinished = true
         store.forgetResidency(of: handle)

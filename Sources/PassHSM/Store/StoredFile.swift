@@ -88,7 +88,13 @@ package final class StoredFile: FillDestination {
     package func fill(_ granules: Range<Int>, with bytes: UnsafeRawBufferPointer) throws(FillError) {
         let offset = granules.lowerBound * layout.granuleSize
         do throws(Errno) {
+            let allowed = Failpoint.allowed("fill.write", of: bytes.count)
+            if allowed < bytes.count {
+                try lower.write(UnsafeRawBufferPointer(rebasing: bytes[..<allowed]), at: offset)
+            }
+            try Failpoint.reach("fill.write")
             try lower.write(bytes, at: offset)
+            try Failpoint.reach("fill.written")
         } catch {
             throw FillError(lowerErrno: error, "writing \(bytes.count) bytes at \(offset) of the lower file")
         }
@@ -142,14 +148,18 @@ package final class StoredFile: FillDestination {
             if !record.flags.contains(.dirty) {
                 record.flags.insert(.dirty)
                 if !durable.isFinished {
+                    try Failpoint.reach("dirty.map")
                     // The map is there, durably, before the record says that there are changes which only it can tell.
                     try makeSidecarLocked()
                     record.state = .partial
                 }
+                try Failpoint.reach("dirty.record")
                 try writeRecordLocked(record)
             }
+            try Failpoint.reach("dirty.sync")
             // Also when the record has said so before: an earlier sync may have failed, or never have been reached.
             try lower.fsync()
+            try Failpoint.reach("dirty.synced")
             isDirtyDurably.store(true, ordering: .releasing)
         }
     }
@@ -160,6 +170,7 @@ package final class StoredFile: FillDestination {
         touch()
         try durableLock.withLock { () throws(Errno) in
             guard !durable.isFinished, !durable.written.contains(granules) else { return }
+            try Failpoint.reach("write.map")
             try makeSidecarLocked()
             pending.withLock { pending in
                 for granule in granules { pending.fills[granule] = nil }
@@ -170,6 +181,7 @@ package final class StoredFile: FillDestination {
                 let wasDurable = [.filled, .written].contains(page.presence(of: granule))
                 page.set(wasDurable ? .written : .writtenVolatile, of: granule)
             }
+            try Failpoint.reach("write.mapped")
             durable.written.insert(granules)
         }
         scheduleCommit()
@@ -197,6 +209,7 @@ package final class StoredFile: FillDestination {
     /// Cuts the lower file to `size` bytes, under the engine's claim of everything from there on; then what lies beyond
     /// is local, durably. The file must be dirty.
     package func truncate(to size: Int) throws(Errno) {
+        try Failpoint.reach("truncate.cut")
         try lower.truncate(to: size)
         touch()
         try durableLock.withLock { () throws(Errno) in
@@ -204,7 +217,9 @@ package final class StoredFile: FillDestination {
             var record = durable.record
             record.limit = size
             record.modified = modified
+            try Failpoint.reach("truncate.record")
             try writeRecordLocked(record)
+            try Failpoint.reach("truncate.sync")
             // Before the file can grow again: its new end must never be taken for missing remote content, nor the reverse.
             try lower.fsync()
         }

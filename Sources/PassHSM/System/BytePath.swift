@@ -41,6 +41,11 @@ package struct BytePath: Hashable, Sendable {
         BytePath(bytes + (bytes.last == UInt8(ascii: "/") ? [] : [UInt8(ascii: "/")]) + Array(name.utf8))
     }
 
+    /// This path and `path`, which is relative, below it.
+    package func appending(_ path: BytePath) -> BytePath {
+        BytePath(bytes + (bytes.last == UInt8(ascii: "/") ? [] : [UInt8(ascii: "/")]) + path.bytes)
+    }
+
     /// Whether `other` is this path or below it. Both absolute, without `.`, `..` and doubled slashes.
     package func contains(_ other: BytePath) -> Bool {
         if bytes == [UInt8(ascii: "/")] { return other.isAbsolute }

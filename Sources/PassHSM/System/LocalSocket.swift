@@ -1,9 +1,13 @@
 import CLinux
 import Glibc
+import Synchronization
 
 /// One end of a UNIX stream socket. Never blocks for longer than a deadline says, and never raises SIGPIPE.
 package final class LocalSocket: Sendable {
     package let descriptor: Descriptor
+
+    /// What was read beyond the last line. A leaf lock; lines are read by one thread at a time.
+    private let ahead = Mutex<[UInt8]>([])
 
     private init(_ descriptor: Descriptor) { self.descriptor = descriptor }
 
@@ -67,9 +71,23 @@ package final class LocalSocket: Sendable {
     ///
     /// - Throws: EMSGSIZE beyond `limit` bytes, ETIMEDOUT, ECONNRESET when the other side ends before a newline.
     package func readLine(limit: Int, until deadline: Deadline) throws(Errno) -> [UInt8] {
-        var line = [UInt8]()
+        var line = ahead.withLock { ahead in
+            defer { ahead = [] }
+            return ahead
+        }
+        var looked = 0
         var buffer = [UInt8](repeating: 0, count: 16 << 10)
         while true {
+            if let end = line[looked...].firstIndex(of: UInt8(ascii: "\n")) {
+                let rest = Array(line[(end + 1)...])
+                ahead.withLock { $0 = rest }
+                if end > limit { throw Errno(rawValue: EMSGSIZE) }
+                return Array(line[..<end])
+            }
+            if line.count > limit { throw Errno(rawValue: EMSGSIZE) }
+            looked = line.count
+            // A peer that sends a byte now and then is always readable in time.
+            if looked > 0 && deadline.hasPassed { throw Errno(rawValue: ETIMEDOUT) }
             guard try descriptor.wait(for: Int16(POLLIN), until: deadline) else { throw Errno(rawValue: ETIMEDOUT) }
             let count: Int
             do throws(Errno) {
@@ -81,12 +99,7 @@ package final class LocalSocket: Sendable {
                 throw error
             }
             guard count > 0 else { throw Errno(rawValue: ECONNRESET) }
-            let end = buffer[..<count].firstIndex(of: UInt8(ascii: "\n"))
-            line.append(contentsOf: buffer[..<(end ?? count)])
-            if line.count > limit { throw Errno(rawValue: EMSGSIZE) }
-            if end != nil { return line }
-            // A peer that sends a byte now and then is always readable in time.
-            if deadline.hasPassed { throw Errno(rawValue: ETIMEDOUT) }
+            line.append(contentsOf: buffer[..<count])
         }
     }
 

@@ -1,0 +1,145 @@
+import ArgumentParser
+import Glibc
+import HSMControl
+import HSMRemotes
+import HSMStore
+import HSMSystem
+import Logging
+
+/// Files that are to be worked on, by who does it: the daemons that they belong to, or this process where there is none.
+final class FileTargets {
+    struct Group {
+        /// The mount point or the lower directory, as it was found.
+        let root: BytePath
+        /// Nil: no daemon has the lower directory in use.
+        let daemon: DaemonInfo?
+        /// Below the root.
+        var paths: [BytePath] = []
+
+        var path: BytePath { paths.first.map { root.appending($0) } ?? root }
+    }
+
+    private let registry = RuntimeDirectory.standard()
+    private let arguments: FileArguments
+    private var groups: [Group] = []
+    private var hasFailed = false
+    private let display = ProgressLine()
+    /// Of the requests that are done.
+    private var total = WorkReport()
+
+    var offline: [Group] { groups.filter { $0.daemon == nil } }
+
+    init(_ arguments: FileArguments) throws {
+        self.arguments = arguments
+        for argument in arguments.paths {
+            do { try add(argument.path) } catch {
+                hasFailed = true
+                PassHSMCommand.printError("\(argument.path): \((error as? Errno)?.text ?? "\(error)")")
+            }
+        }
+    }
+
+    private func add(_ path: BytePath) throws {
+        let isDirectory = try path.linkStat().st_mode & S_IFMT == S_IFDIR
+        let real = try isDirectory ? path.real() : Self.real(path)
+        var found: (root: BytePath, daemon: DaemonInfo?)?
+        if let daemon = try registry.daemon(containing: real) {
+            found = (daemon.mountpoint, daemon)
+        } else if let root = try LowerState.top(of: real, isDirectory: isDirectory) {
+            found = (root, try registry.daemon(forLower: root))
+        }
+        guard let found else { throw CommandError("neither in a mount nor in a lower directory") }
+        let below = BytePath(real.bytes.dropFirst(found.root.bytes.count).drop { $0 == UInt8(ascii: "/") })
+        if let index = groups.firstIndex(where: { $0.root == found.root }) {
+            groups[index].paths.append(below)
+        } else {
+            groups.append(Group(root: found.root, daemon: found.daemon, paths: [below]))
+        }
+    }
+
+    /// The absolute path without symlinks but the last name's.
+    private static func real(_ path: BytePath) throws(Errno) -> BytePath {
+        let slash = path.bytes.lastIndex(of: UInt8(ascii: "/"))
+        let folder = slash.map { BytePath(path.bytes[...$0]) } ?? BytePath(".")
+        return try folder.real().appending(BytePath(path.bytes[(slash.map { $0 + 1 } ?? 0)...]))
+    }
+
+    /// Paths that one request names: a request is a line of at most a mebibyte.
+    private static let most = 100
+
+    /// Does it, and throws when a file was left as it was; those were told by then.
+    func run(_ command: ControlRequest.Command, _ summary: (WorkReport) -> String) throws {
+        defer { display.finish() }
+        for group in groups {
+            let store = try group.daemon == nil ? Self.open(group.root, command) : nil
+            for start in stride(from: 0, to: group.paths.count, by: Self.most) {
+                let paths = Array(group.paths[start..<min(start + Self.most, group.paths.count)])
+                let request = ControlRequest(command, paths: paths, recursive: arguments.recursive)
+                if let daemon = group.daemon {
+                    try ControlClient(daemon, in: registry).work(request) { take($0, group) }
+                } else if let store {
+                    try work(request, on: store).run { report in
+                        take(report, group)
+                        return true
+                    }
+                }
+            }
+        }
+        display.finish()
+        if !arguments.quiet { Output.lines([summary(total)]) }
+        if hasFailed { throw ExitCode.failure }
+    }
+
+    private func take(_ report: WorkReport, _ group: Group) {
+        if !report.failures.isEmpty {
+            hasFailed = true
+            display.finish()
+        }
+        for failure in report.failures {
+            let path = failure.path.bytes.isEmpty ? group.root : group.root.appending(failure.path)
+            PassHSMCommand.printError("\(path): \(failure.cause)")
+        }
+        if !arguments.quiet { display.show { line(report) } }
+        guard report.isDone else { return }
+        total.files += report.files
+        total.bytes += report.bytes
+    }
+
+    private func line(_ report: WorkReport) -> String {
+        guard let files = report.totalFiles, let bytes = report.totalBytes else {
+            return "\(report.files) files, \(TextTable.size(report.bytes))"
+        }
+        let share = TextTable.percent(report.bytes, of: bytes)
+        return "\(display.bar(report.bytes, of: bytes))\(report.files) of \(files) files, "
+            + "\(TextTable.size(report.bytes)) of \(TextTable.size(bytes)), \(share)"
+    }
+
+    // MARK: Without a daemon
+
+    private static func open(_ root: BytePath, _ command: ControlRequest.Command) throws -> Store {
+        var log = Logger(label: "passhsm") { label in StreamLogHandler.standardError(label: label) }
+        log.logLevel = .error
+        return try Store.open(root.cString, create: false, purpose: "`passhsm \(command.rawValue)`", log: log)
+    }
+
+    private func work(_ request: ControlRequest, on store: Store) throws -> FileWork {
+        let source = try RemoteLocation(store.configuration().source).open()
+        let pool = BlockingPool(name: "remote", limit: 2)
+        let action: FileWork.Action = { file, progress throws(Refusal) in
+            let lower: Descriptor
+            do throws(Errno) {
+                guard try file.stat().st_mode & S_IFMT == S_IFREG else { throw Errno(rawValue: EINVAL) }
+                lower = try file.reopen(O_RDWR)
+            } catch {
+                throw Refusal(error.rawValue == EINVAL ? "it is not a regular file" : "opening it: \(error.text)")
+            }
+            if request.command != .release { return try store.setPinned(request.command == .pin, lower) }
+            let object = try store.releasable(lower).object
+            try source.confirm(object, on: pool) { progress(0) }
+            _ = progress(try store.release(lower, of: object))
+        }
+        return FileWork(
+            top: store.tree.root, paths: request.paths ?? [], isRecursive: request.recursive ?? false, threads: 2,
+            action)
+    }
+}

@@ -1,0 +1,120 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// What the control socket asks for: giving up the content of files, pinning them, and filling them whole.
+///
+/// Called on threads that may block, with a descriptor (O_PATH) of a file in the lower tree.
+extension FileSystem {
+    /// Calls `body` with the known inode of `file`.
+    func withInode<Result>(
+        of file: Descriptor, _ body: (Inode) throws(Refusal) -> Result
+    ) throws(Refusal) -> Result {
+        let entry: fuse_entry_param
+        do throws(Errno) { entry = try reference(file) } catch { throw Refusal("looking it up: \(error.text)") }
+        defer { forget(entry.ino, 1) }
+        let inode = inode(entry.ino)
+        guard inode.isRegular else { throw Refusal("it is not a regular file") }
+        return try body(inode)
+    }
+
+    /// Makes a file offline whose content is `object`'s, which the remote was just found to have; the bytes that were freed.
+    func release(_ inode: Inode, of object: RemoteObject) throws(Refusal) -> Int {
+        try transition(inode) { () throws(Refusal) in
+            try putDownLocked(inode)
+            let lower: Descriptor
+            let changed: timespec
+            do throws(Errno) {
+                lower = try open(inode, O_RDWR)
+                changed = try lower.stat().st_ctim
+            } catch { throw Refusal("opening it: \(error.text)", isBusy: error.rawValue == ETXTBSY) }
+            let record = try store.releasable(lower)
+            // From here on it is opened as an incomplete file, which waits for this transition.
+            let isFree = inode.state.withLock { state in
+                guard state.file == nil, state.users == 0, state.cachedOpens == 0, state.passthroughOpens == 0 else {
+                    return false
+                }
+                state.beginOwnChange(at: changed)
+                state.residence = .incomplete(.releasing, record.flags, modified: record.modified)
+                return true
+            }
+            guard isFree else { throw Refusal("it is open", isBusy: true) }
+            defer { noteOwnChange(inode, lower) }
+            return try store.release(lower, of: object)
+        }
+    }
+
+    /// An incomplete file that nobody uses has everything on disk, and is no longer in use, when this returns.
+    private func putDownLocked(_ inode: Inode) throws(Refusal) {
+        let file = inode.state.withLock(\.file)
+        guard let file else { return }
+        let isUsed = inode.state.withLock { $0.users > 0 || $0.cachedOpens > 0 }
+        if isUsed || !file.fill.isIdle { throw Refusal("it is open, or being filled", isBusy: true) }
+        do throws(Errno) { try file.stored.commit() } catch { throw Refusal("writing its record: \(error.text)") }
+        settleLocked(inode, file)
+        if inode.state.withLock({ $0.file != nil }) { throw Refusal("it is being filled", isBusy: true) }
+    }
+
+    /// Takes over what the daemon has just written to the record of a file that is not in use.
+    private func noteOwnChange(_ inode: Inode, _ lower: Descriptor) {
+        let residence = store.residence(of: lower)
+        let changed = try? lower.stat().st_ctim
+        inode.state.withLock { state in
+            state.residence = residence
+            if let changed { state.endOwnChange(at: changed) }
+        }
+    }
+
+    func setPinned(_ isPinned: Bool, _ inode: Inode) throws(Refusal) {
+        try transition(inode) { () throws(Refusal) in
+            do throws(Errno) {
+                if let file = inode.state.withLock(\.file) { return try file.stored.setPinned(isPinned) }
+            } catch { throw Refusal("writing its record: \(error.text)") }
+            let lower: Descriptor
+            let changed: timespec
+            do throws(Errno) {
+                lower = try open(inode, O_RDONLY)
+                changed = try lower.stat().st_ctim
+            } catch { throw Refusal("opening it: \(error.text)") }
+            inode.state.withLock { $0.beginOwnChange(at: changed) }
+            defer { noteOwnChange(inode, lower) }
+            try store.setPinned(isPinned, lower)
+        }
+    }
+
+    /// Bytes that one request of a recall waits for: each has the engine's deadline.
+    private static let recallStep = 8 << 20
+
+    /// Fills a file whole, behind whatever else wants the remote, and returns when it is done.
+    ///
+    /// - Parameter progress: told the bytes that became present or were so already; false ends it.
+    func recall(_ inode: Inode, _ progress: (Int) -> Bool) throws(Refusal) {
+        let used: IncompleteFile?
+        do throws(Errno) { used = try use(inode) } catch { throw Refusal("using it: \(error.text)") }
+        guard let file = used else { return }
+        defer { endUse(inode) }
+        var offset = 0
+        while offset < file.fill.layout.limit {
+            let end = min(offset + Self.recallStep, file.fill.layout.limit)
+            if let error = waitForFill(of: offset..<end, of: file, { progress(0) }) { throw Refusal(error.cause) }
+            if !progress(end - offset) { throw Refusal("given up") }
+            offset = end
+        }
+    }
+
+    /// - Parameter goesOn: asked about five times a second; false ends the wait.
+    private func waitForFill(
+        of range: Range<Int>, of file: IncompleteFile, _ goesOn: () -> Bool
+    ) -> FillError? {
+        let outcome = Outcome<FillError?>()
+        let ticket = engine.makeTicket { outcome.finish($0) }
+        engine.ensureResident(range, of: file.fill, priority: .background, ticket: ticket)
+        while true {
+            if let error = outcome.result(seconds: 0.2) { return error }
+            if !goesOn() { engine.cancel(ticket) }
+        }
+    }
+}

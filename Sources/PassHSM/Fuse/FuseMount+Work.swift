@@ -1,0 +1,47 @@
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// Work on files that the control socket asks for. Each call takes a descriptor (O_PATH) of a file in the lower tree, and may
+/// block for as long as the remote does.
+extension FuseMount {
+    /// Below it lie the files that are named by paths.
+    package var top: Descriptor { fileSystem.tree.root }
+
+    /// Makes a file offline when the remote still has it; the bytes that were freed.
+    ///
+    /// - Parameter goesOn: asked about five times a second; false gives up.
+    package func release(_ file: Descriptor, _ goesOn: () -> Bool) throws(Refusal) -> Int {
+        let (node, freed) = try fileSystem.withInode(of: file) { inode throws(Refusal) in
+            let object = try fileSystem.store.releasable(file).object
+            try fileSystem.engine.source.confirm(object, on: fileSystem.pool, while: goesOn)
+            return (inode.node, try release(inode, of: object))
+        }
+        session.invalidate(node)
+        return freed
+    }
+
+    /// What was just closed may still be on its way to its end here: a busy file is looked at again for a tenth of a second.
+    private func release(_ inode: Inode, of object: RemoteObject) throws(Refusal) -> Int {
+        for _ in 0..<10 {
+            do throws(Refusal) { return try fileSystem.release(inode, of: object) } catch {
+                if !error.isBusy { throw error }
+            }
+            usleep(10_000)
+        }
+        return try fileSystem.release(inode, of: object)
+    }
+
+    /// Fills a file whole, behind whatever else wants the remote.
+    ///
+    /// - Parameter progress: told the bytes that became present or were so already; false gives up.
+    package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) throws(Refusal) {
+        try fileSystem.withInode(of: file) { inode throws(Refusal) in try fileSystem.recall(inode, progress) }
+    }
+
+    /// Forbids that a file is released, or allows it again.
+    package func setPinned(_ isPinned: Bool, _ file: Descriptor) throws(Refusal) {
+        try fileSystem.withInode(of: file) { inode throws(Refusal) in try fileSystem.setPinned(isPinned, inode) }
+    }
+}

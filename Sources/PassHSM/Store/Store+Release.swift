@@ -1,0 +1,145 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// Why a file is left as it is: one line for the user.
+package struct Refusal: Error, Hashable, Sendable {
+    package let cause: String
+    /// Somebody uses the file; may be over in a moment.
+    package let isBusy: Bool
+
+    package init(_ cause: String, isBusy: Bool = false) {
+        self.cause = cause
+        self.isBusy = isBusy
+    }
+
+    init(_ what: String, _ error: Errno) { self.init("\(what): \(error.text)") }
+}
+
+/// Giving up the local content of a file that the remote has too, and forbidding it.
+extension Store {
+    /// The record of the file that `file` is open on (O_PATH will do), when it allows that its content is given up.
+    ///
+    /// - Throws: `Refusal` for a local, dirty or pinned file, and for one whose record cannot be believed.
+    package func releasable(_ file: Descriptor) throws(Refusal) -> Record {
+        let record = try managed(file)
+        if record.flags.contains(.dirty) { throw Refusal("it has local changes") }
+        if record.flags.contains(.pinned) { throw Refusal("it is pinned") }
+        let status: stat
+        do throws(Errno) { status = try file.stat() } catch { throw Refusal("examining it", error) }
+        guard status.st_size == record.object.size, record.limit == record.object.size else {
+            throw Refusal("it has \(status.st_size) bytes, and the remote \(record.object.size)")
+        }
+        // Written to behind PassHSM's back, it would still be called clean.
+        let isRecorded =
+            status.st_mtim.tv_sec == record.modified.seconds
+            && (status.st_mtim.tv_nsec == record.modified.nanoseconds || status.st_mtim.tv_nsec == 0)
+        if record.state == .dual && !isRecorded {
+            throw Refusal("its modification time is not the one that was recorded: it may have been changed")
+        }
+        return record
+    }
+
+    private func managed(_ file: Descriptor) throws(Refusal) -> Record {
+        let found: Record?
+        do throws(RecordError) { found = try record(of: file) } catch { throw Refusal(error.cause) }
+        guard let found, found.state != .local else { throw Refusal("it is local: the remote does not have it") }
+        return found
+    }
+
+    /// Makes a file offline, and frees its blocks. Nobody else may have it open or mapped, and nobody has it in use.
+    ///
+    /// The order: record `releasing`, durable; the hole; record `offline`, durable. A crash in between leaves a file of
+    /// which nothing is believed.
+    ///
+    /// - Parameters:
+    ///   - lower: open for reading and writing.
+    ///   - object: what the remote was just found to have.
+    /// - Returns: bytes that were freed.
+    package func release(_ lower: Descriptor, of object: RemoteObject) throws(Refusal) -> Int {
+        do throws(Errno) { try lower.takeWriteLease() } catch {
+            if error.rawValue == EAGAIN { throw Refusal("it is open or mapped", isBusy: true) }
+            throw Refusal("whether it is in use cannot be found out", error)
+        }
+        defer { lower.dropLease() }
+        let record = try releasable(lower)
+        guard record.object == object else { throw Refusal("it has changed meanwhile") }
+        do throws(Errno) { return try giveUp(lower, record) } catch { throw Refusal("releasing it", error) }
+    }
+
+    private func giveUp(_ lower: Descriptor, _ old: Record) throws(Errno) -> Int {
+        let before = try lower.stat()
+        if before.st_size == 0 { return 0 }
+        if old.state == .offline, try lower.seekData(from: 0) == nil { return 0 }
+        var record = old
+        record.state = .releasing
+        // A residency map that outlives this tells of content that is no longer here.
+        record.epoch += 1
+        do throws(Errno) {
+            try Failpoint.reach("release.record")
+            try write(record, to: lower)
+            try Failpoint.reach("release.sync")
+            try lower.fsync()
+            try Failpoint.reach("release.punch")
+            try lower.freeContent(size: before.st_size)
+        } catch {
+            // Refused before anything was freed; after any other error nobody knows.
+            if [EOPNOTSUPP, EFBIG, EPERM, ETXTBSY, ENODEV].contains(error.rawValue) { try write(old, to: lower) }
+            throw error
+        }
+        try Failpoint.reach("release.punched")
+        let time = timespec(tv_sec: record.modified.seconds, tv_nsec: record.modified.nanoseconds)
+        try lower.setTimes(access: FileTime.omit, modification: time)
+        record.state = .offline
+        record.flags.subtract([.error, .stale, .lost])
+        record.lastError = ""
+        try Failpoint.reach("release.offline")
+        try write(record, to: lower)
+        try Failpoint.reach("release.offline.sync")
+        try lower.fsync()
+        try Failpoint.reach("release.forget")
+        if old.state == .partial { forgetResidency(of: record.identity) }
+        return max(0, (before.st_blocks - (try lower.stat().st_blocks)) * 512)
+    }
+
+    /// Sets or takes away the flag that forbids releasing, durably, on a file that no ``StoredFile`` stands for.
+    ///
+    /// - Parameter lower: not open with O_PATH.
+    package func setPinned(_ isPinned: Bool, _ lower: Descriptor) throws(Refusal) {
+        var record = try managed(lower)
+        guard record.flags.contains(.pinned) != isPinned else { return }
+        record.flags.formSymmetricDifference(.pinned)
+        do throws(Errno) {
+            try write(record, to: lower)
+            try lower.fsync()
+        } catch { throw Refusal("writing its record", error) }
+    }
+}
+
+extension StoredFile {
+    /// As ``Store/setPinned(_:_:)``, for the file that this object stands for.
+    package func setPinned(_ isPinned: Bool) throws(Errno) {
+        try durableLock.withLock { () throws(Errno) in
+            var record = durable.record
+            guard record.flags.contains(.pinned) != isPinned else { return }
+            record.flags.formSymmetricDifference(.pinned)
+            try writeRecordLocked(record)
+            try lower.fsync()
+        }
+    }
+}
+
+extension RemoteSource {
+    /// Waits for the remote to say that it still has `object`.
+    ///
+    /// - Parameter goesOn: asked about five times a second; false gives up.
+    package func confirm(
+        _ object: RemoteObject, on pool: BlockingPool, while goesOn: () -> Bool
+    ) throws(Refusal) {
+        let error = pool.wait(while: goesOn) { () async -> FillError? in
+            do throws(FillError) { try await confirm(object) } catch { return error }
+            return nil
+        }
+        if let error { throw Refusal(error.cause) }
+    }
+}

@@ -1,0 +1,92 @@
+import Glibc
+
+/// Places at which a debug build can be made to crash or to fail, by the environment's
+/// `PASSHSM_FAILPOINT=NAME:ACTION[:N]`, several of them joined by commas. In release builds there is nothing of it.
+///
+/// The action comes at the N-th time (by default the first) that the place is reached, and an error at every later time
+/// too: `kill` ends the process as a crash does, `hang` stops the thread for good, `EIO`, `ENOSPC`, `EINTR` are thrown,
+/// `short` writes half of the bytes and then fails with ENOSPC. `on` is for ``isOn(_:)``.
+package enum Failpoint {
+    /// Does what is asked for at this place.
+    @inlinable
+    package static func reach(_ name: StaticString) throws(Errno) {
+        #if DEBUG
+            try plan.reach("\(name)")
+        #endif
+    }
+
+    /// How many of `count` bytes may be written here.
+    @inlinable
+    package static func allowed(_ name: StaticString, of count: Int) -> Int {
+        #if DEBUG
+            if plan.has("\(name)", "short") { return count / 2 }
+        #endif
+        return count
+    }
+
+    /// Whether a switch is on, by which a build breaks its own rules: so that tests can show that they would notice.
+    @inlinable
+    package static func isOn(_ name: StaticString) -> Bool {
+        #if DEBUG
+            return plan.has("\(name)", "on")
+        #else
+            return false
+        #endif
+    }
+
+    #if DEBUG
+        @usableFromInline static let plan = FailurePlan(getenv("PASSHSM_FAILPOINT").map { String(cString: $0) } ?? "")
+    #endif
+}
+
+#if DEBUG
+    /// What the environment asks for.
+    @usableFromInline final class FailurePlan: Sendable {
+        private struct Step {
+            let action: String
+            let first: Int
+            var count = 0
+        }
+
+        private let lock = Lock()
+        // Guarded by the lock; the names do not change.
+        private nonisolated(unsafe) var steps: [String: Step] = [:]
+        private let isEmpty: Bool
+        private static let errors = ["EIO": EIO, "ENOSPC": ENOSPC, "EINTR": EINTR, "short": ENOSPC]
+
+        init(_ text: String) {
+            for part in text.split(separator: ",") {
+                let fields = part.split(separator: ":").map(String.init)
+                let isKnown =
+                    ["kill", "hang", "on"].contains(fields.dropFirst().first)
+                    || fields.count > 1 && Self.errors[fields[1]] != nil
+                precondition(isKnown, "PASSHSM_FAILPOINT: “\(part)” is not NAME:ACTION[:N]")
+                steps[fields[0]] = Step(action: fields[1], first: fields.count > 2 ? Int(fields[2]) ?? 1 : 1)
+            }
+            isEmpty = steps.isEmpty
+        }
+
+        @usableFromInline func has(_ name: String, _ action: String) -> Bool {
+            !isEmpty && lock.withLock { steps[name]?.action == action }
+        }
+
+        @usableFromInline func reach(_ name: String) throws(Errno) {
+            if isEmpty { return }
+            let action = lock.withLock { () -> String? in
+                guard var step = steps[name] else { return nil }
+                step.count += 1
+                steps[name] = step
+                return step.count >= step.first ? step.action : nil
+            }
+            switch action {
+            case "kill":
+                kill(getpid(), SIGKILL)
+                while true { pause() }
+            case "hang": while true { pause() }
+            case let action?:
+                if let error = Self.errors[action] { throw Errno(rawValue: error) }
+            case nil: break
+            }
+        }
+    }
+#endif

@@ -1,0 +1,98 @@
+import Glibc
+
+/// Goes through files of a tree that were named by paths, and through all regular files below those that are directories.
+///
+/// Symlinks are never followed. Not thread-safe.
+package struct FileWalk {
+    package struct Item: Sendable {
+        /// Below the top, joined by `/`; empty for the top itself.
+        package let path: [UInt8]
+        /// O_PATH on what was found.
+        package let file: Result<Descriptor, Errno>
+    }
+
+    private let top: Descriptor
+    private let hidden: [UInt8]
+    private let isRecursive: Bool
+    /// The next one last.
+    private var paths: [[UInt8]]
+    private var stack: DirectoryStack?
+    private var cursors: [DirectoryCursor] = []
+    /// Of the directory at the bottom of the stack.
+    private var start: [UInt8] = []
+
+    /// - Parameters:
+    ///   - top: O_PATH on the directory that paths are below.
+    ///   - hidden: a name in it that is left out.
+    package init(top: Descriptor, paths: [[UInt8]], isRecursive: Bool, hidden: String) {
+        self.top = top
+        self.hidden = Array(hidden.utf8)
+        self.isRecursive = isRecursive
+        self.paths = paths.reversed()
+    }
+
+    /// The next file; what cannot be opened is an item too. Nil at the end.
+    package mutating func next() -> Item? {
+        while true {
+            if let item = nextBelow() { return item }
+            guard let path = paths.popLast() else { return nil }
+            do throws(Errno) {
+                let place = try find(path)
+                guard isRecursive, try place.stat().st_mode & S_IFMT == S_IFDIR else {
+                    return Item(path: path, file: .success(place))
+                }
+                stack = try DirectoryStack(top: Descriptor.openDirectory(at: place, [UInt8(ascii: ".")]))
+                cursors = [DirectoryCursor()]
+                start = path
+            } catch {
+                return Item(path: path, file: .failure(error))
+            }
+        }
+    }
+
+    /// Component by component, so that no symlink is followed.
+    private func find(_ path: [UInt8]) throws(Errno) -> Descriptor {
+        let names = path.split(separator: 0x2f).map(Array.init)
+        guard let last = names.last else { return top }
+        if names.contains([0x2e, 0x2e]) { throw Errno(rawValue: EINVAL) }
+        if names[0] == hidden { throw Errno(rawValue: ENOENT) }
+        var directory = top
+        for name in names.dropLast() { directory = try Descriptor.openPlaceOfDirectory(at: directory, name) }
+        return try Descriptor.openPlace(at: directory, last)
+    }
+
+    private func path(of name: [UInt8]) -> [UInt8] {
+        [start, stack?.path ?? [], name].filter { !$0.isEmpty }.joined(separator: [0x2f]).map { $0 }
+    }
+
+    /// The next file below the directory that is being gone through; nil when there is none.
+    private mutating func nextBelow() -> Item? {
+        while let current = stack?.current {
+            var name: [UInt8] = []
+            do throws(Errno) {
+                guard let entry = try cursors[cursors.count - 1].next(in: current) else {
+                    cursors.removeLast()
+                    if cursors.isEmpty { stack = nil } else { try stack?.pop() }
+                    continue
+                }
+                name = entry.name
+                if name == hidden && cursors.count == 1 && start.isEmpty { continue }
+                let place = try Descriptor.openPlace(at: current, name)
+                let type = try place.stat().st_mode & S_IFMT
+                if type == S_IFREG { return Item(path: path(of: name), file: .success(place)) }
+                guard type == S_IFDIR else { continue }
+                let directory = try Descriptor.openDirectory(at: current, name)
+                if let closed = try stack?.push(directory, name: name) { cursors[closed].suspend() }
+                cursors.append(DirectoryCursor())
+            } catch {
+                // Removed meanwhile.
+                if error.rawValue == ENOENT && !name.isEmpty { continue }
+                let item = Item(path: path(of: name), file: .failure(error))
+                // Where the directory itself cannot be read, or has moved away, nothing more is found below it.
+                if name.isEmpty { stack = nil }
+                return item
+            }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,106 @@
+import Foundation
+import Glibc
+import HSMSystem
+import Testing
+
+extension MountTests {
+    /// The daemon crashes or gets an error at each step of a fill, a completion, a write, a truncation and a release.
+    @Suite struct Failpoints {
+        private static let points = [
+            "fill.write", "fill.written", "commit.sync", "commit.synced", "commit.map", "commit.record",
+            "commit.recorded", "finish.times", "finish.record", "finish.sync", "finish.forget", "dirty.map",
+            "dirty.record", "dirty.sync", "dirty.synced", "write.map", "write.mapped", "truncate.cut",
+            "truncate.record", "truncate.sync", "mark.record", "mark.sync", "release.record", "release.sync",
+            "release.punch", "release.punched", "release.offline", "release.offline.sync", "release.forget",
+        ]
+        private static let actions = Machine.isLong ? ["kill", "EIO", "ENOSPC", "EINTR"] : ["kill", "EIO"]
+        private static let size = 2 << 20
+
+        @Test(
+            "Whatever fails at whichever step: after a restart every byte is the remote's or what was written",
+            arguments: points)
+        func everyStep(point: String) throws {
+            var hits = 0
+            for action in Self.actions + (point == "fill.write" ? ["short", "ENOSPC"] : []) {
+                for time in Machine.isLong ? [1, 2, 5] : [1] {
+                    if try fail(at: "\(point):\(action):\(time)") { hits += 1 }
+                }
+            }
+            #expect(hits > 0, "\(point) is never reached")
+        }
+
+        private static let names = ["read", "parts", "write", "whole", "cut", "complete", "release", "half"]
+
+        /// True when the daemon told of the failure, or is dead.
+        private func fail(at failpoint: String) throws -> Bool {
+            var wasHit = false
+            try withMirror(mounting: nil) { mirror throws in
+                for (index, name) in Self.names.enumerated() {
+                    try Pattern.write(mirror.remote(name), size: Self.size + index, seed: index)
+                }
+                try shell("touch -d 2020-01-01 *", in: mirror.source)
+            } _: { mirror throws in
+                var files: [String: Ledger] = [:]
+                for (index, name) in Self.names.enumerated() {
+                    files[name] = Ledger(name, Pattern.bytes(0..<Self.size + index, seed: index))
+                }
+                // Complete before, and one in part.
+                try mirror.start(["--fill", "read"])
+                for name in ["complete", "release"] { _ = try File.bytes(mirror.at(name)) }
+                _ = try File.bytes(mirror.at("half"), 0..<300_000)
+                try mirror.stop()
+                try mirror.start(["--fill", "read"], failpoints: failpoint)
+                let (isCut, failed) = work(mirror, files)
+                usleep(150_000)
+                wasHit = failed || !isRunning(mirror.pid) || mirror.log.contains("errno")
+                try mirror.killDaemon()
+                try mirror.start(["--fill", "read"])
+                for (name, ledger) in files {
+                    let content = try File.bytes(mirror.at(name))
+                    if name == "cut" {
+                        let sizes = isCut ? [700_001] : [700_001, ledger.size]
+                        #expect(sizes.contains(content.count), "\(failpoint): size of \(name)")
+                        #expect(content[...] == ledger.expected.prefix(content.count), "\(failpoint): \(name)")
+                    } else {
+                        let fault = ledger.fault(in: content)
+                        #expect(fault == nil, "\(failpoint): \(name) is wrong at \(fault ?? -1)")
+                    }
+                }
+                try mirror.stop()
+            }
+            return wasHit
+        }
+
+        /// Reads, writes, cuts and releases, whatever fails: whether the cut was answered, and whether anything failed.
+        private func work(_ mirror: Mirror, _ files: [String: Ledger]) -> (isCut: Bool, failed: Bool) {
+            var (isCut, failed) = (false, false)
+            func attempt(_ body: () throws -> Void) { do { try body() } catch { failed = true } }
+            attempt { _ = try File.bytes(mirror.at("read")) }
+            attempt { _ = try File.bytes(mirror.at("parts"), 100_000..<700_000) }
+            for (name, range) in [("write", 500..<70_500), ("whole", 65_536..<262_144), ("complete", 9_000..<90_000)] {
+                guard let ledger = files[name] else { continue }
+                let bytes = Pattern.bytes(range, seed: 99)
+                attempt {
+                    let file = try File.open(mirror.at(name), O_WRONLY)
+                    ledger.attempt(bytes, at: range.lowerBound)
+                    try file.put(bytes, at: range.lowerBound)
+                    ledger.succeeded()
+                    // Only the process dies here: what was answered is there.
+                    ledger.synced()
+                    try file.fsync()
+                }
+            }
+            attempt {
+                let file = try File.open(mirror.at("cut"), O_WRONLY)
+                try file.truncate(to: 700_001)
+                isCut = true
+            }
+            usleep(250_000)
+            attempt {
+                let output = try passhsm("release", mirror.at("release"), mirror.at("half"), mirror.at("parts"))
+                if output.code != 0 { failed = true }
+            }
+            return (isCut, failed)
+        }
+    }
+}
