@@ -8,19 +8,27 @@ import Testing
 /// Residency maps that cannot be believed: a clean file starts anew, a dirty one is refused.
 @Suite struct MapDamageTests {
     enum Damage: CaseIterable, CustomTestStringConvertible {
-        case missing, empty, header, page, epoch
+        case missing, empty, header, page, zeros, hole, epoch
 
         var testDescription: String { "\(self)" }
 
-        func apply(_ fixture: StoreFixture) throws {
+        func apply(_ fixture: StoreFixture, _ name: String = "file") throws {
             switch self {
-            case .missing: unlink(try fixture.map())
-            case .empty: try Descriptor.open(fixture.map(), O_RDWR).truncate(to: 0)
-            case .header: try fixture.flip(25, ofMapOf: "file")
-            case .page: try fixture.flip(4096 + 300, ofMapOf: "file")
+            case .missing: unlink(try fixture.map(name))
+            case .empty: try Descriptor.open(fixture.map(name), O_RDWR).truncate(to: 0)
+            case .header: try fixture.flip(25, ofMapOf: name)
+            case .page: try fixture.flip(4096 + 300, ofMapOf: name)
+            case .zeros:
+                try Descriptor.open(fixture.map(name), O_RDWR).put([UInt8](repeating: 0, count: 4096), at: 4096)
+            case .hole:
+                let map = try Descriptor.open(fixture.map(name), O_RDWR)
+                let size = try map.stat().st_size
+                try map.truncate(to: 4096)
+                try map.truncate(to: size)
             case .epoch:
+                let name = try FileHandle(of: fixture.lower(name)).name
                 _ = try Sidecar.create(
-                    in: fixture.store.partial, name: FileHandle(of: fixture.lower()).name, epoch: 9,
+                    in: fixture.store.partial, name: name, epoch: 9,
                     granules: 10, session: fixture.store.session)
             }
         }

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import HSMSystem
 import Testing
@@ -25,7 +26,13 @@ import Testing
         }
 
         func open(epoch: UInt64 = 7) throws -> Sidecar {
-            try Sidecar.open(in: directory, name: "map", epoch: epoch, granules: 2000).sidecar
+            try Sidecar.open(in: directory, name: "map", epoch: epoch, granules: 2000)
+        }
+
+        /// How many pages are found, and how many are missed.
+        func pages() throws -> [Int] {
+            let pages = try open().forEachPage { _, _ in }
+            return [pages.found, pages.missing]
         }
 
         var raw: Descriptor {
@@ -56,7 +63,7 @@ import Testing
         #expect(try place.content(place.create()).present.isEmpty)
         let opened = try Sidecar.open(in: place.directory, name: "map", epoch: 7, granules: 2000)
         #expect(opened.session == place.session)
-        #expect(try place.content(opened.sidecar).present.isEmpty)
+        #expect(try place.content(opened).present.isEmpty)
         #expect(try place.raw.stat().st_size == 4 * 4096)
     }
 
@@ -159,13 +166,60 @@ import Testing
         #expect(try place.content(place.open()).damaged == [960])
     }
 
-    @Test("A page of zeros says that its granules are absent")
+    private static let pageSize = 4096
+
+    @Test("A written page that is zeros now, or a hole, is missed; one that was never written is not")
     func zeros() throws {
         let place = try Place()
-        try place.create().update(0..<2000) { page, granule in page.set(.written, of: granule) }
-        try place.raw.put([UInt8](repeating: 0, count: 4096), at: 8192)
-        let content = try place.content(place.open())
-        #expect(Set(content.present.keys) == Set(0..<960).union(1920..<2000) && content.damaged == [])
+        let map = try place.create(granules: 5000)
+        for granules in [0..<2, 1919..<1921, 4000..<4001] {
+            try map.update(granules) { page, granule in page.set(.written, of: granule) }
+        }
+        #expect(try place.pages() == [4, 0])
+        let file = try place.raw
+        for page in [1, 2, 3, 5] {
+            let range = page * Self.pageSize..<(page + 1) * Self.pageSize
+            let good = try file.bytes(range)
+            try file.put([UInt8](repeating: 0, count: Self.pageSize), at: range.lowerBound)
+            #expect(try place.pages() == [3, 1], "page \(page)")
+            try #require(passhsm_fallocate(file.raw, 3, range.lowerBound, Self.pageSize) == 0)
+            #expect(try place.pages() == [3, 1], "page \(page) as a hole")
+            try file.put(good, at: range.lowerBound)
+        }
+        #expect(try place.pages() == [4, 0])
+    }
+
+    @Test("A page that came to disk before it was counted is no damage, and is counted at the next use")
+    func uncounted() throws {
+        let place = try Place()
+        let map = try place.create()
+        try map.update(0..<1) { page, granule in page.set(.written, of: granule) }
+        let header = try place.raw.bytes(0..<Self.pageSize)
+        try map.update(1000..<1001) { page, granule in page.set(.written, of: granule) }
+        try place.raw.put(header, at: 0)
+        let opened = try place.open()
+        #expect(try place.pages() == [2, 0])
+        try opened.confirm(place.session, pages: 2)
+        try place.raw.put([UInt8](repeating: 0, count: Self.pageSize), at: 2 * Self.pageSize)
+        #expect(try place.pages() == [1, 1])
+    }
+
+    @Test("A map of version 1 is believed, and is of version 2 from its next use on")
+    func older() throws {
+        let place = try Place()
+        try place.create().update(0..<1000) { page, granule in page.set(.written, of: granule) }
+        let file = try place.raw
+        var header = try file.bytes(0..<Self.pageSize)
+        header[11] = UInt8(ascii: "1")
+        for index in 44..<52 { header[index] = 0 }
+        withUnsafeBytes(of: CRC32C.of(Array(header[4...])).littleEndian) { header.replaceSubrange(0..<4, with: $0) }
+        try file.put(header, at: 0)
+        let opened = try place.open()
+        #expect(try place.content(opened).present.count == 1000)
+        try opened.confirm(place.session, pages: 2)
+        #expect(try file.bytes(4..<12) == Array("PHSMMAP2".utf8))
+        try file.put([UInt8](repeating: 0, count: Self.pageSize), at: Self.pageSize)
+        #expect(try place.pages() == [1, 1])
     }
 
     @Test("A damaged page is not written anew: it may be all that tells of local changes")

@@ -42,7 +42,7 @@ struct ImportCommand: ParsableCommand {
         options.deleteGone = delete
         options.rebind = rebind
         let importer = Importer(location, into: lower.path.bytes, options: options, log: Self.log)
-        let display = quiet ? nil : ImportDisplay(location)
+        let display = quiet ? nil : TreeDisplay(location)
         let summary: ImportSummary
         do {
             defer { display?.finish() }

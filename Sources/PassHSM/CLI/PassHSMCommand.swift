@@ -14,6 +14,7 @@ struct PassHSMCommand: ParsableCommand {
             ImportCommand.self,
             MountCommand.self, UnmountCommand.self, StatusCommand.self, StateCommand.self, DoctorCommand.self,
             RecallCommand.self, ReleaseCommand.self, PinCommand.self, UnpinCommand.self,
+            VerifyCommand.self,
         ])
 
     /// Exit status 0; 1 when the command failed; 64 when it was called wrongly. An error is one line on stderr.
@@ -34,6 +35,8 @@ struct PassHSMCommand: ParsableCommand {
         if let code = error as? ExitCode { Glibc.exit(code.rawValue) }
         let text = code == .validationFailure ? message(for: error) : "\(error)"
         printError(text)
+        // As fsck(8) has it.
+        if ProgramArguments.encoded.first == "verify" { Glibc.exit(VerifyCommand.Status.usage.rawValue) }
         Glibc.exit(code.rawValue)
     }
 

@@ -126,14 +126,14 @@ extension Store {
     private func readMap(
         of record: Record, forUse: Bool = true
     ) throws(RecordError) -> (sidecar: Sidecar, granules: MappedGranules) {
-        let (sidecar, session) = try Sidecar.open(
+        let sidecar = try Sidecar.open(
             in: partial, name: record.identity.name, epoch: record.epoch, granules: record.layout.count)
-        let count = record.layout.count
+        let (count, session) = (record.layout.count, sidecar.session)
         var granules = MappedGranules()
         var doubtful: [Int] = []
         var isDamaged = false
         do throws(Errno) {
-            try sidecar.forEachPage { first, page in
+            let pages = try sidecar.forEachPage { first, page in
                 guard let page else {
                     isDamaged = true
                     return
@@ -151,18 +151,18 @@ extension Store {
                     if presence == .writtenVolatile { granules.volatile.insert(one) }
                 }
             }
-            if forUse && !isDamaged && session != self.session {
+            if pages.missing > 0 { isDamaged = true }
+            if forUse && !isDamaged {
                 // First the bits, then the session that would make them believable.
                 for granule in doubtful {
                     try sidecar.update(granule..<granule + 1) { page, granule in page.set(.absent, of: granule) }
                 }
-                try sidecar.sync()
-                try sidecar.writeHeader(epoch: record.epoch, session: self.session)
+                try sidecar.confirm(self.session, pages: pages.found)
             }
         } catch {
             throw RecordError("the residency map cannot be read: \(error.text)")
         }
-        if isDamaged { throw RecordError("a page of the residency map is damaged") }
+        if isDamaged { throw RecordError("a page of the residency map is damaged or lost") }
         return (sidecar, granules)
     }
 }

@@ -20,22 +20,41 @@ final class Sidecar {
 
     static let pageSize = 4096
     static let granulesPerPage = 960
-    private static let headerMagic = Array("PHSMMAP1".utf8)
+    private static let headerMagic = Array("PHSMMAP2".utf8)
+    /// Without the count of pages, in whose place there are zeros: no page is missed then.
+    private static let olderMagic = Array("PHSMMAP1".utf8)
     /// Page header: checksum, unused, number of the page.
     private static let pageHeader = 16
     private static let presenceBytes = granulesPerPage / 4
 
-    private let file: Descriptor
+    /// What the header says.
+    struct Header: Equatable {
+        var epoch: UInt64
+        var session: Session
+        /// Pages that have been written, durably, and can never be all zeros again.
+        var pages: UInt64 = 0
+    }
 
-    private init(_ file: Descriptor) { self.file = file }
+    private let file: Descriptor
+    private var header: Header
+    /// The header on disk is of an older version.
+    private let isOutdated: Bool
+
+    private init(_ file: Descriptor, _ header: Header, isOutdated: Bool = false) {
+        self.file = file
+        self.header = header
+        self.isOutdated = isOutdated
+    }
+
+    var session: Session { header.session }
 
     /// Makes an empty sidecar for `granules` granules of content of `epoch`; when it returns, it is durable.
     static func create(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int, session: Session
     ) throws(Errno) -> Sidecar {
         let file = try Descriptor.open(at: directory.raw, name, O_RDWR | O_CREAT | O_TRUNC, mode: 0o600)
-        let sidecar = Sidecar(file)
-        try sidecar.writeHeader(epoch: epoch, session: session)
+        let sidecar = Sidecar(file, Header(epoch: epoch, session: session))
+        try sidecar.write(sidecar.header)
         // Its whole length from the start: a map that lost its end would say of local changes that there are none.
         try file.truncate(to: size(granules: granules))
         try file.fsync()
@@ -51,53 +70,77 @@ final class Sidecar {
     /// - Throws: `RecordError` when it is missing or cut off, or its header is not that of a sidecar of `epoch`.
     static func open(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int
-    ) throws(RecordError) -> (sidecar: Sidecar, session: Session) {
+    ) throws(RecordError) -> Sidecar {
         let file: Descriptor
         do throws(Errno) {
             file = try Descriptor.open(at: directory.raw, name, O_RDWR)
         } catch {
             throw RecordError("the residency map is missing: \(error.text)")
         }
-        let sidecar = Sidecar(file)
-        guard let page = try? sidecar.read(page: 0) else { throw RecordError("the residency map cannot be read") }
+        guard let page = try? readPage(0, of: file) else { throw RecordError("the residency map cannot be read") }
         var reader = ByteReader(page)
         guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
-            reader.take(8).map(Array.init) == headerMagic, let found = reader.take(UInt64.self),
-            let session = reader.take(24).flatMap({ Session(bytes: Array($0)) })
+            let magic = reader.take(8).map(Array.init), magic == headerMagic || magic == olderMagic,
+            let found = reader.take(UInt64.self), let session = reader.take(24).flatMap({ Session(bytes: Array($0)) }),
+            let pages = reader.take(UInt64.self)
         else { throw RecordError("the residency map's header is damaged") }
         guard found == epoch else { throw RecordError("the residency map is of another epoch") }
         guard let length = try? file.stat().st_size, length >= size(granules: granules) else {
             throw RecordError("the residency map is cut off")
         }
-        return (sidecar, session)
+        let header = Header(epoch: epoch, session: session, pages: pages)
+        return Sidecar(file, header, isOutdated: magic == olderMagic)
     }
 
-    func writeHeader(epoch: UInt64, session: Session) throws(Errno) {
+    /// Brings the header up to date, after everything else is on disk: what is written may be believed in `session`, and
+    /// none of the `pages` pages that were found may get lost.
+    func confirm(_ session: Session, pages: Int) throws(Errno) {
+        let new = Header(epoch: header.epoch, session: session, pages: UInt64(pages))
+        if new == header && !isOutdated { return }
+        try file.fdatasync()
+        try write(new)
+    }
+
+    private func write(_ header: Header) throws(Errno) {
         var body = ByteWriter()
         body.put(Self.headerMagic)
-        body.put(epoch)
-        body.put(session.bytes)
+        body.put(header.epoch)
+        body.put(header.session.bytes)
+        body.put(header.pages)
         body.put([UInt8](repeating: 0, count: Self.pageSize - 4 - body.bytes.count))
         var page = ByteWriter()
         page.put(CRC32C.of(body.bytes))
         page.put(body.bytes)
         try write(page.bytes, page: 0)
+        self.header = header
     }
 
     /// Calls `body` with each page that was ever written; nil instead of the page when it is damaged.
-    func forEachPage(_ body: (_ firstGranule: Int, Page?) throws(Errno) -> Void) throws(Errno) {
+    ///
+    /// - Returns: how many there are, and how many that were written once are zeros now, or a hole.
+    @discardableResult
+    func forEachPage(
+        _ body: (_ firstGranule: Int, Page?) throws(Errno) -> Void
+    ) throws(Errno) -> (found: Int, missing: Int) {
         let size = try file.stat().st_size
+        // Before the pages: one that is written meanwhile is counted after it.
+        let expected = Int(clamping: header.pages)
+        var found = 0
         var offset = Self.pageSize
         while offset < size {
-            // Holes read as zeros, and zeros mean absent: skipping them believes nothing of them.
+            // Holes read as zeros: pages that were never written, or whose loss the count tells.
             let next = try file.seekData(from: offset)
             guard let next else { break }
             let number = max(1, next / Self.pageSize)
-            let bytes = try read(page: number)
+            let bytes = try Self.readPage(number, of: file)
             let first = (number - 1) * Self.granulesPerPage
-            if bytes.contains(where: { $0 != 0 }) { try body(first, Page(bytes, number: number)) }
+            if bytes.contains(where: { $0 != 0 }) {
+                found += 1
+                try body(first, Page(bytes, number: number))
+            }
             offset = (number + 1) * Self.pageSize
         }
+        return (found, max(0, expected - found))
     }
 
     /// Changes what is said of `granules`; pages are read, changed and written one by one.
@@ -105,24 +148,29 @@ final class Sidecar {
     /// - Throws: EIO for a page that is damaged.
     func update(_ granules: Range<Int>, _ change: (inout Page, _ granule: Int) -> Void) throws(Errno) {
         var next = granules.lowerBound
+        var new = header
         while next < granules.upperBound {
             let number = next / Self.granulesPerPage + 1
             let end = min(granules.upperBound, number * Self.granulesPerPage)
+            let bytes = try Self.readPage(number, of: file)
             // Written anew, a damaged page would say that what was written locally is absent.
-            guard var page = Page(try read(page: number), number: number) else { throw Errno(rawValue: EIO) }
+            guard var page = Page(bytes, number: number) else { throw Errno(rawValue: EIO) }
             for granule in next..<end { change(&page, granule) }
             try write(page.sealed(), page: number)
+            if bytes.allSatisfy({ $0 == 0 }) { new.pages += 1 }
             next = end
         }
+        guard new != header else { return }
+        // Counted before it is on disk, a page that a power cut takes would look like one that was lost.
+        try file.fdatasync()
+        try write(new)
     }
 
     func sync() throws(Errno) { try file.fdatasync() }
 
-    private func read(page: Int) throws(Errno) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: Self.pageSize)
-        _ = try bytes.withMutableBytes { buffer throws(Errno) in
-            try file.read(into: buffer, at: page * Self.pageSize)
-        }
+    private static func readPage(_ page: Int, of file: Descriptor) throws(Errno) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: pageSize)
+        _ = try bytes.withMutableBytes { buffer throws(Errno) in try file.read(into: buffer, at: page * pageSize) }
         return bytes
     }
 

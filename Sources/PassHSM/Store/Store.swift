@@ -31,7 +31,7 @@ package final class Store: Sendable {
     let committer: Committer
     private let committedAction = Mutex<CommittedAction?>(nil)
     private let directory: Descriptor
-    private let keys: Descriptor
+    let keys: Descriptor
     /// Nil when the store was opened for looking only.
     private let lock: Descriptor?
 
@@ -41,19 +41,21 @@ package final class Store: Sendable {
     /// - Parameters:
     ///   - create: make `.passhsm` and an empty configuration when there is none.
     ///   - purpose: what another process that finds the lock is told, such as `mounted on /data`.
+    ///   - keepsLeftovers: leave the residency maps of files that are gone, for a ``Verifier``.
     /// - Throws: `StoreError` when `path` is not a directory, was never imported, is in use, or needs privilege.
     package static func open(
-        _ path: [CChar], create: Bool, purpose: String, log: Logger
+        _ path: [CChar], create: Bool, purpose: String, log: Logger, keepsLeftovers: Bool = false
     ) throws(StoreError) -> Store {
-        try open(path, create: create, purpose: purpose, log: log, committer: Committer())
+        try open(
+            path, create: create, purpose: purpose, log: log, committer: Committer(), keepsLeftovers: keepsLeftovers)
     }
 
     static func open(
-        _ path: [CChar], create: Bool, purpose: String, log: Logger, committer: Committer
+        _ path: [CChar], create: Bool, purpose: String, log: Logger, committer: Committer, keepsLeftovers: Bool = false
     ) throws(StoreError) -> Store {
         let store = try Store(path, create: create, locked: true, log: log, committer: committer)
         store.writeLock(purpose)
-        store.removeLeftovers()
+        if !keepsLeftovers { store.removeLeftovers() }
         return store
     }
 

@@ -1,0 +1,117 @@
+import ArgumentParser
+import Glibc
+import HSMControl
+import HSMRemotes
+import HSMStore
+import HSMSystem
+import Logging
+
+/// `passhsm verify`: compares what is recorded about a lower directory with what is in it.
+struct VerifyCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verify",
+        abstract: "Check every record, residency map and checksum of a lower directory that is not mounted.",
+        discussion: """
+            With --repair, what is wrong and has no local changes is dropped, and fetched again when it is next read. \
+            Local changes are never dropped.
+
+            The exit status is the sum of 1: something was dropped; 4: something wrong was left; or 8: it could not be \
+            done; 16: called wrongly.
+            """)
+
+    /// fsck(8)'s exit status.
+    struct Status: OptionSet {
+        let rawValue: Int32
+
+        static let corrected = Status(rawValue: 1)
+        static let left = Status(rawValue: 4)
+        static let failed = Status(rawValue: 8)
+        static let usage = Status(rawValue: 16)
+    }
+
+    @Argument(help: "The lower directory.")
+    var lower: PathArgument
+
+    @Flag(help: "Drop what is wrong, so that it is fetched again.")
+    var repair = false
+
+    @Flag(help: "Print a JSON object.")
+    var json = false
+
+    func run() throws {
+        var status: Status
+        do {
+            status = try verify()
+        } catch {
+            PassHSMCommand.printError((error as? Errno).map { "\(lower.path): \($0.text)" } ?? "\(error)")
+            status = .failed
+        }
+        if !status.isEmpty { throw ExitCode(status.rawValue) }
+    }
+
+    private func verify() throws -> Status {
+        let log = Logger(label: "passhsm") { label in StreamLogHandler.standardError(label: label) }
+        let store = try Store.open(
+            lower.path.cString, create: false, purpose: "verify", log: log, keepsLeftovers: true)
+        let display = TreeDisplay(try RemoteLocation(lower.path))
+        defer { display.finish() }
+        var report = Report()
+        let verifier = try Verifier(store, repairs: repair) { finding in
+            if json {
+                report.findings.append(Report.Item(finding))
+            } else {
+                display.clear()
+                Output.lines([Self.line(finding)])
+            }
+        } progress: { counts in
+            display.show(counts.names, "\(TextTable.size(counts.bytes)) compared, \(counts.findings) found")
+        }
+        let counts = try verifier.run()
+        display.finish()
+        if json {
+            report.counts = [
+                "names": counts.names, "files": counts.files, "bytes": counts.bytes, "findings": counts.findings,
+                "dropped": counts.dropped,
+            ]
+            try Output.json(report)
+        } else {
+            let rest = counts.findings - counts.dropped
+            let found = counts.findings == 0 ? "nothing wrong" : "\(counts.dropped) dropped, \(rest) left"
+            Output.lines([
+                "\(lower.path): \(counts.files) files, \(TextTable.size(counts.bytes)) compared: \(found)"
+            ])
+        }
+        var status: Status = counts.dropped > 0 ? .corrected : []
+        if counts.findings > counts.dropped { status.insert(.left) }
+        return status
+    }
+
+    private static func line(_ finding: Disagreement) -> String {
+        let range = finding.range.map { "bytes \($0.lowerBound) to \($0.upperBound): " } ?? ""
+        let text = "\(BytePath(finding.path)): \(range)\(finding.cause)"
+        return ArgumentText.readable(finding.outcome == .dropped ? "\(text) (dropped)" : text)
+    }
+
+    /// The form of `--json`.
+    private struct Report: Encodable {
+        struct Item: Encodable {
+            let path: BytePath
+            let kind: String
+            /// The first byte, and the one after the last; nil for all of the file.
+            let range: [Int]?
+            let cause: String
+            let outcome: String
+
+            init(_ finding: Disagreement) {
+                path = BytePath(finding.path)
+                kind = finding.kind.rawValue
+                range = finding.range.map { [$0.lowerBound, $0.upperBound] }
+                cause = finding.cause
+                outcome = finding.outcome.rawValue
+            }
+        }
+
+        var counts: [String: Int] = [:]
+        var findings: [Item] = []
+    }
+}

@@ -1,0 +1,142 @@
+import CLinux
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// What can be wrong with one file.
+extension Verifier {
+    private static let isDirty = "the file has local changes, and is left as it is"
+
+    func check(_ file: VerifiedFile) throws(Errno) {
+        let handle = try FileHandle(of: file.place).name
+        let record: Record?
+        do throws(RecordError) { record = try store.record(of: file.place) } catch {
+            // Whatever is kept about it is all that is left to tell of it.
+            maps.remove(handle)
+            keys.remove(handle)
+            return found(Disagreement(path: file.path, kind: .record, cause: error.cause, outcome: .left))
+        }
+        guard let record, record.state != .local else {
+            // Taken for a local file, it would show zeros where nothing was filled.
+            if maps.remove(handle) != nil {
+                let cause = "the record is gone, though there is a residency map; remove the file and import again"
+                found(Disagreement(path: file.path, kind: .record, cause: cause, outcome: .left))
+            }
+            return
+        }
+        counts.files += 1
+        if record.object.key.bytes.count > Record.longestInlineKey { keys.remove(handle) }
+        if record.state == .partial { maps.remove(handle) }
+        let isDirty = record.flags.contains(.dirty)
+        if !isDirty && file.status.st_size != record.object.size {
+            let cause = "has \(file.status.st_size) bytes instead of \(record.object.size)"
+            found(.size, of: file, nil, cause, keep: record.isComplete ? changeBehind(file, record) : nil) {
+                () throws(Errno) in try takeOffline(file, record)
+            }
+        } else if record.state == .partial {
+            try checkPartial(file, record)
+        }
+    }
+
+    /// A complete clean file that was changed in the lower directory itself, and is not marked dirty: its modification time
+    /// tells.
+    private func changeBehind(_ file: VerifiedFile, _ record: Record) -> String? {
+        let time = RemoteEntry.Time(
+            seconds: file.status.st_mtim.tv_sec, nanoseconds: file.status.st_mtim.tv_nsec)
+        if time == record.modified { return nil }
+        return "it may have been changed behind the mount's back, and is left as it is"
+    }
+
+    // MARK: Partial files
+
+    private func checkPartial(_ file: VerifiedFile, _ record: Record) throws(Errno) {
+        let keep = record.flags.contains(.dirty) ? Self.isDirty : nil
+        func mapFound(_ range: Range<Int>?, _ cause: String) {
+            found(.map, of: file, range, cause, keep: keep) { () throws(Errno) in try takeOffline(file, record) }
+        }
+        let sidecar: Sidecar
+        do throws(RecordError) {
+            sidecar = try Sidecar.open(
+                in: store.partial, name: record.identity.name, epoch: record.epoch, granules: record.layout.count)
+        } catch {
+            return mapFound(nil, error.cause)
+        }
+        let layout = record.layout
+        var isMapGood = true
+        var wrong = GranuleSet()
+        let lower = try file.place.reopen(O_RDONLY)
+        let pages = try sidecar.forEachPage { first, page throws(Errno) in
+            let granules = first..<max(first, min(first + Sidecar.granulesPerPage, layout.count))
+            guard let page else {
+                isMapGood = false
+                let range = granules.isEmpty ? nil : layout.bytes(of: granules)
+                return mapFound(range, "a page of the residency map is damaged")
+            }
+            for granule in granules where page.presence(of: granule) == .filled {
+                let range = layout.bytes(of: granule..<granule + 1)
+                // A truncation has cut the bytes that the checksum is of.
+                if range.upperBound == record.limit && record.limit < record.object.size { continue }
+                if try checksum(of: range, in: lower) != page.checksum(of: granule) {
+                    wrong.insert(granule..<granule + 1)
+                }
+            }
+        }
+        if pages.missing > 0 {
+            isMapGood = false
+            mapFound(nil, "\(pages.missing) written pages of the residency map are zeros")
+        }
+        // The whole file has been dropped.
+        if !isMapGood && repairs && keep == nil { return }
+        for run in wrong.runs() {
+            found(.data, of: file, layout.bytes(of: run), "the bytes are not those that were filled", keep: keep) {
+                () throws(Errno) in
+                try sidecar.update(run) { page, granule in page.set(.absent, of: granule) }
+                try sidecar.sync()
+            }
+        }
+    }
+
+    /// CRC32C of these bytes; nil when they cannot be read, or are not there.
+    private func checksum(of range: Range<Int>, in lower: Descriptor) throws(Errno) -> UInt32? {
+        var result: UInt32 = 0
+        var buffer = [UInt8](repeating: 0, count: min(range.count, 1 << 20))
+        var offset = range.lowerBound
+        while offset < range.upperBound {
+            let size = min(buffer.count, range.upperBound - offset)
+            let count = buffer.withUnsafeMutableBytes { bytes -> Int? in
+                let part = UnsafeMutableRawBufferPointer(rebasing: bytes[..<size])
+                guard let count = try? lower.read(into: part, at: offset) else { return nil }
+                result = CRC32C.of(UnsafeRawBufferPointer(rebasing: part[..<count]), continuing: result)
+                return count
+            }
+            guard count == size else { return nil }
+            read(size)
+            offset += size
+        }
+        return result
+    }
+
+    // MARK: Repair
+
+    /// Makes a clean file one of which nothing is present.
+    private func takeOffline(_ file: VerifiedFile, _ record: Record) throws(Errno) {
+        let lower = try file.place.reopen(O_RDWR)
+        var record = record
+        record.state = .offline
+        record.epoch += 1
+        record.limit = record.object.size
+        record.flags.remove(.error)
+        record.lastError = ""
+        try store.write(record, to: lower)
+        // Before a byte goes: what is not believed can show no zeros.
+        try lower.fsync()
+        store.forgetResidency(of: record.identity)
+        if file.status.st_size != record.object.size { try lower.truncate(to: record.object.size) }
+        // Only for the space.
+        _ = passhsm_fallocate(
+            lower.raw, PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE, 0, max(1, record.object.size))
+        let time = timespec(tv_sec: record.modified.seconds, tv_nsec: record.modified.nanoseconds)
+        try lower.setTimes(access: FileTime.omit, modification: time)
+        try lower.fsync()
+    }
+}

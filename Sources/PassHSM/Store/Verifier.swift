@@ -1,0 +1,167 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// Compares everything that a store says with what is in the lower tree: records, residency maps, the bytes of partial
+/// files, those of complete files whose digest is known, and what `.passhsm` holds about files.
+///
+/// Without ``repairs`` nothing is changed. With it, what is wrong of clean files is no longer believed, so that it is
+/// fetched again; what may be the only copy of local changes is never dropped. Used by one thread.
+package final class Verifier {
+    let store: Store
+    let repairs: Bool
+    var counts = VerifyCounts()
+    /// Residency maps and keys that no file was found to need so far.
+    var maps: Set<String>
+    var keys: Set<String>
+    private let report: (Disagreement) -> Void
+    private let progress: (VerifyCounts) -> Void
+    private var stack: DirectoryStack
+    /// Something could not be looked at, and may need what seems to be left over.
+    private var isPartial = false
+    /// Files with several names that were looked at.
+    private var linked: Set<ino_t> = []
+
+    /// - Parameters:
+    ///   - store: opened for use with `keepsLeftovers`, so that nobody else changes anything.
+    ///   - report: called with each finding, when it has been dealt with.
+    ///   - progress: called every now and then.
+    package init(
+        _ store: Store, repairs: Bool, report: @escaping (Disagreement) -> Void,
+        progress: @escaping (VerifyCounts) -> Void = { _ in }
+    ) throws(Errno) {
+        self.store = store
+        self.repairs = repairs
+        self.report = report
+        self.progress = progress
+        stack = try DirectoryStack(top: Descriptor.openDirectory(at: store.tree.root, [0x2e]))
+        maps = try Self.names(in: store.partial)
+        keys = try Self.names(in: store.keys)
+    }
+
+    private static func names(in directory: Descriptor) throws(Errno) -> Set<String> {
+        var result: Set<String> = []
+        for name in try DirectoryReader.names(in: directory) {
+            result.insert(String(decoding: name.dropLast(), as: UTF8.self))
+        }
+        return result
+    }
+
+    /// - Throws: `Errno` when the walk cannot go on; what was found until then has been reported.
+    package func run() throws(Errno) -> VerifyCounts {
+        var cursors = [DirectoryCursor()]
+        while true {
+            var entry: DirectoryCursor.Entry?
+            do throws(Errno) { entry = try cursors[cursors.count - 1].next(in: stack.current) } catch {
+                unreadable(stack.path, "cannot be listed", error)
+            }
+            if let entry {
+                if stack.depth == 0 && entry.name == Array(Store.folder.utf8) { continue }
+                counts.names += 1
+                progress(counts)
+                if let directory = visit(entry.name) {
+                    if let closed = try stack.push(directory, name: entry.name) { cursors[closed].suspend() }
+                    cursors.append(DirectoryCursor())
+                }
+            } else if stack.depth > 0 {
+                try stack.pop()
+                cursors.removeLast()
+            } else {
+                break
+            }
+        }
+        checkLeftovers()
+        return counts
+    }
+
+    /// - Returns: the directory to go into, when it is one.
+    private func visit(_ name: [UInt8]) -> Descriptor? {
+        let path = stack.path.isEmpty ? name : stack.path + [0x2f] + name
+        do throws(Errno) {
+            let place = try Descriptor.openPlace(at: stack.current, name)
+            let status = try place.stat()
+            // A mount inside the tree, met without a private one: not part of it.
+            if status.st_dev != store.tree.device { return nil }
+            if status.st_mode & S_IFMT == S_IFDIR { return try Descriptor.openDirectory(at: stack.current, name) }
+            guard status.st_mode & S_IFMT == S_IFREG else { return nil }
+            if status.st_nlink > 1 && !linked.insert(status.st_ino).inserted { return nil }
+            try check(VerifiedFile(path: path, place: place, status: status))
+        } catch {
+            if error.rawValue != ENOENT { unreadable(path, "cannot be looked at", error) }
+        }
+        return nil
+    }
+
+    private func unreadable(_ path: [UInt8], _ what: String, _ error: Errno) {
+        isPartial = true
+        found(Disagreement(path: path, kind: .unreadable, cause: "\(what): \(error.text)", outcome: .left))
+    }
+
+    // MARK: Findings
+
+    func found(_ finding: Disagreement) {
+        counts.findings += 1
+        if finding.outcome == .dropped { counts.dropped += 1 }
+        report(finding)
+    }
+
+    /// Reports what is wrong with `file`, after `drop` when it may be dropped.
+    ///
+    /// - Parameter keep: why what is wrong must not be dropped, whoever asks.
+    func found(
+        _ kind: Disagreement.Kind, of file: VerifiedFile, _ range: Range<Int>?, _ cause: String, keep: String? = nil,
+        drop: () throws(Errno) -> Void
+    ) {
+        var finding = Disagreement(path: file.path, kind: kind, range: range, cause: cause, outcome: .found)
+        if let keep {
+            finding.cause += "; \(keep)"
+            finding.outcome = .left
+        } else if repairs {
+            do throws(Errno) {
+                try drop()
+                finding.outcome = .dropped
+            } catch {
+                finding.cause += "; it could not be dropped: \(error.text)"
+                finding.outcome = .left
+            }
+        }
+        found(finding)
+    }
+
+    func read(_ bytes: Int) {
+        counts.bytes += bytes
+        progress(counts)
+    }
+
+    // MARK: .passhsm
+
+    private func checkLeftovers() {
+        for (folder, directory, names) in [("partial", store.partial, maps), ("keys", store.keys, keys)] {
+            for name in names.sorted() where isLeftover(name) {
+                var finding = Disagreement(
+                    path: Array("\(Store.folder)/\(folder)/\(name)".utf8), kind: .leftover,
+                    cause: "belongs to no file that needs it", outcome: .found)
+                if repairs {
+                    let isGone = (try? directory.unlink(Array(name.utf8))) != nil
+                    finding.outcome = isGone ? .dropped : .left
+                }
+                found(finding)
+            }
+        }
+    }
+
+    private func isLeftover(_ name: String) -> Bool {
+        guard isPartial, let handle = FileHandle(name: name) else { return true }
+        // It may be what could not be looked at, unless the file is gone.
+        do throws(Errno) { _ = try store.tree.open(handle, O_RDONLY) } catch { return error.rawValue == ESTALE }
+        return false
+    }
+}
+
+/// A regular file of the lower tree.
+struct VerifiedFile {
+    let path: [UInt8]
+    /// O_PATH.
+    let place: Descriptor
+    let status: stat
+}
