@@ -21,6 +21,14 @@ extension FileSystem {
         return try body(inode)
     }
 
+    /// Throws when a handle of the file is open, or something waits for its content.
+    func expectUnused(_ inode: Inode) throws(Refusal) {
+        let (isUsed, file) = inode.state.withLock { state in
+            (state.users > 0 || state.cachedOpens > 0 || state.passthroughOpens > 0, state.file)
+        }
+        if isUsed || file?.fill.isIdle == false { throw Refusal("it is open, or being filled", isBusy: true) }
+    }
+
     /// Makes a file offline whose content is `object`'s, which the remote was just found to have; the bytes that were freed.
     func release(_ inode: Inode, of object: RemoteObject) throws(Refusal) -> Int {
         try transition(inode) { () throws(Refusal) in
@@ -51,8 +59,7 @@ extension FileSystem {
     private func putDownLocked(_ inode: Inode) throws(Refusal) {
         let file = inode.state.withLock(\.file)
         guard let file else { return }
-        let isUsed = inode.state.withLock { $0.users > 0 || $0.cachedOpens > 0 }
-        if isUsed || !file.fill.isIdle { throw Refusal("it is open, or being filled", isBusy: true) }
+        try expectUnused(inode)
         do throws(Errno) { try file.stored.commit() } catch { throw Refusal("writing its record: \(error.text)") }
         settleLocked(inode, file)
         if inode.state.withLock({ $0.file != nil }) { throw Refusal("it is being filled", isBusy: true) }
