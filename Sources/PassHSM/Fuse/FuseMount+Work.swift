@@ -14,11 +14,11 @@ extension FuseMount {
     /// - Parameter goesOn: asked about five times a second; false gives up.
     package func release(_ file: Descriptor, _ goesOn: () -> Bool) throws(Refusal) -> Int {
         let (node, freed) = try fileSystem.withInode(of: file) { inode throws(Refusal) in
-            let object = try fileSystem.store.releasable(file).object
-            // The remote may be slow, and need not be asked for nothing.
-            try whenIdle { () throws(Refusal) in try fileSystem.expectUnused(inode) }
-            try fileSystem.engine.source.confirm(object, on: fileSystem.pool, while: goesOn)
-            let freed = try whenIdle { () throws(Refusal) in try fileSystem.release(inode, of: object) }
+            // First, because the remote may be slow, and the record is then up to date.
+            try whenIdle { () throws(Refusal) in try fileSystem.putDown(inode) }
+            let record = try fileSystem.store.releasable(file)
+            try fileSystem.engine.source.confirm(record, on: fileSystem.pool, while: goesOn)
+            let freed = try whenIdle { () throws(Refusal) in try fileSystem.release(inode, expecting: record) }
             return (inode.node, freed)
         }
         session.invalidate(node)
