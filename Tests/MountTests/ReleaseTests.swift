@@ -156,7 +156,7 @@ extension MountTests {
                 try done("release", mirror.at("a"))
                 #expect(try mirror.state("a").state == "offline")
                 try mirror.hold()
-                let reader = try Child(["cat", mirror.at("a")])
+                let reader = try Child(["cmp", mirror.at("a"), mirror.remote("a")])
                 try until("a waiting reader") { try mirror.status().waiting > 0 }
                 #expect(try refusal(mirror, "a").contains("open"))
                 mirror.letGo()

@@ -14,11 +14,14 @@ import Testing
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         try fixture.stub(size: Self.size, state: .dual)
-        let file = try fixture.lower()
-        try file.put(PatternSource.bytes(0..<Self.size), at: 0)
-        let time = StoreFixture.modified
-        try file.setTimes(
-            access: FileTime.omit, modification: timespec(tv_sec: time.seconds, tv_nsec: time.nanoseconds))
+        // Closed again: an open file is not released.
+        do {
+            let file = try fixture.lower()
+            try file.put(PatternSource.bytes(0..<Self.size), at: 0)
+            let time = StoreFixture.modified
+            try file.setTimes(
+                access: FileTime.omit, modification: timespec(tv_sec: time.seconds, tv_nsec: time.nanoseconds))
+        }
         try body(fixture)
     }
 
