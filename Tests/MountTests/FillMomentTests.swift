@@ -30,7 +30,7 @@ extension MountTests {
 
         private func act(_ change: Change, _ mirror: Mirror, _ moment: Int) throws {
             let file = try File.open(mirror.at("f\(moment)"))
-            let reader = try Child(["cat", mirror.at("f\(moment)")])
+            let reader = try Child(["bash", "-c", "cat \"$1\" >/dev/null", "bash", mirror.at("f\(moment)")])
             usleep(UInt32(220_000 * moment / Self.moments))
             let path = mirror.at("f\(moment)")
             switch change {

@@ -109,7 +109,7 @@ import Testing
     @Test(
         "Fields that cannot be are refused, however right the checksum",
         arguments: [
-            (12, [4]), (13, [8]), (13, [41]), (24, [0, 0, 0, 0, 0, 0, 0, 0x80]),
+            (12, [5]), (13, [8]), (13, [41]), (24, [0, 0, 0, 0, 0, 0, 0, 0x80]),
             (32, [1, 0, 0, 0, 0, 0x80, 0, 0]), (56, [41]), (56, [255]),
         ] as [(Int, [UInt8])])
     func impossibleFields(field: (offset: Int, bytes: [UInt8])) throws {

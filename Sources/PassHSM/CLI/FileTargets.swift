@@ -134,9 +134,9 @@ final class FileTargets {
                 throw Refusal(error.rawValue == EINVAL ? "it is not a regular file" : "opening it: \(error.text)")
             }
             if request.command != .release { return try store.setPinned(request.command == .pin, lower) }
-            let object = try store.releasable(lower).object
-            try source.confirm(object, on: pool) { progress(0) }
-            _ = progress(try store.release(lower, of: object))
+            let record = try store.releasable(lower)
+            try source.confirm(record, on: pool) { progress(0) }
+            _ = progress(try store.release(lower, expecting: record))
         }
         return FileWork(
             top: store.tree.root, paths: request.paths ?? [], isRecursive: request.recursive ?? false, threads: 2,

@@ -21,8 +21,21 @@ extension FileSystem {
         return try body(inode)
     }
 
-    /// Makes a file offline whose content is `object`'s, which the remote was just found to have; the bytes that were freed.
-    func release(_ inode: Inode, of object: RemoteObject) throws(Refusal) -> Int {
+    /// Everything that is known of a file is on disk, and nobody uses it, when this returns.
+    func putDown(_ inode: Inode) throws(Refusal) {
+        try expectUnused(inode)
+        try transition(inode) { () throws(Refusal) in try putDownLocked(inode) }
+    }
+
+    private func expectUnused(_ inode: Inode) throws(Refusal) {
+        let (isUsed, file) = inode.state.withLock { state in
+            (state.users > 0 || state.cachedOpens > 0 || state.passthroughOpens > 0, state.file)
+        }
+        if isUsed || file?.fill.isIdle == false { throw Refusal("it is open, or being filled", isBusy: true) }
+    }
+
+    /// Makes a file offline of which the remote was just found to have what `expected` says; the bytes that were freed.
+    func release(_ inode: Inode, expecting expected: Record) throws(Refusal) -> Int {
         try transition(inode) { () throws(Refusal) in
             try putDownLocked(inode)
             let lower: Descriptor
@@ -43,7 +56,7 @@ extension FileSystem {
             }
             guard isFree else { throw Refusal("it is open", isBusy: true) }
             defer { noteOwnChange(inode, lower) }
-            return try store.release(lower, of: object)
+            return try store.release(lower, expecting: expected)
         }
     }
 
@@ -51,8 +64,7 @@ extension FileSystem {
     private func putDownLocked(_ inode: Inode) throws(Refusal) {
         let file = inode.state.withLock(\.file)
         guard let file else { return }
-        let isUsed = inode.state.withLock { $0.users > 0 || $0.cachedOpens > 0 }
-        if isUsed || !file.fill.isIdle { throw Refusal("it is open, or being filled", isBusy: true) }
+        try expectUnused(inode)
         do throws(Errno) { try file.stored.commit() } catch { throw Refusal("writing its record: \(error.text)") }
         settleLocked(inode, file)
         if inode.state.withLock({ $0.file != nil }) { throw Refusal("it is being filled", isBusy: true) }

@@ -54,16 +54,18 @@ extension Store {
     ///
     /// - Parameters:
     ///   - lower: open for reading and writing.
-    ///   - object: what the remote was just found to have.
+    ///   - expected: its record, of which ``RemoteSource/confirm(_:on:while:)`` was just asked.
     /// - Returns: bytes that were freed.
-    package func release(_ lower: Descriptor, of object: RemoteObject) throws(Refusal) -> Int {
+    package func release(_ lower: Descriptor, expecting expected: Record) throws(Refusal) -> Int {
         do throws(Errno) { try lower.takeWriteLease() } catch {
             if error.rawValue == EAGAIN { throw Refusal("it is open or mapped", isBusy: true) }
             throw Refusal("whether it is in use cannot be found out", error)
         }
         defer { lower.dropLease() }
         let record = try releasable(lower)
-        guard record.object == object else { throw Refusal("it has changed meanwhile") }
+        guard record.object == expected.object, record.state == expected.state else {
+            throw Refusal("it has changed meanwhile")
+        }
         do throws(Errno) { return try giveUp(lower, record) } catch { throw Refusal("releasing it", error) }
     }
 
@@ -130,14 +132,15 @@ extension StoredFile {
 }
 
 extension RemoteSource {
-    /// Waits for the remote to say that it still has `object`.
+    /// Waits for the remote to say that it still has what is present of a file; nothing is asked when nothing is.
     ///
     /// - Parameter goesOn: asked about five times a second; false gives up.
     package func confirm(
-        _ object: RemoteObject, on pool: BlockingPool, while goesOn: () -> Bool
+        _ record: Record, on pool: BlockingPool, while goesOn: () -> Bool
     ) throws(Refusal) {
+        if [.offline, .releasing].contains(record.state) { return }
         let error = pool.wait(while: goesOn) { () async -> FillError? in
-            do throws(FillError) { try await confirm(object) } catch { return error }
+            do throws(FillError) { try await confirm(record.object) } catch { return error }
             return nil
         }
         if let error { throw Refusal(error.cause) }
