@@ -37,10 +37,14 @@ final class Mirror {
     /// - Parameters:
     ///   - remote: more of `--simulate`, such as `bandwidth=10M`.
     ///   - limit: seconds after which the mount is taken away by force, so that no test hangs.
-    func start(_ arguments: [String] = [], remote: String = "latency=0ms", limit: Double = 240) throws {
+    ///   - wrapper: a command that runs the program, such as prlimit(1).
+    func start(
+        _ arguments: [String] = [], remote: String = "latency=0ms", limit: Double = 240, by wrapper: [String] = []
+    ) throws {
         let simulate = "\(remote),hold=\(holdPath),fail=\(failPath)"
         let output = try run(
-            [Machine.program, "mount", lower, mount, "--log", logPath, "--simulate", simulate] + arguments, seconds: 60)
+            wrapper + [Machine.program, "mount", lower, mount, "--log", logPath, "--simulate", simulate] + arguments,
+            seconds: 60)
         guard output.code == 0 else { throw Failure("\(output)\(log)") }
         daemon = pid_t(try status().pid)
         watchdog = Watchdog(mount: mount, daemon: daemon, seconds: limit)
