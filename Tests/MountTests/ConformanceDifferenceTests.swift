@@ -116,8 +116,8 @@ extension MountTests {
             }
         }
 
-        @Test("fanotify_mark(2) takes no pre-content events")
-        func preContent() throws {
+        @Test("fanotify_mark(2) takes no pre-content events, and no file system mark of a group that reports by handle")
+        func fanotify() throws {
             typealias Start = @convention(c) (UInt32, UInt32) -> Int32
             typealias Mark = @convention(c) (Int32, UInt32, UInt64, Int32, UnsafePointer<CChar>) -> Int32
             let start = try function("fanotify_init", as: Start.self)
@@ -127,6 +127,10 @@ extension MountTests {
                 let group = Descriptor(owning: start(0x8, 0))
                 #expect(mark(group.raw, 1, 0x10_0000, AT_FDCWD, mirror.lower + "/f") == 0)
                 #expect(mark(group.raw, 1, 0x10_0000, AT_FDCWD, mirror.at("f")) == -1 && errno == EOPNOTSUPP)
+                // FAN_REPORT_FID; FAN_MARK_ADD and FAN_MARK_FILESYSTEM, FAN_OPEN.
+                let byHandle = Descriptor(owning: start(0x200, 0))
+                #expect(mark(byHandle.raw, 0x1, 0x20, AT_FDCWD, mirror.at("f")) == 0)
+                #expect(mark(byHandle.raw, 0x101, 0x20, AT_FDCWD, mirror.at("f")) == -1 && errno == ENODEV)
             }
         }
 
