@@ -71,6 +71,69 @@ extension MountTests {
             }
         }
 
+        /// A function of the C library that Swift's Glibc hides.
+        private func function<Function>(_ name: String, as type: Function.Type) throws -> Function {
+            unsafeBitCast(try #require(dlsym(nil, name)), to: type)
+        }
+
+        @Test("preadv2(2) knows neither RWF_NOWAIT nor RWF_DONTCACHE", arguments: [Int32(8), 0x80])
+        func flags(flag: Int32) throws {
+            typealias Call = @convention(c) (Int32, UnsafePointer<iovec>, Int32, Int, Int32) -> Int
+            let preadv2 = try function("preadv2", as: Call.self)
+            try onMount { mirror throws in
+                let file = try File.open(mirror.at("f"))
+                var buffer = [UInt8](repeating: 0, count: 6)
+                let (plain, flagged) = buffer.withUnsafeMutableBytes { bytes in
+                    var part = iovec(iov_base: bytes.baseAddress, iov_len: 6)
+                    return (preadv2(file.raw, &part, 1, 0, 0), preadv2(file.raw, &part, 1, 0, flag))
+                }
+                #expect(plain == 6 && flagged == -1 && errno == EOPNOTSUPP)
+            }
+        }
+
+        @Test("statx(2) tells neither inode flags nor the alignment of direct I/O")
+        func attributes() throws {
+            typealias Call =
+                @convention(c) (Int32, UnsafePointer<CChar>, Int32, UInt32, UnsafeMutableRawPointer?) -> Int32
+            let statx = try function("statx", as: Call.self)
+            let (alignment, immutable): (UInt32, UInt64) = (0x2000, 0x10)
+            /// stx_mask, stx_attributes and stx_attributes_mask.
+            func ask(_ path: String) -> (mask: UInt32, attributes: UInt64, known: UInt64) {
+                let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256, alignment: 8)
+                defer { buffer.deallocate() }
+                #expect(statx(AT_FDCWD, path, 0, alignment, buffer.baseAddress) == 0)
+                return (
+                    buffer.load(as: UInt32.self), buffer.load(fromByteOffset: 8, as: UInt64.self),
+                    buffer.load(fromByteOffset: 56, as: UInt64.self)
+                )
+            }
+            try onMount { mirror throws in
+                try shell("chattr +i f", in: mirror.mount)
+                let (below, above) = (ask(mirror.lower + "/f"), ask(mirror.at("f")))
+                #expect(below.mask & alignment != 0 && below.attributes & below.known & immutable != 0)
+                #expect(above.mask & alignment == 0 && (above.attributes | above.known) & immutable == 0)
+                try shell("chattr -i f", in: mirror.mount)
+            }
+        }
+
+        @Test("fanotify_mark(2) takes no pre-content events, and no file system mark of a group that reports by handle")
+        func fanotify() throws {
+            typealias Start = @convention(c) (UInt32, UInt32) -> Int32
+            typealias Mark = @convention(c) (Int32, UInt32, UInt64, Int32, UnsafePointer<CChar>) -> Int32
+            let start = try function("fanotify_init", as: Start.self)
+            let mark = try function("fanotify_mark", as: Mark.self)
+            try onMount { mirror throws in
+                // FAN_CLASS_PRE_CONTENT; FAN_MARK_ADD, FAN_PRE_ACCESS.
+                let group = Descriptor(owning: start(0x8, 0))
+                #expect(mark(group.raw, 1, 0x10_0000, AT_FDCWD, mirror.lower + "/f") == 0)
+                #expect(mark(group.raw, 1, 0x10_0000, AT_FDCWD, mirror.at("f")) == -1 && errno == EOPNOTSUPP)
+                // FAN_REPORT_FID; FAN_MARK_ADD and FAN_MARK_FILESYSTEM, FAN_OPEN.
+                let byHandle = Descriptor(owning: start(0x200, 0))
+                #expect(mark(byHandle.raw, 0x1, 0x20, AT_FDCWD, mirror.at("f")) == 0)
+                #expect(mark(byHandle.raw, 0x101, 0x20, AT_FDCWD, mirror.at("f")) == -1 && errno == ENODEV)
+            }
+        }
+
         @Test("Setgid without group execution goes for members of supplementary groups too")
         func mandatoryLocking() throws {
             try onMount { mirror throws in

@@ -76,6 +76,29 @@ extension MountTests {
                 """)
         }
 
+        @Test("What has no name any more stays for those who have it", arguments: [true, false])
+        func nameless(isPassthrough: Bool) throws {
+            try withMirror(mounting: isPassthrough ? [] : ["--no-passthrough"]) { mirror throws in
+                try File.put("offline", mirror.remote("offline"))
+                try File.put("replaced", mirror.remote("replaced"))
+                mkdir(mirror.remote("directory"), 0o755)
+            } _: { mirror throws in
+                let handles = try ["offline", "replaced", "directory"].map {
+                    try File.open(mirror.at($0), PASSHSM_O_PATH)
+                }
+                unlink(mirror.at("offline"))
+                try File.put("new", mirror.at("new"))
+                rename(mirror.at("new"), mirror.at("replaced"))
+                rmdir(mirror.at("directory"))
+                for (handle, text) in zip(handles, ["offline", "replaced"]) {
+                    #expect(try handle.stat().st_nlink == 0)
+                    #expect(try handle.reopen(O_RDONLY).bytes(0..<99) == Array(text.utf8))
+                }
+                #expect(try handles[2].stat().st_nlink == 0)
+                try shell("mkdir here && cd here && rmdir ../here && stat .", in: mirror.mount)
+            }
+        }
+
         @Test("renameat2 exchanges and refuses to replace")
         func exchange() throws {
             try withMirror { mirror throws in

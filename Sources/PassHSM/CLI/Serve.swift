@@ -17,6 +17,8 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     }
     // Before the first thread: all inherit it, and only the waiting thread gets the signals.
     let signals = TerminationSignals()
+    // Files that the kernel does not read by itself take a descriptor each, and the usual limit is 1,024.
+    Capabilities.raiseDescriptorLimit()
     let store = try Store.open(
         options.lower.cString, create: false, purpose: "mounted on \(options.mountpoint)", log: log)
     let source = try remote(of: store, options)

@@ -22,7 +22,9 @@ extension FileSystem {
         let inode = handle.inode
         let (isUnwritten, isSettling) = inode.state.withLock { state -> (Bool, Bool) in
             switch handle.mode {
-            case .cached: state.cachedOpens -= 1
+            case .cached:
+                state.cachedOpens -= 1
+                if state.cachedOpens == 0 { state.shared = [:] }
             case .passthrough: state.passthroughOpens -= 1
             }
             if handle.isWritable { state.writers -= 1 }

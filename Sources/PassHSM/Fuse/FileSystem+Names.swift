@@ -76,16 +76,13 @@ extension FileSystem {
 
     func unlink(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
         reply.result { () throws(Errno) in
-            let directory = try directory(parent)
-            noteRemoval(of: name, in: directory)
-            _ = try check { unlinkat(directory.raw, name, 0) }
+            try remove(name, in: directory(parent), flags: 0)
         }
     }
 
     func rmdir(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
         reply.result { () throws(Errno) in
-            let directory = try directory(parent)
-            _ = try check { unlinkat(directory.raw, name, Int32(AT_REMOVEDIR)) }
+            try remove(name, in: directory(parent), flags: Int32(AT_REMOVEDIR))
         }
     }
 
@@ -97,21 +94,46 @@ extension FileSystem {
             if isHidden(newName, in: newParent) || isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
             let from = try directory(parent)
             let to = try directory(newParent)
-            noteRemoval(of: newName, in: to)
+            let replaced = noteRemoval(of: newName, in: to)
             if let handle = try? FileHandle(of: name, at: from.raw), let moved = inodes.find(handle) {
                 noteChange(moved)
             }
             _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
+            replaced?.keepIfNameless(below: descriptorsForHandles)
+        }
+    }
+
+    private func remove(_ name: UnsafePointer<CChar>, in directory: Descriptor, flags: Int32) throws(Errno) {
+        let removed = noteRemoval(of: name, in: directory)
+        _ = try check { unlinkat(directory.raw, name, flags) }
+        removed?.keepIfNameless(below: descriptorsForHandles)
+    }
+
+    /// A known inode that is about to lose a name.
+    private struct Removal {
+        let inode: Inode
+        /// The lower file, with O_PATH.
+        let lower: Descriptor
+
+        /// Without a name the lower file would be gone, while its users have it as their directory or open with O_PATH.
+        func keepIfNameless(below limit: Int32) {
+            guard inode.path == nil, lower.raw < limit, let status = try? lower.stat(), status.st_nlink == 0 else {
+                return
+            }
+            inode.state.withLock { $0.nameless = lower }
         }
     }
 
     /// The file may lose its last name: what the store has about it goes when the kernel forgets it.
-    private func noteRemoval(of name: UnsafePointer<CChar>, in directory: Descriptor) {
-        guard let handle = try? FileHandle(of: name, at: directory.raw), let inode = inodes.find(handle) else { return }
+    private func noteRemoval(of name: UnsafePointer<CChar>, in directory: Descriptor) -> Removal? {
+        guard let handle = try? FileHandle(of: name, at: directory.raw), let inode = inodes.find(handle),
+            let lower = try? open(inode, PASSHSM_O_PATH)
+        else { return nil }
         inode.state.withLock { state in
             state.isUnlinked = true
             state.noteUserChange()
         }
+        return Removal(inode: inode, lower: lower)
     }
 
     func readlink(_ reply: consuming Reply, _ node: fuse_ino_t) {

@@ -143,7 +143,7 @@ extension FileSystem {
         let mode: OpenFile.Mode
         var backingID: Int32 = 0
         var keepsCache = false
-        /// Opened for the handle already.
+        /// For a cached handle: the lower file, shared with others.
         var lower: Descriptor?
         /// The inode is append-only, so that the lower file too opens with O_APPEND only.
         var isAppendOnly = false
@@ -218,7 +218,7 @@ extension FileSystem {
             if opening.isForWriting { inode.state.withLock { $0.writers += 1 } }
             return answer
         }
-        return try cachedLocked(opening, file())
+        return try cachedLocked(opening, file(), isAppendOnly)
     }
 
     /// A passthrough answer where the kernel takes one: no cached handle is open, and the file can be registered.
@@ -242,14 +242,23 @@ extension FileSystem {
         }
     }
 
-    private func cachedLocked(_ opening: Opening, _ lower: Descriptor) throws(Errno) -> Answer {
-        try opening.inode.state.withLock { state throws(Errno) in
+    private func cachedLocked(
+        _ opening: Opening, _ lower: Descriptor, _ isAppendOnly: Bool = false
+    ) throws(Errno) -> Answer {
+        let flags = lowerFlags(opening.flags) | (isAppendOnly ? O_APPEND : 0)
+        return try opening.inode.state.withLock { state throws(Errno) in
             // Cannot be: passthrough is refused only while cached handles are open, or never was agreed.
             if state.passthroughOpens > 0 { throw Errno(rawValue: EBUSY) }
+            let known = state.shared[flags]?.descriptor
+            if known == nil && lower.raw >= descriptorsForHandles { throw Errno(rawValue: EMFILE) }
+            let shared = known ?? lower
+            state.shared[flags] = .init(descriptor: shared)
             state.cachedOpens += 1
             if opening.isForWriting { state.writers += 1 }
             defer { state.isCacheValid = true }
-            return Answer(mode: .cached, keepsCache: state.isCacheValid && options.cache != .none, lower: lower)
+            return Answer(
+                mode: .cached, keepsCache: state.isCacheValid && options.cache != .none, lower: shared,
+                isAppendOnly: isAppendOnly)
         }
     }
 
@@ -283,7 +292,7 @@ extension FileSystem {
         let append = answer.isAppendOnly ? O_APPEND : 0
         let handle = OpenFile(
             inode: opening.inode, mode: answer.mode, flags: lowerFlags(opening.flags) | append,
-            descriptor: answer.mode == .cached ? answer.lower : nil)
+            shared: answer.mode == .cached ? answer.lower : nil)
         openHandles.add(1)
         let number = handle.retained()
         var out = passhsm_open_out(fh: number, open_flags: 0, backing_id: answer.backingID)

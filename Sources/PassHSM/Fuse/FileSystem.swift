@@ -26,6 +26,8 @@ final class FileSystem: Sendable {
     let openHandles = Atomic<Int>(0)
     /// Seconds that the kernel may believe names and attributes.
     let timeout: Double
+    /// Descriptors from this number on are for the work on what is open: a descriptor always gets the lowest number.
+    let descriptorsForHandles: Int32
     /// Serialise what changes how an inode is opened, sharded by inode; held over blocking I/O on the lower file system.
     private let transitions = (0..<64).map { _ in Lock() }
 
@@ -39,6 +41,8 @@ final class FileSystem: Sendable {
         self.log = log
         tree = store.tree
         timeout = options.cache.timeout
+        let limit = Capabilities.descriptorLimit().now
+        descriptorsForHandles = Int32(clamping: limit - min(limit / 4, 1024))
         let path = tree.opensHandles ? nil : tree.root
         root = Inode(
             handle: try FileHandle(of: tree.root), generation: 0, type: S_IFDIR, path: path, residence: .local)
@@ -121,7 +125,10 @@ final class FileSystem: Sendable {
     func forget(_ inode: Inode, _ count: UInt64) {
         guard inode !== root, inodes.forget(inode, count) else { return }
         backing.withLock { $0 }?.drop(inode)
-        if inode.state.withLock(\.isUnlinked) { cleanUp(inode) }
+        let (isUnlinked, nameless) = inode.state.withLock { ($0.isUnlinked, $0.nameless.take()) }
+        // Only now the lower file may go.
+        _ = consume nameless
+        if isUnlinked && inode.isRegular { cleanUp(inode) }
     }
 
     /// Removes what the store has about a file whose last name was removed.

@@ -35,6 +35,9 @@ final class Inode: Sendable {
         var backingID: Int32 = 0
         /// Opened since the backing ids were last looked through.
         var wasUsed = false
+        /// What open cached handles share of the lower file, by the flags it was opened with: a descriptor each would be the
+        /// end of the daemon's before it is the end of its users'.
+        var shared: [Int32: SharedDescriptor] = [:]
         /// The kernel's cached pages are those of this mount's own cached handles.
         var isCacheValid = false
         /// Set when the dirty flag was only set because the file was opened for writing.
@@ -43,6 +46,8 @@ final class Inode: Sendable {
         var change: ShownChange?
         /// A name of the file was removed through this mount.
         var isUnlinked = false
+        /// The lower file when it has no name any more: its handle leads to it for as long as this is open.
+        var nameless: Descriptor?
 
         /// Something is still to be done with the file, and only this inode knows.
         var isInUse: Bool { file != nil || users > 0 || dirtyMark != nil }
@@ -55,6 +60,11 @@ final class Inode: Sendable {
             users += 1
             uses += 1
         }
+    }
+
+    /// Open for as long as a handle holds it.
+    struct SharedDescriptor {
+        weak var descriptor: Descriptor?
     }
 
     init(handle: FileHandle, generation: UInt64, type: mode_t, path: Descriptor?, residence: Residence) {

@@ -17,24 +17,32 @@ final class OpenFile: Sendable {
     let mode: Mode
     /// As open(2) got them, without those that were dealt with at open.
     let flags: Int32
-    private let descriptor: Mutex<Descriptor?>
+    /// The lower file, open for all handles of the inode with the same flags; nil with passthrough.
+    private let shared: Descriptor?
+    private let own = Mutex<Descriptor?>(nil)
     /// Reads that wait for a fill. A leaf lock.
     private let waiting = Mutex<Set<FillEngine.Ticket>>([])
 
-    init(inode: Inode, mode: Mode, flags: Int32, descriptor: Descriptor? = nil) {
+    init(inode: Inode, mode: Mode, flags: Int32, shared: Descriptor? = nil) {
         self.inode = inode
         self.mode = mode
         self.flags = flags
-        self.descriptor = Mutex(descriptor)
+        self.shared = shared
     }
 
     var isWritable: Bool { flags & O_ACCMODE != O_RDONLY }
 
-    /// The lower file, opened at the first need: passthrough needs it only for fsync, locks and the like.
+    /// The lower file; with passthrough opened at the first need, for fsync and the like.
     func lower(_ open: () throws(Errno) -> Descriptor) throws(Errno) -> Descriptor {
-        if let known = descriptor.withLock({ $0 }) { return known }
+        if let shared { return shared }
+        return try ownLower(open)
+    }
+
+    /// The lower file as an open file of this handle alone, which its locks belong to; opened at the first need.
+    func ownLower(_ open: () throws(Errno) -> Descriptor) throws(Errno) -> Descriptor {
+        if let known = own.withLock({ $0 }) { return known }
         let new = try open()
-        return descriptor.withLock { known in
+        return own.withLock { known in
             let result = known ?? new
             known = result
             return result

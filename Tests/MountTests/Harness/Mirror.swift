@@ -38,12 +38,14 @@ final class Mirror {
     ///   - remote: more of `--simulate`, such as `bandwidth=10M`.
     ///   - limit: seconds after which the mount is taken away by force, so that no test hangs.
     ///   - failpoints: where the daemon fails, as its Failpoint has it.
+    ///   - wrapper: a command that runs the program, such as prlimit(1).
     func start(
-        _ arguments: [String] = [], remote: String = "latency=0ms", limit: Double = 240, failpoints: String = ""
+        _ arguments: [String] = [], remote: String = "latency=0ms", limit: Double = 240, failpoints: String = "",
+        by wrapper: [String] = []
     ) throws {
         let simulate = "\(remote),hold=\(holdPath),fail=\(failPath)"
         let output = try run(
-            [Machine.program, "mount", lower, mount, "--log", logPath, "--simulate", simulate] + arguments,
+            wrapper + [Machine.program, "mount", lower, mount, "--log", logPath, "--simulate", simulate] + arguments,
             environment: ["PASSHSM_FAILPOINT": failpoints], seconds: 60)
         guard output.code == 0 else { throw Failure("\(output)\(log)") }
         daemon = pid_t(try status().pid)
