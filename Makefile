@@ -3,7 +3,7 @@
 SWIFT ?= swift
 SOURCES = Sources Tests Package.swift
 
-.PHONY: help install-packages build release lint format test test-unit test-mount test-long demo clean
+.PHONY: help install-packages test-sources build release lint format test test-unit test-mount test-long demo clean
 
 help:
 	@echo "make demo       mount a real tree, read every file of it, compare every digest"
@@ -14,6 +14,9 @@ help:
 
 install-packages:
 	@scripts/install-packages
+
+test-sources: install-packages
+	@scripts/fetch-test-sources
 
 build: install-packages
 	$(SWIFT) build --build-tests
@@ -33,10 +36,10 @@ test-unit: build
 	$(SWIFT) test --skip-build --skip MountTests
 
 # One at a time: they count descriptors and processes, and stop daemons.
-test-mount: build
+test-mount: build test-sources
 	$(SWIFT) test --skip-build --no-parallel --filter MountTests
 
-test-long: build
+test-long: build test-sources
 	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter MountTests
 
 demo: release
