@@ -15,6 +15,8 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let log = Logger(label: "passhsm") { label in
         MultiplexLogHandler([StreamLogHandler.standardError(label: label), failures.handler()])
     }
+    // The usual limit of 1,024 would end with that many incomplete files in use.
+    Capabilities.raiseDescriptorLimit()
     // Before the first thread: all inherit it, and only the waiting thread gets the signals.
     let signals = TerminationSignals()
     let store = try Store.open(

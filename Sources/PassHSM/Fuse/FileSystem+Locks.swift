@@ -12,7 +12,7 @@ extension FileSystem {
         let handle = OpenFile.of(number)
         do throws(Errno) {
             // As the kernel, which locks per open file: one descriptor a handle.
-            let lower = try lower(handle)
+            let lower = try ownLower(handle)
             do throws(Errno) {
                 _ = try check { passhsm_flock(lower.raw, operation | LOCK_NB) }
                 reply.done()

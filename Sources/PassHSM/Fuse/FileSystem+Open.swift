@@ -238,7 +238,7 @@ extension FileSystem {
         }
     }
 
-    private func cachedLocked(_ opening: Opening, _ lower: Descriptor) throws(Errno) -> Answer {
+    private func cachedLocked(_ opening: Opening, _ lower: Descriptor?) throws(Errno) -> Answer {
         try opening.inode.state.withLock { state throws(Errno) in
             // Cannot be: passthrough is refused only while cached handles are open, or never was agreed.
             if state.passthroughOpens > 0 { throw Errno(rawValue: EBUSY) }
@@ -265,7 +265,9 @@ extension FileSystem {
                     return answer
                 }
             }
-            return try cachedLocked(opening, open(inode, lowerFlags(opening.flags)))
+            // The lower file system may refuse it: immutable, being executed. The handle then uses the file's own descriptor.
+            let lower = try open(inode, lowerFlags(opening.flags))
+            return try cachedLocked(opening, opening.flags & (O_SYNC | O_DSYNC) == 0 ? nil : lower)
         }
     }
 

@@ -30,8 +30,15 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// The lower file of a handle, opened as the handle was.
+    /// The lower file of a handle: a file that is not complete has one descriptor for all its handles, so that thousands
+    /// can be open.
     func lower(_ handle: OpenFile) throws(Errno) -> Descriptor {
+        if handle.sharesDescriptor, let file = handle.inode.state.withLock(\.file) { return file.stored.lower }
+        return try ownLower(handle)
+    }
+
+    /// The lower file opened as the handle was, for the handle alone.
+    func ownLower(_ handle: OpenFile) throws(Errno) -> Descriptor {
         try handle.lower { () throws(Errno) in try open(handle.inode, handle.flags) }
     }
 

@@ -30,6 +30,9 @@ final class OpenFile: Sendable {
 
     var isWritable: Bool { flags & O_ACCMODE != O_RDONLY }
 
+    /// Nothing but its lock on the file (flock(2)) tells it from other handles.
+    var sharesDescriptor: Bool { mode == .cached && flags & (O_SYNC | O_DSYNC) == 0 }
+
     /// The lower file, opened at the first need: passthrough needs it only for fsync, locks and the like.
     func lower(_ open: () throws(Errno) -> Descriptor) throws(Errno) -> Descriptor {
         if let known = descriptor.withLock({ $0 }) { return known }

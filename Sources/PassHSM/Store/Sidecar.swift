@@ -25,21 +25,34 @@ final class Sidecar {
     private static let pageHeader = 16
     private static let presenceBytes = granulesPerPage / 4
 
-    private let file: Descriptor
+    private let directory: Descriptor
+    private let name: String
+    /// Kept only while there is something to sync: thousands of files may be incomplete and in use.
+    private var unsynced: Descriptor?
 
-    private init(_ file: Descriptor) { self.file = file }
+    private init(_ file: Descriptor, _ name: String, in directory: Descriptor) {
+        self.directory = directory
+        self.name = name
+        unsynced = file
+    }
+
+    private func file() throws(Errno) -> Descriptor {
+        if let unsynced { return unsynced }
+        return try Descriptor.open(at: directory.raw, name, O_RDWR)
+    }
 
     /// Makes an empty sidecar for `granules` granules of content of `epoch`; when it returns, it is durable.
     static func create(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int, session: Session
     ) throws(Errno) -> Sidecar {
         let file = try Descriptor.open(at: directory.raw, name, O_RDWR | O_CREAT | O_TRUNC, mode: 0o600)
-        let sidecar = Sidecar(file)
+        let sidecar = Sidecar(file, name, in: directory)
         try sidecar.writeHeader(epoch: epoch, session: session)
         // Its whole length from the start: a map that lost its end would say of local changes that there are none.
         try file.truncate(to: size(granules: granules))
         try file.fsync()
         try directory.fsync()
+        sidecar.unsynced = nil
         return sidecar
     }
 
@@ -58,8 +71,10 @@ final class Sidecar {
         } catch {
             throw RecordError("the residency map is missing: \(error.text)")
         }
-        let sidecar = Sidecar(file)
-        guard let page = try? sidecar.read(page: 0) else { throw RecordError("the residency map cannot be read") }
+        let sidecar = Sidecar(file, name, in: directory)
+        guard let page = try? sidecar.read(page: 0, of: file) else {
+            throw RecordError("the residency map cannot be read")
+        }
         var reader = ByteReader(page)
         guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
             reader.take(8).map(Array.init) == headerMagic, let found = reader.take(UInt64.self),
@@ -69,6 +84,7 @@ final class Sidecar {
         guard let length = try? file.stat().st_size, length >= size(granules: granules) else {
             throw RecordError("the residency map is cut off")
         }
+        sidecar.unsynced = nil
         return (sidecar, session)
     }
 
@@ -81,11 +97,14 @@ final class Sidecar {
         var page = ByteWriter()
         page.put(CRC32C.of(body.bytes))
         page.put(body.bytes)
-        try write(page.bytes, page: 0)
+        let file = try file()
+        unsynced = file
+        try write(page.bytes, page: 0, of: file)
     }
 
     /// Calls `body` with each page that was ever written; nil instead of the page when it is damaged.
     func forEachPage(_ body: (_ firstGranule: Int, Page?) throws(Errno) -> Void) throws(Errno) {
+        let file = try file()
         let size = try file.stat().st_size
         var offset = Self.pageSize
         while offset < size {
@@ -93,7 +112,7 @@ final class Sidecar {
             let next = try file.seekData(from: offset)
             guard let next else { break }
             let number = max(1, next / Self.pageSize)
-            let bytes = try read(page: number)
+            let bytes = try read(page: number, of: file)
             let first = (number - 1) * Self.granulesPerPage
             if bytes.contains(where: { $0 != 0 }) { try body(first, Page(bytes, number: number)) }
             offset = (number + 1) * Self.pageSize
@@ -104,21 +123,31 @@ final class Sidecar {
     ///
     /// - Throws: EIO for a page that is damaged.
     func update(_ granules: Range<Int>, _ change: (inout Page, _ granule: Int) -> Void) throws(Errno) {
+        let file = try file()
+        unsynced = file
         var next = granules.lowerBound
         while next < granules.upperBound {
             let number = next / Self.granulesPerPage + 1
             let end = min(granules.upperBound, number * Self.granulesPerPage)
             // Written anew, a damaged page would say that what was written locally is absent.
-            guard var page = Page(try read(page: number), number: number) else { throw Errno(rawValue: EIO) }
+            guard var page = Page(try read(page: number, of: file), number: number) else { throw Errno(rawValue: EIO) }
             for granule in next..<end { change(&page, granule) }
-            try write(page.sealed(), page: number)
+            try write(page.sealed(), page: number, of: file)
             next = end
         }
     }
 
-    func sync() throws(Errno) { try file.fdatasync() }
+    func sync() throws(Errno) {
+        let file = try file()
+        try file.fdatasync()
+        unsynced = nil
+    }
 
-    private func read(page: Int) throws(Errno) -> [UInt8] {
+    /// Gives the descriptor back before ``sync()``, which then does not hear of a write that failed: for changes whose loss
+    /// does no harm.
+    func putDown() { unsynced = nil }
+
+    private func read(page: Int, of file: Descriptor) throws(Errno) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: Self.pageSize)
         _ = try bytes.withMutableBytes { buffer throws(Errno) in
             try file.read(into: buffer, at: page * Self.pageSize)
@@ -126,7 +155,7 @@ final class Sidecar {
         return bytes
     }
 
-    private func write(_ bytes: [UInt8], page: Int) throws(Errno) {
+    private func write(_ bytes: [UInt8], page: Int, of file: Descriptor) throws(Errno) {
         try bytes.withBytes { buffer throws(Errno) in try file.write(buffer, at: page * Self.pageSize) }
     }
 

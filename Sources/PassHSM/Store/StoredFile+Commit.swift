@@ -84,6 +84,8 @@ extension StoredFile {
         record.modified = modified
         try restoreModified()
         if record != durable.record { try writeRecordLocked(record) }
+        // Fills that the map has lost are fetched again.
+        if !record.flags.contains(.dirty) { durable.sidecar?.putDown() }
     }
 
     private func finishLocked() throws(Errno) {

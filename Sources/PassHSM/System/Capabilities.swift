@@ -29,4 +29,13 @@ package struct Capabilities: Sendable {
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return (0, 0) }
         return (Int(clamping: limit.rlim_cur), Int(clamping: limit.rlim_max))
     }
+
+    /// Lets this process have as many descriptors as it may (setrlimit(2)).
+    package static func raiseDescriptorLimit() {
+        var limit = rlimit()
+        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        guard getrlimit(resource, &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        _ = setrlimit(resource, &limit)
+    }
 }
