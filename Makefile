@@ -3,7 +3,8 @@
 SWIFT ?= swift
 SOURCES = Sources Tests Package.swift
 
-.PHONY: help install-packages build release lint format test test-unit test-mount test-long test-power demo clean
+.PHONY: help install-packages test-sources build release lint format test test-unit test-mount test-long \
+	test-power demo clean
 
 help:
 	@echo "make demo       mount a real tree, read every file of it, compare every digest"
@@ -15,6 +16,9 @@ help:
 
 install-packages:
 	@scripts/install-packages
+
+test-sources: install-packages
+	@scripts/fetch-test-sources
 
 build: install-packages
 	$(SWIFT) build --build-tests
@@ -34,14 +38,14 @@ test: test-unit test-mount
 test-unit: build
 	$(SWIFT) test --skip-build --no-parallel --skip MountTests
 
-test-mount: build
+test-mount: build test-sources
 	$(SWIFT) test --skip-build --no-parallel --filter MountTests
 
 # 200 power cuts each on ext4 and xfs; every failpoint with every action; 500 times kill -9.
 test-power: build
 	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter 'MountTests.(Power|Failpoints|Crash)'
 
-test-long: build
+test-long: build test-sources
 	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter MountTests
 
 demo: release

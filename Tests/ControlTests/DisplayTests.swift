@@ -29,14 +29,15 @@ import Testing
 
     @Test func theLogIsNamedAfterTheLowerDirectory() {
         let lower = BytePath("/data/a b")
-        func path(_ user: UInt32, _ environment: [String: String]) -> String {
+        func path(_ user: UInt32?, _ environment: [String: String]) -> String {
             DaemonLog.defaultPath(lower: lower, user: user) { environment[$0] }.description
         }
-        #expect(path(0, ["HOME": "/root"]) == "/var/log/passhsm/data-a b.log")
+        #expect(path(nil, ["HOME": "/root"]) == "/var/log/passhsm/data-a b.log")
+        #expect(path(0, ["HOME": "/root"]) == "/root/.local/state/passhsm/data-a b.log", "of a user namespace")
         #expect(path(5, ["HOME": "/h", "XDG_STATE_HOME": "/s"]) == "/s/passhsm/data-a b.log")
         #expect(path(5, ["HOME": "/h", "XDG_STATE_HOME": "relative"]) == "/h/.local/state/passhsm/data-a b.log")
         let long = BytePath(components: (0..<60).map { Array("directory-\($0)".utf8) })
-        let name = DaemonLog.defaultPath(lower: long, user: 0) { _ in nil }.components.last
+        let name = DaemonLog.defaultPath(lower: long, user: nil) { _ in nil }.components.last
         #expect((name?.count ?? 1000) < 255)
     }
 

@@ -6,7 +6,7 @@ import Testing
 extension MountTests {
     /// What SEMANTICS.md says of the mount where the kernel's FUSE cannot do what the lower file system does.
     @Suite struct ConformanceDifferences {
-        private func onMount(_ arguments: [String] = [], _ body: (Mirror) throws -> Void) throws {
+        func onMount(_ arguments: [String] = [], _ body: (Mirror) throws -> Void) throws {
             try withMirror(apart: true, mounting: arguments) { mirror throws in
                 try File.put("content", mirror.remote("known"))
                 chmod(mirror.scratch.path, 0o755)

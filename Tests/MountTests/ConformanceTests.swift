@@ -39,7 +39,8 @@ extension MountTests {
     @Suite struct Conformance {
         @Test(
             "The mount answers as the lower directory does, whether the kernel reads files by itself or asks",
-            arguments: ConformanceCase.scripts + ConformanceCase.calls, [[], ["--no-passthrough"]])
+            arguments: ConformanceCase.scripts + ConformanceCase.calls + ConformanceCase.locks,
+            [[], ["--no-passthrough"]])
         func sameAsLower(conformance: ConformanceCase, arguments: [String]) throws {
             try withMirror(apart: true, mounting: arguments) { mirror throws in
                 try File.put("content", mirror.remote("known"))

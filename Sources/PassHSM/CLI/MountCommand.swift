@@ -62,7 +62,7 @@ struct MountCommand: ParsableCommand {
     }
 
     private static func defaultLog(lower: BytePath) -> BytePath {
-        DaemonLog.defaultPath(lower: lower, user: OwnProcess.user) { name in
+        DaemonLog.defaultPath(lower: lower, user: OwnProcess.isMachineRoot ? nil : OwnProcess.user) { name in
             getenv(name).map { String(cString: $0) }
         }
     }

@@ -6,22 +6,24 @@ package enum DaemonLog {
     /// A larger log is moved to `.1` when a daemon starts.
     package static let rotationBytes = 10 << 20
 
-    /// /var/log/passhsm/LOWER.log for root, else $XDG_STATE_HOME/passhsm/LOWER.log (by default ~/.local/state), where
+    /// /var/log/passhsm/LOWER.log for the machine's root, else $XDG_STATE_HOME/passhsm/LOWER.log (by default ~/.local/state), where
     /// LOWER is the lower directory's path with `-` for `/`.
-    package static func defaultPath(lower: BytePath, user: UInt32, environment: (String) -> String?) -> BytePath {
+    ///
+    /// - Parameter user: nil for the machine's root.
+    package static func defaultPath(lower: BytePath, user: UInt32?, environment: (String) -> String?) -> BytePath {
         // A file name has 255 bytes at most; the end of a path says more than its start.
         let name = Array(lower.components.joined(separator: Array("-".utf8)).suffix(240))
+        let file = (name.isEmpty ? Array("root".utf8) : name) + Array(".log".utf8)
         let folder: String
-        if user == 0 {
-            folder = "/var/log/passhsm"
-        } else if let state = environment("XDG_STATE_HOME"), state.hasPrefix("/") {
+        guard let user else { return BytePath(Array("/var/log/passhsm/".utf8) + file) }
+        if let state = environment("XDG_STATE_HOME"), state.hasPrefix("/") {
             folder = state + "/passhsm"
         } else if let home = environment("HOME"), home.hasPrefix("/") {
             folder = home + "/.local/state/passhsm"
         } else {
             folder = "/tmp/passhsm-\(user)"
         }
-        return BytePath(Array("\(folder)/".utf8) + (name.isEmpty ? Array("root".utf8) : name) + Array(".log".utf8))
+        return BytePath(Array("\(folder)/".utf8) + file)
     }
 
     /// Opens the log to append to, mode 0600; makes the folders that are missing, mode 0700.

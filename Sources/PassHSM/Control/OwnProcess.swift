@@ -7,6 +7,9 @@ package enum OwnProcess {
 
     package static var user: UInt32 { geteuid() }
 
+    /// Whether this is the machine's root: a user namespace's own owns neither /run nor /var.
+    package static var isMachineRoot: Bool { user == 0 && Capabilities.isInFirstUserNamespace }
+
     /// Resident memory in bytes (/proc/self/statm, second field).
     package static var residentBytes: Int {
         let fields = SmallFile.text("/proc/self/statm")?.split(separator: " ") ?? []

@@ -13,14 +13,13 @@ package struct RuntimeDirectory: Sendable {
     /// The registry at `path`, which is made when a daemon registers.
     package init(path: BytePath) { self.path = path }
 
-    /// /run/passhsm for root, else $XDG_RUNTIME_DIR/passhsm, else /tmp/passhsm-UID.
+    /// /run/passhsm for the machine's root, else $XDG_RUNTIME_DIR/passhsm, else /tmp/passhsm-UID.
     package static func standard() -> RuntimeDirectory {
-        let user = OwnProcess.user
-        if user == 0 { return RuntimeDirectory(path: BytePath("/run/passhsm")) }
+        if OwnProcess.isMachineRoot { return RuntimeDirectory(path: BytePath("/run/passhsm")) }
         if let value = getenv("XDG_RUNTIME_DIR"), value.pointee == CChar(UInt8(ascii: "/")) {
             return RuntimeDirectory(path: BytePath(cString: value).appending("passhsm"))
         }
-        return RuntimeDirectory(path: BytePath("/tmp/passhsm-\(user)"))
+        return RuntimeDirectory(path: BytePath("/tmp/passhsm-\(OwnProcess.user)"))
     }
 
     // MARK: Registering

@@ -132,6 +132,9 @@ package final class FillEngine: Sendable {
         fail(ticket, FillError(.interrupted, .cancelled, "the caller gave up"))
     }
 
+    /// Whether the request of the ticket is not completed yet.
+    package func isWaiting(_ ticket: Ticket) -> Bool { requests.withLock { $0[ticket] != nil } }
+
     /// Fails every request that is past its deadline. To be called about once a second.
     package func expire(now: ContinuousClock.Instant = .now) {
         let late = requests.withLock { $0.filter { $0.value.deadline < now }.map(\.key) }

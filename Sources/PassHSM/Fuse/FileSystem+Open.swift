@@ -278,7 +278,11 @@ extension FileSystem {
                     return answer
                 }
             }
-            return try cachedLocked(opening, open(inode, lowerFlags(opening.flags)))
+            // The lower file system may refuse it: immutable, being executed. The handle uses the file's one descriptor, but for
+            // O_SYNC.
+            let lower = try open(inode, lowerFlags(opening.flags))
+            let shares = opening.flags & (O_SYNC | O_DSYNC) == 0
+            return try cachedLocked(opening, shares ? file.stored.lower : lower)
         }
     }
 

@@ -162,13 +162,31 @@ extension FileSystem {
                 guard let request, let user = fuse_req_userdata(request) else { return }
                 let session = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue()
                 // libfuse holds the request's lock here, which the reply may need: elsewhere, then.
-                session.fileSystem.cancelLater(FillEngine.Ticket(UInt(bitPattern: data)))
+                let thread = fuse_req_ctx(request).pointee.pid
+                session.fileSystem.interruptLater(FillEngine.Ticket(UInt(bitPattern: data)), of: thread)
             }, data)
         return ticket
     }
 
     func cancelLater(_ ticket: FillEngine.Ticket) {
         pool.run { [engine] in engine.cancel(ticket) }
+    }
+
+    /// INTERRUPT comes for any signal, once: for one that `thread` handles, or that stops it, its call goes on as on a disk.
+    private func interruptLater(_ ticket: FillEngine.Ticket, of thread: pid_t) {
+        pool.run { [self] in
+            interrupted.withLock { $0[ticket] = thread }
+            cancelDying()
+        }
+    }
+
+    /// Cancels the waits of interrupted threads that are about to end. Looks again at those that were not.
+    func cancelDying() {
+        for (ticket, thread) in interrupted.withLock({ $0 }) {
+            let isDying = PendingSignals.end(thread)
+            if isDying { engine.cancel(ticket) }
+            if isDying || !engine.isWaiting(ticket) { interrupted.withLock { $0[ticket] = nil } }
+        }
     }
 }
 

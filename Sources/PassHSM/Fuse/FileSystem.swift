@@ -24,6 +24,8 @@ final class FileSystem: Sendable {
     /// Set once passthrough is agreed with the kernel; nil without it.
     let backing = Mutex<BackingIDs?>(nil)
     let openHandles = Atomic<Int>(0)
+    /// Threads that got a signal while they waited for a fill. A leaf lock.
+    let interrupted = Mutex<[FillEngine.Ticket: pid_t]>([:])
     /// Seconds that the kernel may believe names and attributes.
     let timeout: Double
     /// Descriptors from this number on are for the work on what is open: a descriptor always gets the lowest number.

@@ -113,6 +113,7 @@ package final class FuseMount: Sendable {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
             engine.expire()
+            fileSystem.cancelDying()
             fileSystem.sweep()
         }
     }

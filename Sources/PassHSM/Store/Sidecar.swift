@@ -35,26 +35,35 @@ final class Sidecar {
         var pages: UInt64 = 0
     }
 
-    private let file: Descriptor
+    private let directory: Descriptor
+    private let name: String
+    /// Kept only while there is something to sync: thousands of files may be incomplete and in use.
+    private var unsynced: Descriptor?
     private var header: Header
     /// The header on disk is of an older version.
     private let isOutdated: Bool
 
-    private init(_ file: Descriptor, _ header: Header, isOutdated: Bool = false) {
-        self.file = file
+    private init(_ name: String, in directory: Descriptor, _ header: Header, isOutdated: Bool = false) {
+        self.directory = directory
+        self.name = name
         self.header = header
         self.isOutdated = isOutdated
     }
 
     var session: Session { header.session }
 
+    private func file() throws(Errno) -> Descriptor {
+        if let unsynced { return unsynced }
+        return try Descriptor.open(at: directory.raw, name, O_RDWR)
+    }
+
     /// Makes an empty sidecar for `granules` granules of content of `epoch`; when it returns, it is durable.
     static func create(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int, session: Session
     ) throws(Errno) -> Sidecar {
         let file = try Descriptor.open(at: directory.raw, name, O_RDWR | O_CREAT | O_TRUNC, mode: 0o600)
-        let sidecar = Sidecar(file, Header(epoch: epoch, session: session))
-        try sidecar.write(sidecar.header)
+        let sidecar = Sidecar(name, in: directory, Header(epoch: epoch, session: session))
+        try sidecar.write(sidecar.header, to: file)
         // Its whole length from the start: a map that lost its end would say of local changes that there are none.
         try file.truncate(to: size(granules: granules))
         try file.fsync()
@@ -89,7 +98,7 @@ final class Sidecar {
             throw RecordError("the residency map is cut off")
         }
         let header = Header(epoch: epoch, session: session, pages: pages)
-        return Sidecar(file, header, isOutdated: magic == olderMagic)
+        return Sidecar(name, in: directory, header, isOutdated: magic == olderMagic)
     }
 
     /// Brings the header up to date, after everything else is on disk: what is written may be believed in `session`, and
@@ -97,11 +106,13 @@ final class Sidecar {
     func confirm(_ session: Session, pages: Int) throws(Errno) {
         let new = Header(epoch: header.epoch, session: session, pages: UInt64(pages))
         if new == header && !isOutdated { return }
+        let file = try file()
+        unsynced = file
         try file.fdatasync()
-        try write(new)
+        try write(new, to: file)
     }
 
-    private func write(_ header: Header) throws(Errno) {
+    private func write(_ header: Header, to file: Descriptor) throws(Errno) {
         var body = ByteWriter()
         body.put(Self.headerMagic)
         body.put(header.epoch)
@@ -111,7 +122,7 @@ final class Sidecar {
         var page = ByteWriter()
         page.put(CRC32C.of(body.bytes))
         page.put(body.bytes)
-        try write(page.bytes, page: 0)
+        try write(page.bytes, page: 0, of: file)
         self.header = header
     }
 
@@ -122,6 +133,7 @@ final class Sidecar {
     func forEachPage(
         _ body: (_ firstGranule: Int, Page?) throws(Errno) -> Void
     ) throws(Errno) -> (found: Int, missing: Int) {
+        let file = try file()
         let size = try file.stat().st_size
         // Before the pages: one that is written meanwhile is counted after it.
         let expected = Int(clamping: header.pages)
@@ -147,6 +159,8 @@ final class Sidecar {
     ///
     /// - Throws: EIO for a page that is damaged.
     func update(_ granules: Range<Int>, _ change: (inout Page, _ granule: Int) -> Void) throws(Errno) {
+        let file = try file()
+        unsynced = file
         var next = granules.lowerBound
         var new = header
         while next < granules.upperBound {
@@ -156,17 +170,25 @@ final class Sidecar {
             // Written anew, a damaged page would say that what was written locally is absent.
             guard var page = Page(bytes, number: number) else { throw Errno(rawValue: EIO) }
             for granule in next..<end { change(&page, granule) }
-            try write(page.sealed(), page: number)
+            try write(page.sealed(), page: number, of: file)
             if bytes.allSatisfy({ $0 == 0 }) { new.pages += 1 }
             next = end
         }
         guard new != header else { return }
         // Counted before it is on disk, a page that a power cut takes would look like one that was lost.
         try file.fdatasync()
-        try write(new)
+        try write(new, to: file)
     }
 
-    func sync() throws(Errno) { try file.fdatasync() }
+    func sync() throws(Errno) {
+        let file = try file()
+        try file.fdatasync()
+        unsynced = nil
+    }
+
+    /// Gives the descriptor back before ``sync()``, which then does not hear of a write that failed: for changes whose loss
+    /// does no harm.
+    func putDown() { unsynced = nil }
 
     private static func readPage(_ page: Int, of file: Descriptor) throws(Errno) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: pageSize)
@@ -174,7 +196,7 @@ final class Sidecar {
         return bytes
     }
 
-    private func write(_ bytes: [UInt8], page: Int) throws(Errno) {
+    private func write(_ bytes: [UInt8], page: Int, of file: Descriptor) throws(Errno) {
         try bytes.withBytes { buffer throws(Errno) in try file.write(buffer, at: page * Self.pageSize) }
     }
 

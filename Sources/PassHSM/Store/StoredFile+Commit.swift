@@ -95,6 +95,8 @@ extension StoredFile {
         try Failpoint.reach("commit.record")
         if record != durable.record { try writeRecordLocked(record) }
         try Failpoint.reach("commit.recorded")
+        // Fills that the map has lost are fetched again.
+        if !record.flags.contains(.dirty) { durable.sidecar?.putDown() }
     }
 
     private func finishLocked() throws(Errno) {

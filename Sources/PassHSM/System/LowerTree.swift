@@ -35,7 +35,8 @@ package final class LowerTree: Sendable {
     }
 
     private static func canOpenHandle(of root: Descriptor, on mount: Descriptor) -> Bool {
-        guard let handle = try? FileHandle(of: root) else { return false }
+        // Root of a user namespace may open handles of directories only.
+        guard Capabilities.isInFirstUserNamespace, let handle = try? FileHandle(of: root) else { return false }
         return (try? handle.open(on: mount, O_RDONLY | O_DIRECTORY)) != nil
     }
 
