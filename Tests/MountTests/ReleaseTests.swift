@@ -128,7 +128,9 @@ extension MountTests {
                     content = os.read(reader, 5000)
                     assert content == open(remote, "rb").read()[offset:], content[:100]
                     """
-                let output = try run(["python3", "-c", script, Machine.program, mirror.at("dir/deep/d"), mirror.remote("dir/deep/d")])
+                let output = try run([
+                    "python3", "-c", script, Machine.program, mirror.at("dir/deep/d"), mirror.remote("dir/deep/d"),
+                ])
                 #expect(output.code == 0, "\(output)")
             }
         }
