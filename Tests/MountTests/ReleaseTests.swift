@@ -115,8 +115,8 @@ extension MountTests {
         @Test("Pages that are on their way through a pipe keep their bytes when the file is released")
         func spliced() throws {
             try withFiles { mirror in
-                _ = try File.bytes(mirror.at("a"))
-                try until("completion") { try mirror.status().counter("granulesFetched") == 48 }
+                _ = try File.bytes(mirror.at("dir/deep/d"))
+                try until("completion") { try mirror.status().counter("granulesFetched") == 49 }
                 let script = """
                     import os, subprocess, sys
                     program, path, remote = sys.argv[1:]
@@ -128,7 +128,9 @@ extension MountTests {
                     content = os.read(reader, 5000)
                     assert content == open(remote, "rb").read()[offset:], content[:100]
                     """
-                let output = try run(["python3", "-c", script, Machine.program, mirror.at("a"), mirror.remote("a")])
+                let output = try run([
+                    "python3", "-c", script, Machine.program, mirror.at("dir/deep/d"), mirror.remote("dir/deep/d"),
+                ])
                 #expect(output.code == 0, "\(output)")
             }
         }
