@@ -32,22 +32,27 @@ final class BackingIDs: Sendable {
         }
         let old = ring.withLock { ring -> [Int32] in
             ring.inodes.append(inode)
-            return evict(&ring.inodes, &ring.hand)
+            return evict(&ring.inodes, &ring.hand, keeping: inode)
         }
         for id in old { _ = passhsm_backing_close(device, UInt32(id)) }
         return id
     }
 
+    /// Inodes that one registration looks at, for all of thousands may be open.
+    private static let mostSteps = 64
+
     /// The clock algorithm: whoever was used since the hand last passed gets another round.
-    private func evict(_ inodes: inout [Inode], _ hand: inout Int) -> [Int32] {
+    ///
+    /// - Parameter newest: about to be opened.
+    private func evict(_ inodes: inout [Inode], _ hand: inout Int, keeping newest: Inode) -> [Int32] {
         var result: [Int32] = []
         var steps = 0
-        // The first round may find all of them used, and the second then takes the first.
-        while inodes.count > limit && steps < 2 * inodes.count {
+        while inodes.count > limit && steps < Self.mostSteps {
             steps += 1
             if hand >= inodes.count { hand = 0 }
+            let isNewest = inodes[hand] === newest
             let freed = inodes[hand].state.withLock { state -> Int32? in
-                if state.passthroughOpens > 0 { return nil }
+                if isNewest || state.passthroughOpens > 0 { return nil }
                 if state.wasUsed {
                     state.wasUsed = false
                     return nil
