@@ -206,6 +206,14 @@ final class FuseSession: Sendable {
     /// What libfuse 3.14 does not hand on of the request that this thread is processing; see ``RequestTranslation``.
     static var requestFlags: UInt32 { passhsm_request_flags() }
 
+    /// Makes the kernel forget the attributes and pages that it has of an inode. Waits for pages that are being read: not to
+    /// be called by a thread that answers requests, nor with a lock that answering takes.
+    func invalidate(_ node: fuse_ino_t) {
+        guard let session else { return }
+        // ENOENT: the kernel does not know the inode.
+        _ = fuse_lowlevel_notify_inval_inode(session, node, 0, 0)
+    }
+
     // MARK: Ending
 
     /// Takes the mount out of the name space; it lives on for as long as files of it are open.

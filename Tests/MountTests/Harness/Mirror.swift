@@ -17,6 +17,8 @@ final class Mirror {
     var holdPath: String { scratch.path + "/hold" }
     /// While this path exists, reads of the remote fail.
     var failPath: String { scratch.path + "/fail" }
+    /// While such a path exists, reads of the remote are `short`, `long` or `garbage`.
+    func spoilPath(_ how: String) -> String { scratch.path + "/" + how }
     var logPath: String { scratch.path + "/log" }
 
     init(_ scratch: Scratch, apart: Bool = false) throws {
@@ -38,7 +40,8 @@ final class Mirror {
     ///   - remote: more of `--simulate`, such as `bandwidth=10M`.
     ///   - limit: seconds after which the mount is taken away by force, so that no test hangs.
     func start(_ arguments: [String] = [], remote: String = "latency=0ms", limit: Double = 240) throws {
-        let simulate = "\(remote),hold=\(holdPath),fail=\(failPath)"
+        let spoils = ["short", "long", "garbage"].map { ",\($0)=\(spoilPath($0))" }.joined()
+        let simulate = "\(remote),hold=\(holdPath),fail=\(failPath)\(spoils)"
         let output = try run(
             [Machine.program, "mount", lower, mount, "--log", logPath, "--simulate", simulate] + arguments, seconds: 60)
         guard output.code == 0 else { throw Failure("\(output)\(log)") }
