@@ -35,11 +35,13 @@ let package = Package(
     targets: [
         .systemLibrary(
             name: "CFuse", path: "Sources/CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+        .systemLibrary(
+            name: "CCrypto", path: "Sources/CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .target(name: "CLinux", path: "Sources/CLinux"),
         .target(name: "CChecksum", path: "Sources/CChecksum"),
         module("Core", []),
         module("System", ["CLinux", system]),
-        module("Store", ["CChecksum", "HSMCore", "HSMSystem", logging]),
+        module("Store", ["CChecksum", "CCrypto", "HSMCore", "HSMSystem", logging]),
         module("Remotes", ["HSMCore", "HSMSystem"]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
         module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", logging]),

@@ -9,6 +9,8 @@ final class FakeSource: RemoteSource {
         var isHeld = false
         /// Reads of this offset fail when they get to it, and deliver what is before it.
         var failure: (offset: Int, error: FillError)?
+        /// How many reads fail so.
+        var failuresLeft = Int.max
         /// Bytes left out at the end of each read.
         var missing = 0
         /// Bytes sent behind the end of each read.
@@ -52,7 +54,11 @@ final class FakeSource: RemoteSource {
             if Task.isCancelled { throw FillError(.interrupted, .cancelled, "cancelled while held") }
             try? await Task.sleep(for: .milliseconds(1))
         }
-        let behaviour = behaviour.withLock { $0 }
+        let behaviour = behaviour.withLock { behaviour in
+            let current = behaviour
+            if behaviour.failuresLeft > 0 { behaviour.failuresLeft -= 1 } else { behaviour.failure = nil }
+            return behaviour.failure == nil ? behaviour : current
+        }
         var offset = range.lowerBound
         let end = range.upperBound - behaviour.missing + behaviour.extra
         let failure = behaviour.failure.flatMap { (offset..<end).contains($0.offset) ? $0 : nil }
@@ -70,7 +76,11 @@ final class FakeSource: RemoteSource {
         }
     }
 
-    func confirm(_ object: RemoteObject) async throws(FillError) {}
+    func current(
+        _ key: RemoteKey
+    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
+        throw FillError(.io, .remoteGone, "nothing is known of \(key)")
+    }
 
     func list(_ body: (RemoteEvent) throws -> Void) async throws {}
 }
@@ -83,6 +93,9 @@ final class MemoryDestination: FillDestination {
         var errors: [FillError] = []
         /// How often it was told that everything is there.
         var completions = 0
+        /// What a check of the content answers, and how often it was asked for.
+        var verdict: FillError?
+        var checks = 0
         /// A write of this granule fails.
         var refused: Int?
     }
@@ -107,6 +120,13 @@ final class MemoryDestination: FillDestination {
     }
 
     func contentComplete() { state.withLock { $0.completions += 1 } }
+
+    func checkContent() -> FillError? {
+        state.withLock { state in
+            state.checks += 1
+            return state.verdict
+        }
+    }
 
     func fillFailed(_ error: FillError) { state.withLock { $0.errors.append(error) } }
 

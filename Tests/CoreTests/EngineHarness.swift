@@ -21,15 +21,19 @@ final class EngineHarness: Sendable {
         source = FakeSource(fetchUnit: fetchGranules * Self.granuleSize, behaviour)
         var chosen = FillEngine.Configuration()
         chosen.readAhead = 0
+        chosen.firstPause = .milliseconds(1)
         engine = FillEngine(source: source, configuration: configuration ?? chosen, pool: globalConcurrentExecutor)
     }
 
-    func file(granules: Int, tail: Int = 0) -> (file: FillFile, destination: MemoryDestination) {
+    func file(
+        granules: Int, tail: Int = 0, present: Range<Int> = 0..<0, check: FillState.Check = .none
+    ) -> (file: FillFile, destination: MemoryDestination) {
         let layout = GranuleLayout(granuleSize: Self.granuleSize, limit: granules * Self.granuleSize - tail)
         let destination = MemoryDestination(layout)
         let object = RemoteObject(key: .init([97]), version: .init([49]), size: layout.limit)
         let file = FillFile(
-            object: object, destination: destination, layout: layout, present: GranuleSet(), engine: engine)
+            object: object, destination: destination, layout: layout, present: GranuleSet(present), check: check,
+            engine: engine)
         return (file, destination)
     }
 

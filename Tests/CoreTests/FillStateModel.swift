@@ -186,6 +186,7 @@ final class FillStateModel {
             fetches[id]?.isCancelled = true
         case .finish(let id, let error):
             finish(id, error)
+        case .check: Issue.record("there is nothing to check")
         }
     }
 

@@ -102,7 +102,11 @@ private struct ScriptedSource: RemoteSource {
         _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) { throw FillError(.io, .remoteFailed, "no content") }
 
-    func confirm(_ object: RemoteObject) async throws(FillError) {}
+    func current(
+        _ key: RemoteKey
+    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
+        throw FillError(.io, .remoteGone, "nothing is known of \(key)")
+    }
 
     func list(_ body: (RemoteEvent) throws -> Void) async throws { for event in events { try body(event) } }
 }

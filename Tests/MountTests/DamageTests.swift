@@ -60,6 +60,32 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "A remote that answers too short or too long is EIO with the cause, and right when it is right again",
+            arguments: ["short", "long"], ["open", "read"])
+        func wrongLength(how: String, fill: String) throws {
+            try withMirror(mounting: ["--fill", fill]) { mirror throws in
+                for name in ["small", "large"] {
+                    try Pattern.write(mirror.remote(name), size: name == "small" ? 1000 : Self.size)
+                }
+            } _: { mirror throws in
+                try File.put("", mirror.spoilPath(how))
+                for name in ["small", "large"] {
+                    #expect(File.readError(mirror.at(name)) == EIO)
+                    #expect(try mirror.state(name).lastError?.contains("the remote sent") == true)
+                    for range in try mirror.state(name).ranges where fill == "read" {
+                        let bytes = try File.bytes(mirror.at(name), range[0]..<range[1])
+                        #expect(bytes == Pattern.bytes(range[0]..<range[1]))
+                    }
+                }
+                #expect(try mirror.status().counter("retries") >= 6)
+                unlink(mirror.spoilPath(how))
+                for name in ["small", "large"] {
+                    #expect(try File.sameContent(mirror.at(name), mirror.remote(name)))
+                }
+            }
+        }
+
         /// A mount that was stopped with `file` partly there, and `dirty` changed as well.
         private func withStopped(_ body: (Mirror) throws -> Void) throws {
             try withMirror(mounting: ["--fill", "read"]) { mirror throws in

@@ -21,7 +21,11 @@ private final class FastSource: RemoteSource {
         try deliver(UnsafeRawBufferPointer(bytes))
     }
 
-    func confirm(_ object: RemoteObject) async throws(FillError) {}
+    func current(
+        _ key: RemoteKey
+    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
+        throw FillError(.io, .remoteGone, "nothing is known of \(key)")
+    }
 
     func list(_ body: (RemoteEvent) throws -> Void) async throws {}
 }
@@ -117,6 +121,30 @@ private final class FastSource: RemoteSource {
         }
         tree.shell("rm fail")
         try await source.read(object, range: 0..<1000) { _ in }
+    }
+
+    @Test(arguments: ["short", "long", "garbage"]) func `answers are wrong for as long as the path exists`(
+        how: String
+    ) async throws {
+        let tree = try TemporaryTree()
+        defer { tree.remove() }
+        let source = SimulatedSource(FastSource(), try SimulatedBehaviour("\(how)=\(tree.path)/wrong"))
+        func answer() async throws -> [UInt8] {
+            var result: [UInt8] = []
+            try await source.read(object, range: 0..<1000) { result += Array($0) }
+            return result
+        }
+        let right = [UInt8](repeating: 0, count: 1000)
+        #expect(try await answer() == right)
+        tree.shell("touch wrong")
+        let wrong = try await answer()
+        switch how {
+        case "short": #expect(wrong == Array(right.prefix(500)))
+        case "long": #expect(wrong == right + [0])
+        default: #expect(wrong == [UInt8](repeating: 255, count: 1000))
+        }
+        tree.shell("rm wrong")
+        #expect(try await answer() == right)
     }
 
     @Test func `every part of the text is understood`() throws {

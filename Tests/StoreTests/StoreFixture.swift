@@ -35,6 +35,7 @@ final class StoreFixture {
         }
         var configuration = FillEngine.Configuration()
         configuration.readAhead = 0
+        configuration.firstPause = .milliseconds(1)
         engine = FillEngine(
             source: source, configuration: configuration, pool: BlockingPool(name: "test", limit: 4))
         self.isPrompt = isPrompt
@@ -78,12 +79,13 @@ final class StoreFixture {
     @discardableResult
     func stub(
         _ name: String = "file", size: Int, key: [UInt8]? = nil, state: Record.State = .offline,
-        granuleSize: Int = StoreFixture.granule
+        granuleSize: Int = StoreFixture.granule, digest: RemoteDigest? = nil
     ) throws -> Record {
         let file = try lower(name, O_RDWR | O_CREAT | O_TRUNC)
         try file.truncate(to: size)
         let object = RemoteObject(
-            key: RemoteKey(key ?? Array(name.utf8)), version: RemoteVersion(Array("v1".utf8)), size: size)
+            key: RemoteKey(key ?? Array(name.utf8)), version: RemoteVersion(Array("v1".utf8)), size: size,
+            digest: digest)
         let record = Record(
             state: state, object: object, modified: Self.modified, identity: try FileHandle(of: file),
             granuleSize: granuleSize)
@@ -164,7 +166,11 @@ final class PatternSource: RemoteSource {
         if let refusal { throw refusal }
     }
 
-    func confirm(_ object: RemoteObject) async throws(FillError) {}
+    func current(
+        _ key: RemoteKey
+    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
+        throw FillError(.io, .remoteGone, "nothing is known of \(key)")
+    }
 
     func list(_ body: (RemoteEvent) throws -> Void) async throws {}
 }

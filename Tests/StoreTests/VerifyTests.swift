@@ -123,7 +123,7 @@ import Testing
             { try damage.apply($0, "clean") }, finds: ("clean", .map, isPage ? 0..<Self.size : nil), drops: true
         ) { fixture throws in
             #expect(try fixture.record("clean").state == .offline && !fixture.hasMap("clean"))
-            #expect(try fixture.lower("clean").stat().st_blocks == 0)
+            #expect(try fixture.lower("clean").stat().st_blocks <= 8, "its attributes may have a block")
             #expect(try fixture.lower("clean").stat().st_mtim.tv_sec == StoreFixture.modified.seconds)
             #expect(try fixture.use("clean").granules.isEmpty)
         }

@@ -21,6 +21,12 @@ struct MountCommand: ParsableCommand {
     @Option(help: "What the kernel may cache of names and attributes: shared, exclusive or none.")
     var cache: MountOptions.Cache?
 
+    @Option(help: "What becomes of files whose remote copy has changed: error or refetch.")
+    var onChange = MountOptions.OnChange.error
+
+    @Option(help: "When content is compared with the remote's digest: complete or strict (before any of it is seen).")
+    var verify = MountOptions.Verify.complete
+
     @Option(help: ArgumentHelp("How long a fill may take before it fails.", valueName: "seconds"))
     var deadline = 60
 
@@ -82,7 +88,8 @@ struct MountCommand: ParsableCommand {
             throw CommandError("\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
         }
         return MountOptions(
-            lower: lowerPath, mountpoint: mountPath, fill: fill, cache: cache, deadlineSeconds: deadline,
+            lower: lowerPath, mountpoint: mountPath, fill: fill, onChange: onChange, verify: verify, cache: cache,
+            deadlineSeconds: deadline,
             simulate: simulate, usesPassthrough: !noPassthrough)
     }
 

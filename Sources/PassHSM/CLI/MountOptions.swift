@@ -23,9 +23,24 @@ struct MountOptions: Sendable, Equatable {
         case none
     }
 
+    /// What becomes of a file whose remote copy has changed.
+    enum OnChange: String, Sendable, CaseIterable, ExpressibleByArgument {
+        case error, refetch
+    }
+
+    /// When content is compared with the digest that the remote gives for it.
+    enum Verify: String, Sendable, CaseIterable, ExpressibleByArgument {
+        /// When the last of it has come.
+        case complete
+        /// Before the first of it is seen.
+        case strict
+    }
+
     var lower: BytePath
     var mountpoint: BytePath
     var fill: Fill
+    var onChange: OnChange
+    var verify: Verify
     /// Nil: chosen by what is mounted over what.
     var cache: Cache?
     /// After how many seconds a fill fails.

@@ -30,6 +30,8 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let cache = options.cache ?? (options.lower == options.mountpoint ? .exclusive : .shared)
     var mountOptions = FuseMount.Options()
     mountOptions.fill = FuseMount.Fill(rawValue: options.fill.rawValue) ?? .auto
+    mountOptions.onChange = FuseMount.OnChange(rawValue: options.onChange.rawValue) ?? .error
+    mountOptions.isStrict = options.verify == .strict
     mountOptions.cache = FuseMount.Cache(rawValue: cache.rawValue) ?? .shared
     mountOptions.allowsPassthrough = options.usesPassthrough
     mountOptions.describe = { state in (try? ControlJSON.encode(StateReport(state))) ?? [] }

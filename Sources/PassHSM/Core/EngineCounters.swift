@@ -12,6 +12,7 @@ package final class EngineCounters: Sendable {
     package let bytesFetched = Atomic<Int>(0)
     package let errors = Atomic<Int>(0)
     package let cancelled = Atomic<Int>(0)
+    package let retries = Atomic<Int>(0)
 
     package init() {}
 
@@ -22,6 +23,7 @@ package final class EngineCounters: Sendable {
             ("hits", read(hits)), ("joins", read(joins)), ("misses", read(misses)), ("fetches", read(fetches)),
             ("prefetches", read(prefetches)), ("granulesFetched", read(granulesFetched)),
             ("bytesFetched", read(bytesFetched)), ("errors", read(errors)), ("cancelled", read(cancelled)),
+            ("retries", read(retries)),
         ]
     }
 }

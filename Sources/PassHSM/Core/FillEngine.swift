@@ -13,6 +13,10 @@ package final class FillEngine: Sendable {
         package var readAhead = 8 << 20
         /// How long a request waits before it fails with EIO.
         package var deadline: Duration = .seconds(60)
+        /// How often a remote that fails is asked for the same bytes.
+        package var attempts = 4
+        /// How long before it is asked a second time; twice as long before each further time.
+        package var firstPause: Duration = .milliseconds(100)
 
         package init() {}
     }
@@ -26,6 +30,8 @@ package final class FillEngine: Sendable {
         var deadline: ContinuousClock.Instant
         /// Cancelled before the request was made under the ticket.
         var isCancelled = false
+        /// Of a request that is of no file's content.
+        var task: Task<Void, Never>?
         let completion: Completion
     }
 
@@ -117,6 +123,32 @@ package final class FillEngine: Sendable {
         }
     }
 
+    /// Completes the ticket without error, for a caller who finds that there is nothing to wait for.
+    package func finish(_ ticket: Ticket) { complete(ticket, nil) }
+
+    /// Asks the remote what it has under `key` now, and completes the ticket when `found` has dealt with it; `found` may
+    /// block, and may be called although the ticket was cancelled.
+    package func lookUp(
+        _ key: RemoteKey, ticket: Ticket,
+        found: @escaping @Sendable (RemoteObject, RemoteEntry.Time) throws(FillError) -> Void
+    ) {
+        if isRefusing { return complete(ticket, Self.stopped) }
+        let task = Task(executorPreference: pool) {
+            var failure: FillError?
+            do throws(FillError) {
+                let (object, modified) = try await self.source.current(key)
+                try found(object, modified)
+            } catch { failure = error }
+            self.complete(ticket, failure)
+        }
+        let isCancelled = requests.withLock { requests in
+            requests[ticket]?.task = task
+            return requests[ticket]?.isCancelled ?? false
+        }
+        if isRefusing { return fail(ticket, Self.stopped) }
+        if isCancelled { cancel(ticket) }
+    }
+
     /// Ends the claim of `ticket`; `granules` now hold local content.
     package func release(_ ticket: Ticket, of file: FillFile, present granules: Range<Int>) {
         change(file) { $0.release(ticket, present: granules, &$1) }
@@ -152,6 +184,9 @@ package final class FillEngine: Sendable {
         refusal.withLock { $0 = .now + duration }
         let files = requests.withLock { $0.values.compactMap(\.file) } + fetches.withLock { $0.all.values.map(\.file) }
         for file in files { change(file) { $0.failAll(Self.stopped, &$1) } }
+        for ticket in requests.withLock({ $0.filter { $0.value.task != nil }.map(\.key) }) {
+            fail(ticket, Self.stopped)
+        }
     }
 
     private var isRefusing: Bool { refusal.withLock { $0.map { $0 > .now } ?? false } }
@@ -180,11 +215,14 @@ package final class FillEngine: Sendable {
     }
 
     private func fail(_ ticket: Ticket, _ error: FillError) {
-        let file = requests.withLock { requests in
+        let (file, task) = requests.withLock { requests in
             requests[ticket]?.isCancelled = true
-            return requests[ticket]?.file
+            return (requests[ticket]?.file, requests[ticket]?.task)
         }
-        guard let file else { return }
+        guard let file else {
+            task?.cancel()
+            return task == nil ? () : complete(ticket, error)
+        }
         var actions: [FillState.Action] = []
         guard file.state.withLock({ $0.abandon(ticket, &actions) }) else { return }
         perform(actions, of: file)
@@ -225,6 +263,12 @@ package final class FillEngine: Sendable {
                 fetches.withLock { $0.queue.promote(id) }
                 startFetches()
             case .cancel(let id): cancelFetch(id)
+            case .check:
+                Task(executorPreference: pool) {
+                    let error = file.destination.checkContent()
+                    if error != nil { self.counters.errors.add() }
+                    self.change(file) { $0.checked(error, &$1) }
+                }
             }
         }
     }
@@ -266,7 +310,19 @@ package final class FillEngine: Sendable {
     }
 
     private func run(_ id: FillState.ID, _ file: FillFile, _ granules: Range<Int>) async {
-        let error = await fetch(id, file, granules)
+        var rest = granules
+        var error = await fetch(id, file, &rest)
+        var pause = configuration.firstPause
+        for _ in 1..<max(1, configuration.attempts) {
+            // Nothing else gets better by itself.
+            guard let failure = error, failure.reason == .remoteFailed, failure.code == .io, !rest.isEmpty else {
+                break
+            }
+            do { try await Task.sleep(for: pause) } catch { break }
+            counters.retries.add()
+            error = await fetch(id, file, &rest)
+            pause *= 2
+        }
         let isCancelled = fetches.withLock { fetches in
             fetches.queue.ended(id)
             return fetches.all.removeValue(forKey: id)?.isCancelled ?? false
@@ -279,13 +335,16 @@ package final class FillEngine: Sendable {
         startFetches()
     }
 
-    private func fetch(_ id: FillState.ID, _ file: FillFile, _ granules: Range<Int>) async -> FillError? {
+    /// Asks the remote once; `granules` become those that have not come.
+    private func fetch(_ id: FillState.ID, _ file: FillFile, _ granules: inout Range<Int>) async -> FillError? {
+        let end = granules.upperBound
         var assembler = GranuleAssembler(granules: granules, layout: file.layout)
         let range = file.layout.bytes(of: granules)
         do throws(FillError) {
             try await source.read(file.object, range: range) { bytes throws(FillError) in
                 try assembler.add(bytes) { whole, content throws(FillError) in
                     try file.destination.fill(whole, with: content)
+                    granules = whole.upperBound..<end
                     counters.granulesFetched.add(whole.count)
                     counters.bytesFetched.add(content.count)
                     change(file) { $0.filled(id, whole, &$1) }

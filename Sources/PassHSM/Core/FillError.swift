@@ -21,6 +21,10 @@ package struct FillError: Error, Hashable, Sendable {
         case remoteGone
         /// The remote did not answer, or answered with an error of its own.
         case remoteFailed
+        /// All of it came, and it is not what the remote's digest is of.
+        case wrongContent
+        /// There is no digest to check the content by, and it may not be shown unchecked.
+        case uncheckable
         /// The lower file system refused the write.
         case lowerFailed
         /// What is recorded about the file cannot be believed, and it holds local changes.

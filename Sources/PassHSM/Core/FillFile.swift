@@ -13,6 +13,10 @@ package protocol FillDestination: AnyObject, Sendable {
     /// Every byte of the file can be read from the lower file now. May be called more than once.
     func contentComplete()
 
+    /// Whether the content as a whole is that of the recorded version, now that every byte of it is in the lower file: nil
+    /// when it is, or holds local changes. Blocks. With an error nothing of the content is believed after a restart.
+    func checkContent() -> FillError?
+
     /// A fetch of the file failed; to be remembered as the file's last error. Not called for cancelled fetches.
     func fillFailed(_ error: FillError)
 }
@@ -25,14 +29,20 @@ package final class FillFile: Sendable {
     /// A leaf lock: while it is held nothing is called, and no other lock is taken.
     let state: Mutex<FillState>
 
+    /// - Parameters:
+    ///   - check: what waits until `destination` has checked the content.
+    ///   - refusal: why nothing that is absent can be had.
     package init(
         object: RemoteObject, destination: any FillDestination, layout: GranuleLayout, present: GranuleSet,
-        engine: FillEngine
+        check: FillState.Check = .none, refusal: FillError? = nil, engine: FillEngine
     ) {
         self.object = object
         self.destination = destination
         let limits = engine.limits(granuleSize: layout.granuleSize)
-        state = Mutex(FillState(layout: layout, present: present, limits: limits, nextID: engine.makeID))
+        state = Mutex(
+            FillState(
+                layout: layout, present: present, limits: limits, check: check, refusal: refusal,
+                nextID: engine.makeID))
     }
 
     /// Every byte can be read from the lower file.
@@ -42,6 +52,8 @@ package final class FillFile: Sendable {
     /// Whether every byte of `range` can be read from the lower file; unlike ``FillEngine/isResident(_:of:)`` this is no
     /// access.
     package func isPresent(_ range: Range<Int>) -> Bool { state.withLock { $0.isPresent(range) } }
+    /// Nothing that is absent will ever be present: the file is to be taken into use anew.
+    package var isRefused: Bool { state.withLock { $0.refusal != nil } }
     package var layout: GranuleLayout { state.withLock(\.layout) }
     package var present: GranuleSet { state.withLock(\.present) }
 }

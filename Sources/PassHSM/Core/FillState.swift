@@ -22,6 +22,18 @@ package struct FillState: Sendable {
         case cancel(fetch: ID)
         /// The range of a waiter is present, a claim is granted, or it failed.
         case finish(waiter: ID, FillError?)
+        /// Find out whether the content is right as a whole; answered by ``FillState/checked(_:_:)``.
+        case check
+    }
+
+    /// What has to wait until the content was found right as a whole.
+    package enum Check: Sendable {
+        /// Nothing: there is nothing to check it by.
+        case none
+        /// The granule that comes last: the file is not complete before.
+        case last
+        /// Every granule.
+        case all
     }
 
     package struct Limits: Sendable {
@@ -58,6 +70,12 @@ package struct FillState: Sendable {
 
     package private(set) var layout: GranuleLayout
     package private(set) var present: GranuleSet
+    /// In the lower file, and not present until the content as a whole was found right.
+    private(set) var held = GranuleSet()
+    private(set) var check: Check
+    private var isChecking = false
+    /// Why nothing will ever become present any more.
+    private(set) var refusal: FillError?
     private let limits: Limits
     private let nextID: @Sendable () -> ID
     private var fetches: [ID: Fetch] = [:]
@@ -66,23 +84,34 @@ package struct FillState: Sendable {
     private var claims: [Claim] = []
     private var readAhead = ReadAhead()
 
-    package init(layout: GranuleLayout, present: GranuleSet, limits: Limits, nextID: @escaping @Sendable () -> ID) {
+    package init(
+        layout: GranuleLayout, present: GranuleSet, limits: Limits, check: Check = .none, refusal: FillError? = nil,
+        nextID: @escaping @Sendable () -> ID
+    ) {
         self.layout = layout
         self.present = present
         self.limits = limits
+        self.check = check
+        self.refusal = refusal
         self.nextID = nextID
+        switch check {
+        case .none: break
+        case .last: if isComplete, layout.count > 0 { hold(layout.count - 1..<layout.count) }
+        case .all: swap(&self.present, &held)
+        }
     }
 
     /// Every byte of the file can be read from the lower file.
     package var isComplete: Bool { present.count == layout.count }
-    package var isIdle: Bool { fetches.isEmpty && waiters.isEmpty && claims.isEmpty }
+    package var isIdle: Bool { fetches.isEmpty && waiters.isEmpty && claims.isEmpty && !isChecking }
 
     package func isPresent(_ range: Range<Int>) -> Bool { present.contains(layout.granules(touching: range)) }
 
     /// Counts a read for the read-ahead, and asks for what should come next.
     package mutating func noteRead(_ range: Range<Int>, _ actions: inout [Action]) {
         let granules = layout.granules(touching: range)
-        guard !granules.isEmpty, let ahead = readAhead.note(granules, most: limits.readAheadGranules) else { return }
+        guard refusal == nil, !granules.isEmpty, let ahead = readAhead.note(granules, most: limits.readAheadGranules)
+        else { return }
         issue(ahead.clamped(to: 0..<layout.count), .prefetch, &actions)
     }
 
@@ -92,9 +121,15 @@ package struct FillState: Sendable {
     package mutating func wait(
         _ id: ID, for range: Range<Int>, _ priority: Priority, _ actions: inout [Action]
     ) -> Wait {
-        let granules = layout.granules(touching: range)
+        var granules = layout.granules(touching: range)
         if present.contains(granules) { return .present }
+        if let refusal {
+            actions.append(.finish(waiter: id, refusal))
+            return .joined
+        }
+        if case .all = check { granules = 0..<layout.count }
         waiters[id] = Waiter(granules: granules, priority: priority)
+        startCheck(&actions)
         let started = issue(granules, priority, &actions)
         return started ? .missed : .joined
     }
@@ -119,7 +154,7 @@ package struct FillState: Sendable {
             fetches[id]?.granules = granules.upperBound..<end
             if granules.upperBound == end { fetches.removeValue(forKey: id) }
         }
-        becamePresent(granules, &actions)
+        arrived(granules, &actions)
         if fetches[id] == nil { advance(&actions) }
     }
 
@@ -156,6 +191,7 @@ package struct FillState: Sendable {
     ) -> Bool {
         var claim = Claim(id: id, granules: granules)
         claim.isGranted = isFree(granules, before: claims.count)
+        if claim.isGranted { held.remove(granules) }
         claims.append(claim)
         if !claim.isGranted && cancelFetches {
             for (fetchID, fetch) in fetches where fetch.granules.overlaps(granules) { cancel(fetchID, &actions) }
@@ -167,6 +203,7 @@ package struct FillState: Sendable {
     package mutating func release(_ id: ID, present granules: Range<Int>, _ actions: inout [Action]) {
         claims.removeAll { $0.id == id }
         becamePresent(granules.clamped(to: 0..<layout.count), &actions)
+        startCheck(&actions)
         advance(&actions)
     }
 
@@ -174,6 +211,7 @@ package struct FillState: Sendable {
     package mutating func truncated(to size: Int, _ actions: inout [Action]) {
         layout.lowerLimit(to: size)
         present.remove(layout.count..<Int.max)
+        held.remove(layout.count..<Int.max)
         for (id, waiter) in waiters {
             let granules = waiter.granules.clamped(to: 0..<layout.count)
             waiters[id]?.granules = granules
@@ -192,7 +230,31 @@ package struct FillState: Sendable {
 
     // MARK: Inside
 
-    private mutating func becamePresent(_ granules: Range<Int>, _ actions: inout [Action]) {
+    mutating func hold(_ granules: Range<Int>) {
+        present.remove(granules)
+        held.insert(granules)
+    }
+
+    /// Asks for the check when everything is there, and nothing was found wrong.
+    mutating func startCheck(_ actions: inout [Action]) {
+        guard !isChecking, refusal == nil, !held.isEmpty, present.count + held.count == layout.count else { return }
+        isChecking = true
+        actions.append(.check)
+    }
+
+    mutating func endCheck(_ error: FillError?) {
+        isChecking = false
+        refusal = error
+    }
+
+    /// Nothing is held from now on: what was.
+    mutating func release() -> [Range<Int>] {
+        defer { held = GranuleSet() }
+        check = .none
+        return held.runs()
+    }
+
+    mutating func becamePresent(_ granules: Range<Int>, _ actions: inout [Action]) {
         guard !granules.isEmpty else { return }
         present.insert(granules)
         for (id, waiter) in waiters where waiter.granules.overlaps(granules) && present.contains(waiter.granules) {
@@ -224,6 +286,7 @@ package struct FillState: Sendable {
     private mutating func advance(_ actions: inout [Action]) {
         for index in claims.indices where !claims[index].isGranted && isFree(claims[index].granules, before: index) {
             claims[index].isGranted = true
+            held.remove(claims[index].granules)
             actions.append(.finish(waiter: claims[index].id, nil))
         }
         for (_, waiter) in waiters.sorted(by: { $0.key < $1.key }) {
@@ -239,17 +302,18 @@ package struct FillState: Sendable {
     /// Starts fetches for the absent granules of `wanted` that nothing else holds; true when there were any.
     @discardableResult
     private mutating func issue(_ wanted: Range<Int>, _ priority: Priority, _ actions: inout [Action]) -> Bool {
+        guard refusal == nil else { return false }
         var started = false
         var underWay = fetches.values.count { $0.granules.overlaps(wanted) }
         var cursor = wanted.lowerBound
         while cursor < wanted.upperBound, underWay < limits.fetchesPerWaiter,
             let gap = present.firstGap(in: cursor..<wanted.upperBound)
         {
-            if let end = pass(gap.lowerBound, priority, &actions) {
+            if let end = endOfHeld(gap) ?? pass(gap.lowerBound, priority, &actions) {
                 cursor = end
                 continue
             }
-            let obstacle = nextObstacle(after: gap.lowerBound)
+            let obstacle = min(nextObstacle(after: gap.lowerBound), held.firstRun(in: gap)?.lowerBound ?? .max)
             let end = min(gap.upperBound, obstacle, gap.lowerBound + limits.fetchGranules)
             let id = nextID()
             fetches[id] = Fetch(granules: gap.lowerBound..<end, priority: priority)

@@ -2,6 +2,8 @@
 struct GranuleAssembler {
     private let layout: GranuleLayout
     private let end: Int
+    /// Bytes asked for.
+    private let size: Int
     /// The granule that comes next.
     private var next: Int
     /// The beginning of granule `next`, when a piece ended inside it.
@@ -13,6 +15,7 @@ struct GranuleAssembler {
         self.layout = layout
         next = granules.lowerBound
         end = granules.upperBound
+        size = layout.bytes(of: granules).count
     }
 
     var isFinished: Bool { next == end && pending.isEmpty }
@@ -25,6 +28,10 @@ struct GranuleAssembler {
         emit: (Range<Int>, UnsafeRawBufferPointer) throws(FillError) -> Void
     ) throws(FillError) {
         received += piece.count
+        // Before anything of it is taken: nobody knows what a piece is that goes beyond the end.
+        guard received <= size else {
+            throw FillError(.io, .remoteFailed, "the remote sent more bytes than were asked for")
+        }
         var rest = piece
         if !pending.isEmpty {
             let size = layout.bytes(of: next..<next + 1).count
@@ -55,9 +62,6 @@ struct GranuleAssembler {
             next = whole
         }
         guard !rest.isEmpty else { return }
-        guard next < end else {
-            throw FillError(.io, .remoteFailed, "the remote sent more bytes than were asked for")
-        }
         pending.append(contentsOf: rest)
     }
 }

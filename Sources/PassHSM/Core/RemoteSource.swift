@@ -24,11 +24,14 @@ package struct RemoteObject: Hashable, Sendable {
     package var version: RemoteVersion
     /// Bytes.
     package var size: Int
+    /// Of the whole content, where the remote tells it.
+    package var digest: RemoteDigest?
 
-    package init(key: RemoteKey, version: RemoteVersion, size: Int) {
+    package init(key: RemoteKey, version: RemoteVersion, size: Int, digest: RemoteDigest? = nil) {
         self.key = key
         self.version = version
         self.size = size
+        self.digest = digest
     }
 }
 
@@ -53,10 +56,10 @@ package protocol RemoteSource: Sendable {
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError)
 
-    /// Asks whether the object can still be had in `object.version`, without its content: for giving up the only local copy.
+    /// What the remote has under `key` now, and when it was modified; no content.
     ///
-    /// - Throws: `.remoteChanged`, `.remoteGone` or `.remoteFailed`.
-    func confirm(_ object: RemoteObject) async throws(FillError)
+    /// - Throws: `.remoteGone` when it is missing, `.remoteChanged` when it is no file any more, `.remoteFailed`.
+    func current(_ key: RemoteKey) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time)
 
     /// Walks the whole tree, depth first; each directory's entries stand between its `enter` and its `leave`. The top
     /// directory itself is the first `enter` (with an empty name) and the last `leave`.

@@ -97,6 +97,13 @@ extension FileSystem {
         then: @escaping @Sendable (consuming Reply, Errno?) -> Void
     ) {
         let layout = file.fill.layout
+        if options.isStrict && size > 0 && !file.fill.isComplete && !file.fill.isRefused {
+            // What is left of it could never be checked.
+            return whenResident(0..<layout.limit, of: file, reply) { [self] reply, error in
+                if let error { return then(reply, Errno(error)) }
+                truncate(inode, file, to: size, PendingReply(reply), then: then)
+            }
+        }
         if size >= layout.limit {
             guard let reply = reply.take() else { return }
             do throws(Errno) {

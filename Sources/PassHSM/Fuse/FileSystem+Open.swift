@@ -19,6 +19,7 @@ extension FileSystem {
         var unprivileged: fuse_ctx?
         var isTruncated = false
         var isFilled = false
+        var isRenewed = false
 
         var isForWriting: Bool { flags & O_ACCMODE != O_RDONLY }
         var truncates: Bool { flags & O_TRUNC != 0 && !isTruncated }
@@ -87,6 +88,9 @@ extension FileSystem {
             if !opening.truncates && !opening.isForWriting, let answer = fastAnswer(opening) {
                 return send(answer, opening, reply)
             }
+            if !opening.isRenewed && !opening.truncates && wantsRenewal(opening.inode) {
+                return renewFirst(reply, opening)
+            }
             guard let file = try use(opening.inode) else {
                 guard let answer = try openComplete(opening) else { return proceed(reply, opening) }
                 return send(answer, opening, reply)
@@ -98,7 +102,12 @@ extension FileSystem {
                 let whole = 0..<file.fill.layout.limit
                 return whenResident(whole, of: file, PendingReply(reply)) { [self] reply, error in
                     endUse(opening.inode)
-                    if let error { return fail(opening, Errno(error), reply) }
+                    if let error {
+                        if error.reason == .remoteChanged, !opening.isRenewed, wantsRenewal(opening.inode) {
+                            return renewFirst(reply, opening)
+                        }
+                        return fail(opening, Errno(error), reply)
+                    }
                     var opening = opening
                     opening.isFilled = true
                     proceed(reply, opening)
@@ -109,8 +118,21 @@ extension FileSystem {
         } catch { fail(opening, error, reply) }
     }
 
+    /// A remote that cannot tell what it has now leaves the file as it is, with what is present.
+    private func renewFirst(_ reply: consuming Reply, _ opening: Opening) {
+        renew(opening.inode, PendingReply(reply)) { [self] reply, error in
+            if let error, [.cancelled, .deadline, .shutdown].contains(error.reason) {
+                return fail(opening, Errno(error), reply)
+            }
+            var opening = opening
+            opening.isRenewed = true
+            proceed(reply, opening)
+        }
+    }
+
     private func fillsAtOpen(_ file: IncompleteFile) -> Bool {
-        switch options.fill {
+        if options.isStrict { return !file.fill.isRefused }
+        return switch options.fill {
         case .open: true
         case .read: false
         case .auto: file.fill.layout.limit <= engine.source.fetchUnit

@@ -46,7 +46,7 @@ extension FileSystem {
             let lower = try open(inode, O_RDWR)
             let changed = try lower.stat().st_ctim
             let file: IncompleteFile?
-            do throws(FillError) { file = try store.use(lower, engine: engine) } catch {
+            do throws(FillError) { file = try store.use(lower, engine: engine, isStrict: options.isStrict) } catch {
                 throw Errno(error)
             }
             let residence = file == nil ? store.residence(of: lower) : nil
@@ -97,6 +97,8 @@ extension FileSystem {
                 isFinished || (state.users == 0 && state.uses == uses)
             else { return }
             state.file = nil
+            // Of content that was found wrong the kernel has pages.
+            if file.fill.isRefused { state.isCacheValid = false }
             if let changed { state.endOwnChange(at: changed) }
             state.residence =
                 record.isComplete
@@ -147,7 +149,7 @@ extension FileSystem {
         var ticket: FillEngine.Ticket = 0
     }
 
-    private func ticket(
+    func ticket(
         _ reply: PendingReply, _ handle: OpenFile?, _ then: @escaping @Sendable (consuming Reply, FillError?) -> Void
     ) -> FillEngine.Ticket {
         let box = TicketBox()

@@ -23,6 +23,8 @@ final class FileSystem: Sendable {
     let root: Inode
     /// Set once passthrough is agreed with the kernel; nil without it.
     let backing = Mutex<BackingIDs?>(nil)
+    /// Makes the kernel forget what it has of an inode; set by the mount.
+    let invalidate = Mutex<Invalidation?>(nil)
     let openHandles = Atomic<Int>(0)
     /// Threads that got a signal while they waited for a fill. A leaf lock.
     let interrupted = Mutex<[FillEngine.Ticket: pid_t]>([:])
@@ -48,6 +50,13 @@ final class FileSystem: Sendable {
         let path = tree.opensHandles ? nil : tree.root
         root = Inode(
             handle: try FileHandle(of: tree.root), generation: 0, type: S_IFDIR, path: path, residence: .local)
+    }
+
+    /// A closure that a Mutex held bare would be wrapped once more at every access.
+    struct Invalidation {
+        let call: @Sendable (fuse_ino_t) -> Void
+
+        init(_ call: @escaping @Sendable (fuse_ino_t) -> Void) { self.call = call }
     }
 
     /// The inode of a number from the kernel.

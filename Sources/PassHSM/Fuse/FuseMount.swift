@@ -38,8 +38,19 @@ package final class FuseMount: Sendable {
         }
     }
 
+    /// What becomes of a clean incomplete file whose remote copy has changed.
+    package enum OnChange: String, Sendable, CaseIterable {
+        /// What is present stays, what is absent answers EIO.
+        case error
+        /// It is taken to the new version when it is opened, and nobody has it open.
+        case refetch
+    }
+
     package struct Options: Sendable {
         package var fill = Fill.auto
+        package var onChange = OnChange.error
+        /// Nothing of a remote's content is seen before all of it was compared with its digest.
+        package var isStrict = false
         package var cache = Cache.shared
         package var allowsPassthrough = true
         /// Makes of a file's state what the attribute `passhsm.state` answers.
@@ -83,6 +94,7 @@ package final class FuseMount: Sendable {
         self.log = log
         fileSystem = try FileSystem(store: store, engine: engine, options: options, pool: pool, log: log)
         session = FuseSession(fileSystem: fileSystem, wantsPassthrough: options.allowsPassthrough, log: log)
+        fileSystem.invalidate.withLock { [session] in $0 = .init { [weak session] in session?.invalidate($0) } }
         store.afterCommit { [weak fileSystem] handle in
             guard let fileSystem, let inode = fileSystem.inodes.find(handle) else { return }
             fileSystem.letGo(inode)

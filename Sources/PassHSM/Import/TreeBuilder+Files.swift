@@ -17,7 +17,7 @@ extension TreeBuilder {
             guard try removeDirectoryInTheWay(entry.name, existing) else { return }
             try placeStub(entry, object, isNew: false)
         } else if let record = existing.record, existing.kind == S_IFREG, isCurrent(record, entry, object) {
-            try confirm(record, existing.place)
+            try confirm(record, existing.place, object.digest)
             summary.counts.unchanged += 1
             register(entry, existing.status, record.object.key)
         } else if let refusal = refusal(existing, object) {
@@ -48,10 +48,11 @@ extension TreeBuilder {
     }
 
     /// The source has it again, or still: what an earlier import or fill found otherwise is over.
-    private func confirm(_ record: Record, _ place: Descriptor) throws(Errno) {
-        guard !record.flags.isDisjoint(with: [.lost, .stale]) else { return }
-        var record = record
+    private func confirm(_ old: Record, _ place: Descriptor, _ digest: RemoteDigest?) throws(Errno) {
+        var record = old
         record.flags.subtract([.lost, .stale])
+        if digest != nil { record.object.digest = digest }
+        if record == old { return }
         try store.write(record, to: place)
     }
 

@@ -63,8 +63,20 @@ package final class DirectorySource: RemoteSource {
         }
     }
 
-    package func confirm(_ object: RemoteObject) async throws(FillError) {
-        try expectVersion(of: object, in: openFile(object.key))
+    package func current(
+        _ key: RemoteKey
+    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
+        let file = try openFile(key)
+        let status = try attempt("stat of", key.bytes) { () throws(Errno) in try file.stat() }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw FillError(.io, .remoteChanged, "\(key) is no longer a regular file")
+        }
+        let modified = RemoteEntry.Time(status.st_mtim)
+        let digest = RemoteDigest(modified: modified) { name in
+            try? file.withProcPath { path throws(Errno) in try ExtendedAttributes.value(name, of: path, .follow) }
+        }
+        let version = Self.version(of: status)
+        return (RemoteObject(key: key, version: version, size: status.st_size, digest: digest), modified)
     }
 
     private func expectVersion(of object: RemoteObject, in file: Descriptor) throws(FillError) {

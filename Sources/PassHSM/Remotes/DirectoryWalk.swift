@@ -88,6 +88,10 @@ struct DirectoryWalk {
             do throws(Errno) { try entry.metadata.readAttributes(of: name, in: stack.current) } catch {
                 pending.append(.unreadable(RemoteKey(key), FillError(remote: error, "reading the attributes of", key)))
             }
+            if case .file(var object) = kind {
+                object.digest = entry.metadata.digest
+                entry.kind = .file(object)
+            }
             if kind == .directory {
                 try enter(name, key)
                 pending.append(.enter(entry))

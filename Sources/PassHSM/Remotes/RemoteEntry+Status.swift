@@ -44,6 +44,14 @@ extension RemoteEntry.Metadata {
         }
     }
 
+    /// The digest that is noted in the attributes.
+    var digest: RemoteDigest? {
+        guard let modificationTime else { return nil }
+        return RemoteDigest(modified: modificationTime) { name in
+            attributes.first { $0.name.elementsEqual(name.utf8) }?.value
+        }
+    }
+
     private static func meansNone(_ error: Errno) -> Bool {
         [EOPNOTSUPP, ENODATA, ENOENT, ENOSYS].contains(error.rawValue)
     }
@@ -55,5 +63,20 @@ extension RemoteEntry.Metadata {
     private static func isKept(_ name: some Collection<UInt8>) -> Bool {
         if name.elementsEqual("user.passhsm".utf8) { return false }
         return name.starts(with: "user.".utf8) || kept.contains { name.elementsEqual($0) }
+    }
+}
+
+extension RemoteDigest {
+    /// What shatag(1) and cshatag(1) have noted of a file: the digest of its content, and the modification time that it had
+    /// then. Nil for a digest of an older content.
+    ///
+    /// - Parameter attribute: the value of an extended attribute.
+    init?(modified: RemoteEntry.Time, attribute: (_ name: String) -> [UInt8]?) {
+        let digits = String(modified.nanoseconds)
+        let fraction = String(repeating: "0", count: 9 - digits.count) + digits
+        guard let noted = attribute("user.shatag.ts"), let text = attribute("user.shatag.sha256"),
+            noted.elementsEqual("\(modified.seconds).\(fraction)".utf8)
+        else { return nil }
+        self.init(.sha256, hexadecimal: text)
     }
 }

@@ -8,10 +8,17 @@ package struct SimulatedBehaviour: Hashable, Sendable {
     package var hold: String?
     /// While this path exists, every read fails.
     package var fail: String?
+    /// While this path exists, reads end early, without an error.
+    package var short: String?
+    /// While this path exists, reads deliver one byte too many.
+    package var long: String?
+    /// While this path exists, reads deliver other bytes.
+    package var garbage: String?
 
     package init() {}
 
-    /// From text such as `latency=20ms,bandwidth=100M,hold=/tmp/x,fail=/tmp/y`; each part may be left out.
+    /// From text such as `latency=20ms,bandwidth=100M,hold=/tmp/x,fail=/tmp/y`; each part may be left out. `short`, `long`
+    /// and `garbage` are paths as well.
     ///
     /// A latency is a number with `us`, `ms` or `s`; a bandwidth is bytes a second, with K, M or G for powers of 1024.
     /// Paths have no comma.
@@ -26,8 +33,12 @@ package struct SimulatedBehaviour: Hashable, Sendable {
             case "bandwidth": bandwidth = try Self.rate(pair[1])
             case "hold": hold = pair[1]
             case "fail": fail = pair[1]
+            case "short": short = pair[1]
+            case "long": long = pair[1]
+            case "garbage": garbage = pair[1]
             default:
-                throw LocationError("simulated remote: “\(pair[0])” is none of latency, bandwidth, hold and fail")
+                throw LocationError(
+                    "simulated remote: “\(pair[0])” is none of latency, bandwidth, hold, fail, short, long and garbage")
             }
         }
     }

@@ -34,9 +34,9 @@ package final class SimulatedSource: RemoteSource {
         _ object: RemoteObject, range: Range<Int>,
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) {
-        try await reach(object)
+        try await reach(object.key)
         guard let bandwidth = behaviour.bandwidth else {
-            return try await inner.read(object, range: range, deliver: deliver)
+            return try await spoil(object, range: range, deliver: deliver)
         }
         let whole = Self.time(for: range.count, at: bandwidth)
         let start = lineIsFree.withLock { free in
@@ -51,22 +51,57 @@ package final class SimulatedSource: RemoteSource {
             let next = min(sent + piece, range.count)
             try await Self.wait(until: start + Self.time(for: next, at: bandwidth))
             let part = range.lowerBound + sent..<range.lowerBound + next
-            try await inner.read(object, range: part, deliver: deliver)
+            try await spoil(object, range: part, deliver: deliver)
             sent = next
         }
     }
 
-    package func confirm(_ object: RemoteObject) async throws(FillError) {
-        try await reach(object)
-        try await inner.confirm(object)
+    /// The inner source's answer, made wrong as the behaviour has it.
+    private func spoil(
+        _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
+    ) async throws(FillError) {
+        if Self.isOn(behaviour.short) {
+            let part = range.lowerBound..<range.lowerBound + range.count / 2
+            try await inner.read(object, range: part, deliver: deliver)
+        } else if Self.isOn(behaviour.long) {
+            try await inner.read(object, range: range) { piece throws(FillError) in
+                try self.deliver(copy: Array(piece) + [0], to: deliver)
+            }
+        } else if Self.isOn(behaviour.garbage) {
+            try await inner.read(object, range: range) { piece throws(FillError) in
+                try self.deliver(copy: piece.map { ~$0 }, to: deliver)
+            }
+        } else {
+            try await inner.read(object, range: range, deliver: deliver)
+        }
+    }
+
+    private func deliver(
+        copy bytes: [UInt8], to deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
+    ) throws(FillError) {
+        // The closure of withUnsafeBytes is not typed, so that its error is carried out by hand.
+        var refusal: FillError?
+        bytes.withUnsafeBytes { buffer in
+            do throws(FillError) { try deliver(buffer) } catch { refusal = error }
+        }
+        if let refusal { throw refusal }
+    }
+
+    private static func isOn(_ path: String?) -> Bool { path.map(exists) ?? false }
+
+    package func current(
+        _ key: RemoteKey
+    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
+        try await reach(key)
+        return try await inner.current(key)
     }
 
     /// What comes before the first byte of an answer.
-    private func reach(_ object: RemoteObject) async throws(FillError) {
+    private func reach(_ key: RemoteKey) async throws(FillError) {
         while let path = behaviour.hold, Self.exists(path) { try await Self.wait(until: .now + Self.pollInterval) }
         try await Self.wait(until: .now + behaviour.latency)
         if let path = behaviour.fail, Self.exists(path) {
-            throw FillError(.io, .remoteFailed, "reading \(object.key): \(path) exists, so the simulated remote fails")
+            throw FillError(.io, .remoteFailed, "reading \(key): \(path) exists, so the simulated remote fails")
         }
     }
 

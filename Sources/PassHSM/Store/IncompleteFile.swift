@@ -45,10 +45,14 @@ extension Store {
     /// At most one such object may exist for a file at a time. A map that is missing or damaged is started anew when the
     /// file is clean: everything is fetched again.
     ///
-    /// - Parameter lower: the lower file, open for reading and writing; kept.
+    /// - Parameters:
+    ///   - lower: the lower file, open for reading and writing; kept.
+    ///   - isStrict: of a remote's content nothing is present before all of it was checked.
     /// - Returns: nil when the file is complete.
     /// - Throws: EIO with the cause when the record or, for a dirty file, the map cannot be believed.
-    package func use(_ lower: Descriptor, engine: FillEngine) throws(FillError) -> IncompleteFile? {
+    package func use(
+        _ lower: Descriptor, engine: FillEngine, isStrict: Bool = false
+    ) throws(FillError) -> IncompleteFile? {
         let size: Int
         do throws(Errno) {
             size = try lower.stat().st_size
@@ -64,8 +68,14 @@ extension Store {
                 throw RecordError("the lower file has \(size) bytes instead of \(record.object.size)")
             }
             let (stored, present) = try restore(record, lower)
+            let isClean = !record.flags.contains(.dirty)
+            let isCheckable = isClean && record.object.digest != nil
+            let isUnchecked = isStrict && !isCheckable
             let fill = FillFile(
-                object: record.object, destination: stored, layout: record.layout, present: present, engine: engine)
+                object: record.object, destination: stored, layout: record.layout,
+                present: isUnchecked && isClean ? GranuleSet() : present,
+                check: isCheckable ? (isStrict ? .all : .last) : .none, refusal: isUnchecked ? Self.uncheckable : nil,
+                engine: engine)
             if fill.isComplete { stored.contentComplete() }
             // Written before a crash, and not durable yet.
             if stored.hasPending { stored.scheduleCommit() }
@@ -75,6 +85,9 @@ extension Store {
             throw FillError(.io, .recordCorrupt, error.cause)
         }
     }
+
+    private static let uncheckable = FillError(
+        .io, .uncheckable, "the content cannot be checked: there is no digest of it, or it has local changes")
 
     /// The residency map of `record`, as far as it can be believed.
     private func restore(_ record: Record, _ lower: Descriptor) throws(RecordError) -> (StoredFile, GranuleSet) {

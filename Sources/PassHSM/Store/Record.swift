@@ -119,6 +119,10 @@ extension Record {
             writer.put(UInt16(object.key.bytes.count))
             writer.put(object.key.bytes)
         }
+        if let digest = object.digest {
+            writer.put(digest.algorithm.rawValue)
+            writer.put(digest.bytes)
+        }
         writer.replace(at: Self.checksumOffset, with: CRC32C.of(writer.bytes))
         return writer.bytes
     }
@@ -156,10 +160,16 @@ extension Record {
         } else {
             throw RecordError("the record is cut off")
         }
+        var digest: RemoteDigest?
+        if let number = reader.take(UInt8.self) {
+            guard let algorithm = RemoteDigest.Algorithm(rawValue: number), let bytes = reader.take(algorithm.count)
+            else { throw RecordError("the record has an unknown digest") }
+            digest = RemoteDigest(algorithm, bytes)
+        }
         self.state = state
         self.flags = Flags(rawValue: flags)
         self.epoch = epoch
-        object = RemoteObject(key: key, version: RemoteVersion(Array(versionBytes)), size: Int(size))
+        object = RemoteObject(key: key, version: RemoteVersion(Array(versionBytes)), size: Int(size), digest: digest)
         self.limit = Int(limit)
         granuleSize = 1 << Int(shift)
         modified = RemoteEntry.Time(seconds: Int(seconds), nanoseconds: Int(nanoseconds))

@@ -140,8 +140,11 @@ extension RemoteSource {
     ) throws(Refusal) {
         if [.offline, .releasing].contains(record.state) { return }
         let error = pool.wait(while: goesOn) { () async -> FillError? in
-            do throws(FillError) { try await confirm(record.object) } catch { return error }
-            return nil
+            do throws(FillError) {
+                let found = try await current(record.object.key).object
+                if found.version == record.object.version && found.size == record.object.size { return nil }
+                return FillError(.io, .remoteChanged, "\(record.object.key) has changed in the remote")
+            } catch { return error }
         }
         if let error { throw Refusal(error.cause) }
     }

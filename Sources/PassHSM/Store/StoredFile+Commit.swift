@@ -74,7 +74,7 @@ extension StoredFile {
     }
 
     private func recordLocked(_ commit: Commit) throws(Errno) {
-        if !commit.fills.isEmpty || !commit.writes.isEmpty { try makeSidecarLocked() }
+        if (!commit.fills.isEmpty || !commit.writes.isEmpty) && !durable.isRefused { try makeSidecarLocked() }
         try Failpoint.reach("commit.map")
         for run in Self.runs(of: commit.fills.keys.sorted()) {
             try durable.sidecar?.update(run) { page, granule in

@@ -30,6 +30,8 @@ package final class StoredFile: FillDestination {
         /// Granules that the residency map already has as written.
         var written = GranuleSet()
         var isFinished = false
+        /// The content was found wrong as a whole: nothing of it is believed, and nothing new is taken.
+        var isRefused = false
     }
 
     package let store: Store
@@ -118,12 +120,7 @@ package final class StoredFile: FillDestination {
     }
 
     package func fillFailed(_ error: FillError) {
-        store.log.error(
-            "fill failed",
-            metadata: [
-                "code": "\(error.code.rawValue)", "reason": "\(error.reason.rawValue)", "cause": "\(error.cause)",
-                "key": "\(durableLock.withLock { durable.record.object.key })",
-            ])
+        log(error)
         durableLock.withLock {
             var record = durable.record
             record.flags.insert(.error)
@@ -136,6 +133,15 @@ package final class StoredFile: FillDestination {
         }
     }
 
+    func log(_ error: FillError) {
+        store.log.error(
+            "fill failed",
+            metadata: [
+                "code": "\(error.code.rawValue)", "reason": "\(error.reason.rawValue)", "cause": "\(error.cause)",
+                "key": "\(durableLock.withLock { durable.record.object.key })",
+            ])
+    }
+
     // MARK: Local changes
 
     /// Makes the file dirty, durably. To be called before the first byte changes.
@@ -144,6 +150,7 @@ package final class StoredFile: FillDestination {
         touch()
         if isDirtyDurably.load(ordering: .acquiring) { return }
         try durableLock.withLock { () throws(Errno) in
+            if durable.isRefused { throw Errno(rawValue: EIO) }
             var record = durable.record
             if !record.flags.contains(.dirty) {
                 record.flags.insert(.dirty)

@@ -35,6 +35,15 @@ extension Verifier {
             }
         } else if record.state == .partial {
             try checkPartial(file, record)
+        } else if record.isComplete, !isDirty, let digest = record.object.digest {
+            let lower = try file.place.reopen(O_RDONLY)
+            // What cannot be read is not what was filled.
+            let content = try? ContentDigest.of(lower, size: record.object.size, digest.algorithm) { read($0) }
+            if content == digest { return }
+            let cause = "the content is not that of \(digest)"
+            found(.data, of: file, nil, cause, keep: changeBehind(file, record)) {
+                () throws(Errno) in try takeOffline(file, record)
+            }
         }
     }
 
@@ -132,9 +141,9 @@ extension Verifier {
         try lower.fsync()
         store.forgetResidency(of: record.identity)
         if file.status.st_size != record.object.size { try lower.truncate(to: record.object.size) }
-        // Only for the space.
-        _ = passhsm_fallocate(
-            lower.raw, PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE, 0, max(1, record.object.size))
+        // Only for the space; beyond the end, so that the last block goes too.
+        let size = record.object.size + 1 << 16
+        _ = passhsm_fallocate(lower.raw, PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE, 0, size)
         let time = timespec(tv_sec: record.modified.seconds, tv_nsec: record.modified.nanoseconds)
         try lower.setTimes(access: FileTime.omit, modification: time)
         try lower.fsync()

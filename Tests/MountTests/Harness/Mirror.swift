@@ -17,6 +17,8 @@ final class Mirror {
     var holdPath: String { scratch.path + "/hold" }
     /// While this path exists, reads of the remote fail.
     var failPath: String { scratch.path + "/fail" }
+    /// While such a path exists, reads of the remote are `short`, `long` or `garbage`.
+    func spoilPath(_ how: String) -> String { scratch.path + "/" + how }
     var logPath: String { scratch.path + "/log" }
 
     init(_ scratch: Scratch, apart: Bool = false) throws {
@@ -43,7 +45,8 @@ final class Mirror {
         _ arguments: [String] = [], remote: String = "latency=0ms", limit: Double = 240, failpoints: String = "",
         by wrapper: [String] = []
     ) throws {
-        let simulate = "\(remote),hold=\(holdPath),fail=\(failPath)"
+        let spoils = ["short", "long", "garbage"].map { ",\($0)=\(spoilPath($0))" }.joined()
+        let simulate = "\(remote),hold=\(holdPath),fail=\(failPath)\(spoils)"
         let output = try run(
             wrapper + [Machine.program, "mount", lower, mount, "--log", logPath, "--simulate", simulate] + arguments,
             environment: ["PASSHSM_FAILPOINT": failpoints], seconds: 60)

@@ -1,0 +1,48 @@
+import HSMCore
+import HSMSystem
+
+/// Content that is compared with the digest that the remote gave for it.
+extension StoredFile {
+    package func checkContent() -> FillError? {
+        let (object, isChanged) = durableLock.withLock { (durable.record.object, durable.isLocal) }
+        guard !isChanged, let expected = object.digest else { return nil }
+        let found: RemoteDigest
+        do throws(Errno) {
+            found = try ContentDigest.of(lower, size: object.size, expected.algorithm)
+        } catch {
+            return FillError(lowerErrno: error, "reading what was filled")
+        }
+        if found == expected { return nil }
+        let error = FillError(.io, .wrongContent, "the content is \(found), and not \(expected) as the remote says")
+        return refuse(error) ? error : nil
+    }
+
+    /// Notes that nothing of the content can be believed, so that it is fetched anew when the file is next taken into use;
+    /// until then there are no local changes. False when there are some already.
+    private func refuse(_ error: FillError) -> Bool {
+        let isRefused = durableLock.withLock {
+            if durable.isLocal { return false }
+            durable.isRefused = true
+            var record = durable.record
+            record.state = .offline
+            record.epoch += 1
+            record.flags.insert(.error)
+            record.lastError = "\(error.code.rawValue): \(error.cause)"
+            durable.sidecar = nil
+            // Otherwise the map says that everything is there, and it is compared again before any of it is complete.
+            try? writeRecordLocked(record)
+            store.forgetResidency(of: handle)
+            return true
+        }
+        if isRefused {
+            pending.withLock { $0.fills = [:] }
+            log(error)
+        }
+        return isRefused
+    }
+}
+
+extension StoredFile.Durable {
+    /// Only this file has what was changed.
+    fileprivate var isLocal: Bool { record.flags.contains(.dirty) }
+}
