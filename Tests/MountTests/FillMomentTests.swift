@@ -30,7 +30,9 @@ extension MountTests {
 
         private func act(_ change: Change, _ mirror: Mirror, _ moment: Int) throws {
             let file = try File.open(mirror.at("f\(moment)"))
-            let reader = try Child(["bash", "-c", "cat \"$1\" >/dev/null", "bash", mirror.at("f\(moment)")])
+            // Finds the file also when its name is gone by then.
+            let name = "/proc/\(getpid())/fd/\(file.raw)"
+            let reader = try Child(["bash", "-c", "cat \"$1\" >/dev/null", "bash", name])
             usleep(UInt32(220_000 * moment / Self.moments))
             let path = mirror.at("f\(moment)")
             switch change {

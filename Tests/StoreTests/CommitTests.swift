@@ -40,6 +40,21 @@ import Testing
         #expect(try fixture.presences() == [0, 3] && !file.stored.hasPending)
     }
 
+    @Test("What was committed while it waited for its group is left alone: its file may be put down, and changed since")
+    func committedOtherwise() throws {
+        let fixture = try StoreFixture()
+        defer { fixture.remove() }
+        try fixture.stub(size: Self.size)
+        let file = try fixture.use()
+        try fixture.fill(granules: 0..<1, of: file)
+        try file.stored.commit()
+        let waiting = file.stored.beginCommit()
+        let time = timespec(tv_sec: 1_000_000_000, tv_nsec: 5)
+        try fixture.lower().setTimes(access: FileTime.omit, modification: time)
+        try file.stored.end(waiting, isSynced: false)
+        #expect(try fixture.lower().stat().st_mtim.tv_sec == 1_000_000_000)
+    }
+
     @Test("A commit that fails keeps all that was pending, and the next one brings it to disk")
     func failure() throws {
         let fixture = try StoreFixture()

@@ -143,7 +143,9 @@ extension RemoteSource {
             do throws(FillError) {
                 let found = try await current(record.object.key).object
                 if found.version == record.object.version && found.size == record.object.size { return nil }
-                return FillError(.io, .remoteChanged, "\(record.object.key) has changed in the remote")
+                return FillError(
+                    .io, .remoteChanged,
+                    "\(record.object.key) has version \(found.version), not \(record.object.version)")
             } catch { return error }
         }
         if let error { throw Refusal(error.cause) }

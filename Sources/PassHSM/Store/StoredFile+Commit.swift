@@ -10,6 +10,7 @@ extension StoredFile {
         fileprivate let fills: [Int: UInt32]
         fileprivate let writes: GranuleSet
         fileprivate let isContentComplete: Bool
+        fileprivate let isRecordStale: Bool
 
         fileprivate var hasData: Bool { !fills.isEmpty || !writes.isEmpty || isContentComplete }
     }
@@ -27,10 +28,13 @@ extension StoredFile {
     /// The first half of a commit. What comes later is left to the next one. To be followed by ``end(_:isSynced:)``.
     func beginCommit() -> Commit {
         pending.withLock { pending in
-            pending.isRecordStale = false
-            pending.commits += 1
+            defer {
+                pending.isRecordStale = false
+                pending.commits += 1
+            }
             return Commit(
-                fills: pending.fills, writes: pending.writes, isContentComplete: pending.isContentComplete)
+                fills: pending.fills, writes: pending.writes, isContentComplete: pending.isContentComplete,
+                isRecordStale: pending.isRecordStale)
         }
     }
 
@@ -39,6 +43,8 @@ extension StoredFile {
     /// - Parameter isSynced: the caller has synced the whole lower file system since `commit` was begun.
     func end(_ commit: Commit, isSynced: Bool) throws(Errno) {
         defer { pending.withLock { $0.commits -= 1 } }
+        // Committed otherwise while it waited for its group: the file may be put down, and changed since.
+        guard commit.hasData || commit.isRecordStale else { return }
         do throws(Errno) {
             let isSwapped = Failpoint.isOn("order")
             try Failpoint.reach("commit.sync")
