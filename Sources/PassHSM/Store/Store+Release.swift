@@ -90,8 +90,7 @@ extension Store {
             throw error
         }
         try Failpoint.reach("release.punched")
-        let time = timespec(tv_sec: record.modified.seconds, tv_nsec: record.modified.nanoseconds)
-        try lower.setTimes(access: FileTime.omit, modification: time)
+        try lower.setModified(record.modified)
         record.state = .offline
         record.flags.subtract([.error, .stale, .lost])
         record.lastError = ""

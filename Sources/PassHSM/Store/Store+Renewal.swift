@@ -31,8 +31,7 @@ extension Store {
             forgetResidency(of: record.identity)
             try lower.truncate(to: 0)
             try lower.truncate(to: object.size)
-            let time = timespec(tv_sec: modified.seconds, tv_nsec: modified.nanoseconds)
-            try lower.setTimes(access: FileTime.omit, modification: time)
+            try lower.setModified(modified)
             try lower.fsync()
         }
         record.flags.subtract([.stale, .lost, .error])

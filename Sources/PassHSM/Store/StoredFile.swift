@@ -246,9 +246,13 @@ package final class StoredFile: FillDestination {
         durable.record = record
     }
 
-    func restoreModified() throws(Errno) {
-        let time = modified
-        try lower.setTimes(
+    func restoreModified() throws(Errno) { try lower.setModified(modified) }
+}
+
+extension Descriptor {
+    /// Sets the modification time of the lower file, and not its access time.
+    func setModified(_ time: RemoteEntry.Time) throws(Errno) {
+        try setTimes(
             access: FileTime.omit, modification: timespec(tv_sec: time.seconds, tv_nsec: time.nanoseconds))
     }
 }

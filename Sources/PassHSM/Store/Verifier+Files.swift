@@ -1,4 +1,3 @@
-import CLinux
 import Glibc
 import HSMCore
 import HSMSystem
@@ -141,11 +140,9 @@ extension Verifier {
         try lower.fsync()
         store.forgetResidency(of: record.identity)
         if file.status.st_size != record.object.size { try lower.truncate(to: record.object.size) }
-        // Only for the space; beyond the end, so that the last block goes too.
-        let size = record.object.size + 1 << 16
-        _ = passhsm_fallocate(lower.raw, PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE, 0, size)
-        let time = timespec(tv_sec: record.modified.seconds, tv_nsec: record.modified.nanoseconds)
-        try lower.setTimes(access: FileTime.omit, modification: time)
+        // Only for the space.
+        try? lower.freeContent(size: record.object.size)
+        try lower.setModified(record.modified)
         try lower.fsync()
     }
 }
