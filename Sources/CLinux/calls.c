@@ -64,6 +64,14 @@ ssize_t passhsm_copy_file_range(int in, off_t *in_offset, int out, off_t *out_of
     return copy_file_range(in, in_offset, out, out_offset, length, flags);
 }
 
+int passhsm_clone_range(int to, int from, off_t offset, size_t length)
+{
+    struct file_clone_range range = {
+        .src_fd = from, .src_offset = (uint64_t)offset, .src_length = length, .dest_offset = (uint64_t)offset,
+    };
+    return ioctl(to, FICLONERANGE, &range);
+}
+
 int passhsm_flock(int fd, int operation) { return flock(fd, operation); }
 
 uint64_t passhsm_file_system_type(int fd)

@@ -91,5 +91,33 @@ extension MountTests {
                 #expect(try File.bytes(mirror.at("none")) == [1, 2, 3], "local content needs no remote")
             }
         }
+
+        @Test(
+            "Strictly, what was checked goes into its place whole, or after a crash not at all",
+            arguments: Disk.Kind.allCases, ["", "check.move:kill", "check.moved:kill"])
+        func place(kind: Disk.Kind, failpoint: String) throws {
+            let size = 20 << 20 + 1234
+            try withScratch { scratch in
+                let disk = try Disk(kind, at: scratch.path + "/lower")
+                defer { disk.remove() }
+                let mirror = try Mirror(scratch, apart: true)
+                defer { _ = mirror.cleanUp() }
+                try Pattern.write(mirror.remote("file"), size: size)
+                try note(mirror.remote("file"), isRight: true)
+                try mirror.importSource()
+                try mirror.start(["--verify", "strict"], failpoints: failpoint)
+                if !failpoint.isEmpty {
+                    #expect(File.readError(mirror.at("file")) == ECONNABORTED)
+                    try mirror.killDaemon()
+                    #expect(try mirror.state("file", inLower: true).presentBytes == 0)
+                    try mirror.start(["--verify", "strict"])
+                }
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+                try until("the completion") { try mirror.state("file").state == "dual" }
+                try mirror.stop()
+                #expect(try File.sameContent(mirror.lower + "/file", mirror.remote("file")))
+                try disk.unmount()
+            }
+        }
     }
 }

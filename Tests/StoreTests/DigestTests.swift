@@ -15,7 +15,7 @@ import Testing
         defer { fixture.remove() }
         let file = try fixture.lower("x", O_RDWR | O_CREAT)
         try file.put(bytes, at: 0)
-        return try ContentDigest.of(file, size: bytes.count, algorithm)
+        return try ContentDigest.of(size: bytes.count, algorithm, file.read(into:at:))
     }
 
     private static func right() throws -> RemoteDigest { try digest(of: PatternSource.bytes(0..<size)) }
@@ -153,26 +153,71 @@ import Testing
         try #require(try fixture.store.use(fixture.lower(), engine: fixture.engine, isStrict: true))
     }
 
-    @Test("Strictly, one granule is there only when all of them are right", arguments: [true, false])
-    func strict(isRight: Bool) throws {
+    /// Bytes of the lower file that are not zero.
+    private func written(_ fixture: StoreFixture) throws -> Int {
+        try fixture.lower().bytes(0..<Self.size).count { $0 != 0 }
+    }
+
+    @Test(
+        "Strictly, nothing is there before all of it is right, nor in the lower file but what was filled otherwise before",
+        arguments: [true, false], [0, 3])
+    func strict(isRight: Bool, before: Int) throws {
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         try fixture.stub(size: Self.size, digest: isRight ? Self.right() : Self.wrong())
-        do {
+        if before > 0 {
             let file = try fixture.use()
-            try fixture.fill(granules: 0..<3, of: file)
+            try fixture.fill(granules: 1..<1 + before, of: file)
             try file.stored.commit()
         }
         try fixture.restart()
+        do {
+            let file = try useStrictly(fixture)
+            #expect(file.granules.isEmpty, "what was filled before was not checked")
+            fixture.source.failure.withLock { $0 = FillError(.io, .remoteChanged, "for the test") }
+            #expect(throws: FillError.self) { try fixture.fill(granules: 0..<1, of: file) }
+            // All but one granule.
+            let bytes = PatternSource.bytes(0..<Self.size - 1000)
+            try bytes.withUnsafeBytes {
+                let whole = UnsafeRawBufferPointer(rebasing: $0[..<(9 * StoreFixture.granule)])
+                try file.stored.fill(0..<9, with: whole)
+            }
+            #expect(try written(fixture) == before * StoreFixture.granule)
+            try file.stored.commit()
+        }
+        try fixture.restart()
+        fixture.source.failure.withLock { $0 = nil }
         let file = try useStrictly(fixture)
-        #expect(file.granules.isEmpty, "what was filled before was not checked")
         if isRight {
             try fixture.fill(granules: 1..<2, of: file)
             #expect(file.fill.isComplete)
+            #expect(try fixture.lower().bytes(0..<Self.size) == PatternSource.bytes(0..<Self.size))
+            try file.stored.commit()
+            #expect(try fixture.record().state == .dual)
         } else {
             #expect(throws: FillError.self) { try fixture.fill(granules: 1..<2, of: file) }
             #expect(file.granules.isEmpty)
+            #expect(try written(fixture) == before * StoreFixture.granule)
         }
+    }
+
+    @Test("What was checked and cannot be moved into the lower file is not there, and comes anew")
+    func unmovable() throws {
+        let fixture = try StoreFixture()
+        defer { fixture.remove() }
+        try fixture.stub(size: Self.size, digest: Self.right())
+        do {
+            // A descriptor that cannot write.
+            let file = try #require(
+                try fixture.store.use(fixture.lower("file", O_RDONLY), engine: fixture.engine, isStrict: true))
+            let error = #expect(throws: FillError.self) { try fixture.fill(granules: 1..<2, of: file) }
+            #expect(error?.reason == .lowerFailed)
+            #expect(file.granules.isEmpty)
+        }
+        try fixture.restart()
+        let file = try useStrictly(fixture)
+        try fixture.fill(granules: 1..<2, of: file)
+        #expect(try fixture.lower().bytes(0..<Self.size) == PatternSource.bytes(0..<Self.size))
     }
 
     @Test("Strictly, what has no digest is not shown, and local changes are, alone")

@@ -7,20 +7,22 @@ import HSMSystem
 enum ContentDigest {
     private static let piece = 1 << 20
 
-    /// The digest of the first `size` bytes of `file`; a file that is shorter has another one than a whole file has.
+    /// Reads into the buffer from the offset until it is full or the content ends: the count of bytes.
+    typealias Reader = (_ buffer: UnsafeMutableRawBufferPointer, _ offset: Int) throws(Errno) -> Int
+
+    /// The digest of the first `size` bytes that `reader` reads; content that is shorter has another one than a whole one has.
     ///
-    /// - Parameter progress: called with the count of bytes of each piece.
-    /// - Throws: what read(2) throws; ENOTSUP where libcrypto refuses the algorithm.
+    /// - Throws: what `reader` throws; ENOTSUP where libcrypto refuses the algorithm.
     static func of(
-        _ file: Descriptor, size: Int, _ algorithm: RemoteDigest.Algorithm, progress: (Int) -> Void = { _ in }
+        size: Int, _ algorithm: RemoteDigest.Algorithm, _ reader: Reader
     ) throws(Errno) -> RemoteDigest {
         let bytes: [UInt8]
         switch algorithm {
-        case .sha256: bytes = try hash(EVP_sha256(), file, size, progress)
-        case .md5: bytes = try hash(EVP_md5(), file, size, progress)
+        case .sha256: bytes = try hash(EVP_sha256(), size, reader)
+        case .md5: bytes = try hash(EVP_md5(), size, reader)
         case .crc32c:
             var crc: UInt32 = 0
-            try read(file, size, progress) { crc = CRC32C.of($0, continuing: crc) }
+            try read(size, reader) { crc = CRC32C.of($0, continuing: crc) }
             bytes = withUnsafeBytes(of: crc.bigEndian) { Array($0) }
         }
         guard let result = RemoteDigest(algorithm, bytes) else { throw Errno(rawValue: ENOTSUP) }
@@ -28,12 +30,12 @@ enum ContentDigest {
     }
 
     private static func hash(
-        _ algorithm: OpaquePointer?, _ file: Descriptor, _ size: Int, _ progress: (Int) -> Void
+        _ algorithm: OpaquePointer?, _ size: Int, _ reader: Reader
     ) throws(Errno) -> [UInt8] {
         let context = EVP_MD_CTX_new()
         defer { EVP_MD_CTX_free(context) }
         var isGood = EVP_DigestInit_ex(context, algorithm, nil) == 1
-        try read(file, size, progress) { isGood = EVP_DigestUpdate(context, $0.baseAddress, $0.count) == 1 && isGood }
+        try read(size, reader) { isGood = EVP_DigestUpdate(context, $0.baseAddress, $0.count) == 1 && isGood }
         var bytes = [UInt8](repeating: 0, count: Int(EVP_MAX_MD_SIZE))
         var count: UInt32 = 0
         isGood = EVP_DigestFinal_ex(context, &bytes, &count) == 1 && isGood
@@ -41,17 +43,16 @@ enum ContentDigest {
     }
 
     private static func read(
-        _ file: Descriptor, _ size: Int, _ progress: (Int) -> Void, _ body: (UnsafeRawBufferPointer) -> Void
+        _ size: Int, _ reader: Reader, _ body: (UnsafeRawBufferPointer) -> Void
     ) throws(Errno) {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: min(size, piece), alignment: 4096)
         defer { buffer.deallocate() }
         var offset = 0
         while offset < size {
             let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, size - offset)])
-            let count = try file.read(into: part, at: offset)
+            let count = try reader(part, offset)
             if count == 0 { return }
             body(UnsafeRawBufferPointer(rebasing: part[..<count]))
-            progress(count)
             offset += count
         }
     }

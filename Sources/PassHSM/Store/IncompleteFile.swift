@@ -67,10 +67,10 @@ extension Store {
             } else if size != record.object.size {
                 throw RecordError("the lower file has \(size) bytes instead of \(record.object.size)")
             }
-            let (stored, present) = try restore(record, lower)
             let isClean = !record.flags.contains(.dirty)
             let isCheckable = isClean && record.object.digest != nil
             let isUnchecked = isStrict && !isCheckable
+            let (stored, present) = try restore(record, lower, isStaged: isStrict && isCheckable)
             let fill = FillFile(
                 object: record.object, destination: stored, layout: record.layout,
                 present: isUnchecked && isClean ? GranuleSet() : present,
@@ -86,19 +86,22 @@ extension Store {
         }
     }
 
-    private static let uncheckable = FillError(
+    static let uncheckable = FillError(
         .io, .uncheckable, "the content cannot be checked: there is no digest of it, or it has local changes")
 
     /// The residency map of `record`, as far as it can be believed.
-    private func restore(_ record: Record, _ lower: Descriptor) throws(RecordError) -> (StoredFile, GranuleSet) {
+    private func restore(
+        _ record: Record, _ lower: Descriptor, isStaged: Bool
+    ) throws(RecordError) -> (StoredFile, GranuleSet) {
         guard record.state == .partial else {
-            return (StoredFile(store: self, lower: lower, record: record, sidecar: nil), GranuleSet())
+            let stored = StoredFile(store: self, lower: lower, record: record, sidecar: nil, isStaged: isStaged)
+            return (stored, GranuleSet())
         }
         do throws(RecordError) {
             let (sidecar, granules) = try readMap(of: record)
             let stored = StoredFile(
-                store: self, lower: lower, record: record, sidecar: sidecar, written: granules.written,
-                volatile: granules.volatile)
+                store: self, lower: lower, record: record, sidecar: sidecar, isStaged: isStaged,
+                written: granules.written, volatile: granules.volatile)
             return (stored, granules.present)
         } catch {
             if record.flags.contains(.dirty) {
@@ -111,7 +114,8 @@ extension Store {
             do throws(Errno) { try write(record, to: lower) } catch {
                 throw RecordError("the record cannot be written: \(error.text)")
             }
-            return (StoredFile(store: self, lower: lower, record: record, sidecar: nil), GranuleSet())
+            let stored = StoredFile(store: self, lower: lower, record: record, sidecar: nil, isStaged: isStaged)
+            return (stored, GranuleSet())
         }
     }
 

@@ -4,17 +4,39 @@ import HSMSystem
 /// Content that is compared with the digest that the remote gave for it.
 extension StoredFile {
     package func checkContent() -> FillError? {
-        let (object, isChanged) = durableLock.withLock { (durable.record.object, durable.isLocal) }
-        guard !isChanged, let expected = object.digest else { return nil }
+        let (object, isChanged, staging) = durableLock.withLock {
+            (durable.record.object, durable.isLocal, durable.staging)
+        }
+        guard !isChanged, let expected = object.digest else {
+            return staging == nil ? nil : Store.uncheckable
+        }
         let found: RemoteDigest
         do throws(Errno) {
-            found = try ContentDigest.of(lower, size: object.size, expected.algorithm)
+            found = try ContentDigest.of(size: object.size, expected.algorithm) { buffer, offset throws(Errno) in
+                guard let staging else { return try lower.read(into: buffer, at: offset) }
+                return try staging.read(over: lower, into: buffer, at: offset)
+            }
         } catch {
             return FillError(lowerErrno: error, "reading what was filled")
         }
-        if found == expected { return nil }
+        if found == expected { return staging.flatMap(moveIntoPlace) }
         let error = FillError(.io, .wrongContent, "the content is \(found), and not \(expected) as the remote says")
         return refuse(error) ? error : nil
+    }
+
+    /// What was found right goes from `staging` to the lower file, where it is like any other fill.
+    private func moveIntoPlace(_ staging: Staging) -> FillError? {
+        do throws(Errno) {
+            try Failpoint.reach("check.move")
+            let checksums = try staging.move(into: lower)
+            try Failpoint.reach("check.moved")
+            pending.withLock { $0.fills.merge(checksums) { _, new in new } }
+            durableLock.withLock { durable.staging = nil }
+        } catch {
+            return FillError(lowerErrno: error, "moving what was checked into the lower file")
+        }
+        scheduleCommit()
+        return nil
     }
 
     /// Notes that nothing of the content can be believed, so that it is fetched anew when the file is next taken into use;
@@ -29,6 +51,7 @@ extension StoredFile {
             record.flags.insert(.error)
             record.lastError = "\(error.code.rawValue): \(error.cause)"
             durable.sidecar = nil
+            durable.staging = nil
             // Otherwise the map says that everything is there, and it is compared again before any of it is complete.
             try? writeRecordLocked(record)
             store.forgetResidency(of: handle)

@@ -27,6 +27,8 @@ package final class StoredFile: FillDestination {
     struct Durable {
         var record: Record
         var sidecar: Sidecar?
+        /// Where fills go that have to be checked first; made for the first of them. Nothing of it is on disk.
+        var staging: Staging?
         /// Granules that the residency map already has as written.
         var written = GranuleSet()
         var isFinished = false
@@ -47,18 +49,21 @@ package final class StoredFile: FillDestination {
     /// The record says dirty on disk, not only in the page cache.
     private let isDirtyDurably = Atomic(false)
     private let layout: GranuleLayout
+    /// Fills are kept out of the lower file until the content was found right as a whole.
+    private let isStaged: Bool
 
     /// - Parameters:
     ///   - written: granules that the map has as written.
     ///   - volatile: those of them that it does not have as durable.
     init(
-        store: Store, lower: Descriptor, record: Record, sidecar: Sidecar?, written: GranuleSet = .init(),
-        volatile: GranuleSet = .init()
+        store: Store, lower: Descriptor, record: Record, sidecar: Sidecar?, isStaged: Bool,
+        written: GranuleSet = .init(), volatile: GranuleSet = .init()
     ) {
         self.store = store
         self.lower = lower
         handle = record.identity
         layout = record.layout
+        self.isStaged = isStaged
         durable = Durable(record: record, sidecar: sidecar, written: written)
         pending = Mutex(Pending(writes: volatile))
         modifiedNow = Mutex(record.modified)
@@ -89,26 +94,36 @@ package final class StoredFile: FillDestination {
 
     package func fill(_ granules: Range<Int>, with bytes: UnsafeRawBufferPointer) throws(FillError) {
         let offset = granules.lowerBound * layout.granuleSize
+        var checksums: [Int: UInt32] = [:]
+        for granule in granules {
+            let start = (granule - granules.lowerBound) * layout.granuleSize
+            let part = bytes[start..<min(start + layout.granuleSize, bytes.count)]
+            checksums[granule] = CRC32C.of(UnsafeRawBufferPointer(rebasing: part))
+        }
         do throws(Errno) {
             let allowed = Failpoint.allowed("fill.write", of: bytes.count)
             if allowed < bytes.count {
                 try lower.write(UnsafeRawBufferPointer(rebasing: bytes[..<allowed]), at: offset)
             }
             try Failpoint.reach("fill.write")
+            if isStaged { return try staging().write(bytes, checksums, at: offset) }
             try lower.write(bytes, at: offset)
             try Failpoint.reach("fill.written")
         } catch {
             throw FillError(lowerErrno: error, "writing \(bytes.count) bytes at \(offset) of the lower file")
         }
-        pending.withLock { pending in
-            for granule in granules {
-                let start = (granule - granules.lowerBound) * layout.granuleSize
-                let part = bytes[start..<min(start + layout.granuleSize, bytes.count)]
-                pending.fills[granule] = CRC32C.of(UnsafeRawBufferPointer(rebasing: part))
-            }
-        }
+        pending.withLock { $0.fills.merge(checksums) { _, new in new } }
         store.committer.waitForRoom(self)
         scheduleCommit()
+    }
+
+    private func staging() throws(Errno) -> Staging {
+        try durableLock.withLock { () throws(Errno) in
+            if let staging = durable.staging { return staging }
+            let staging = try Staging(in: store.temporary, layout)
+            durable.staging = staging
+            return staging
+        }
     }
 
     package func contentComplete() {

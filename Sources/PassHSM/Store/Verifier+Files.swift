@@ -37,7 +37,12 @@ extension Verifier {
         } else if record.isComplete, !isDirty, let digest = record.object.digest {
             let lower = try file.place.reopen(O_RDONLY)
             // What cannot be read is not what was filled.
-            let content = try? ContentDigest.of(lower, size: record.object.size, digest.algorithm) { read($0) }
+            let content = try? ContentDigest.of(size: record.object.size, digest.algorithm) {
+                buffer, offset throws(Errno) in
+                let count = try lower.read(into: buffer, at: offset)
+                read(count)
+                return count
+            }
             if content == digest { return }
             let cause = "the content is not that of \(digest)"
             found(.data, of: file, nil, cause, keep: changeBehind(file, record)) {

@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// Being alone with a file, and freeing what it occupies.
+/// Being alone with a file, freeing what it occupies, and moving that to another file.
 extension Descriptor {
     /// fcntl(2), F_SETLEASE with F_WRLCK: from now on nobody else has the file open or mapped, and who opens it waits for
     /// ``dropLease()``, at most for /proc/sys/fs/lease-break-time. This descriptor must be open for writing.
@@ -22,6 +22,29 @@ extension Descriptor {
         _ = try check { passhsm_fallocate(raw, mode, 0, length) }
     }
 
+    /// Moves `range` of `source` to the same place in this file: shared where the file system can do that (FICLONERANGE),
+    /// else copied by the kernel in steps, each of which is freed in `source` when it is done. A range that does not end at
+    /// a multiple of the block size has to end where both files do.
+    ///
+    /// - Throws: EIO when `source` is shorter; after an error the range may be in part here, and in part nowhere.
+    package func takeContent(_ range: Range<Int>, from source: Descriptor) throws(Errno) {
+        if passhsm_clone_range(raw, source.raw, range.lowerBound, range.count) == 0 { return }
+        var start = range.lowerBound
+        while start < range.upperBound {
+            let end = min(range.upperBound, start + Self.movingStep)
+            var (from, to) = (start, start)
+            while to < end {
+                let count = try check { passhsm_copy_file_range(source.raw, &from, raw, &to, end - to, 0) }
+                if count == 0 { throw Errno(rawValue: EIO) }
+            }
+            let mode = PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE
+            // Only space: it goes with the file in any case.
+            _ = passhsm_fallocate(source.raw, mode, start, end - start)
+            start = end
+        }
+    }
+
+    private static let movingStep = 8 << 20
     /// More than the largest folio of any page cache.
     private static let freeingUnit = 1 << 30
 }
