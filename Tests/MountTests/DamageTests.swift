@@ -60,6 +60,28 @@ extension MountTests {
             }
         }
 
+        @Test("A source whose files are stale, or that has errors, gives EIO with the cause, and nothing is recorded")
+        func failingSource() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: Self.size)
+            } _: { mirror throws in
+                for (error, cause) in [("ESTALE", "Stale file handle"), ("EIO", "Input/output error")] {
+                    // All but the first of its reads.
+                    try mirror.start(["--fill", "read"], failpoints: "source.read:\(error):2")
+                    #expect(File.readError(mirror.at("file")) == EIO)
+                    let state = try mirror.state("file")
+                    #expect(state.lastError?.contains(cause) == true && state.presentBytes < Self.size)
+                    try mirror.killDaemon()
+                    for range in try mirror.state("file", inLower: true).ranges {
+                        let bytes = try File.bytes(mirror.lower + "/file", range[0]..<range[1])
+                        #expect(bytes == Pattern.bytes(range[0]..<range[1]))
+                    }
+                }
+                try mirror.start()
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+            }
+        }
+
         @Test(
             "A remote that answers too short or too long is EIO with the cause, and right when it is right again",
             arguments: ["short", "long"], ["open", "read"])

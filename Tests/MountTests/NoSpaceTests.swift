@@ -7,13 +7,15 @@ extension MountTests {
     /// A lower file system without space: fills fail with ENOSPC, nothing is half recorded, and all is well again when there
     /// is space.
     @Suite struct NoSpace {
-        /// A lower directory that is an ext4 of 200 MiB in a file.
-        private func withSmallDisk(prepare: (Mirror) throws -> Void, _ body: (Mirror) throws -> Void) throws {
+        /// A lower directory that is a file system of its own, of 200 MiB unless `make` makes another.
+        private func withSmallDisk(
+            make: String = "truncate -s 200M image; mkfs.ext4 -q -m 0 image; mount -o loop image lower",
+            prepare: (Mirror) throws -> Void, _ body: (Mirror) throws -> Void
+        ) throws {
             try withScratch { scratch in
                 let mirror = try Mirror(scratch, apart: true)
                 do {
                     try prepare(mirror)
-                    let make = "truncate -s 200M image; mkfs.ext4 -q -m 0 image; mount -o loop image lower"
                     try shell(make, in: scratch.path)
                     try mirror.importSource()
                     try body(mirror)
@@ -62,6 +64,32 @@ extension MountTests {
                         try File.bytes(mirror.at("file"), range[0]..<range[1]) == Pattern.bytes(range[0]..<range[1]))
                 }
                 try makeRoom(mirror)
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+                try mirror.stop()
+                try expectRight(mirror)
+                #expect(try mirror.state("file", inLower: true).state == "dual")
+            }
+        }
+
+        @Test("A fill beyond a quota fails with EDQUOT, and works when there is more")
+        func quota() throws {
+            // The quotas of Btrfs hold for root too.
+            let make =
+                "truncate -s 400M image; mkfs.btrfs -q image; mount -o loop image lower; btrfs quota enable lower"
+            try withSmallDisk(make: make) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 30 << 20)
+            } _: { mirror throws in
+                let limit = "btrfs qgroup limit $1 . && sync -f ."
+                try shell(limit, in: mirror.lower, ["10m"])
+                try mirror.start(["--fill", "read"])
+                for _ in 0..<3 { #expect(File.readError(mirror.at("file")) == EDQUOT) }
+                // The quota may be too small for a note in the record.
+                #expect(mirror.log.contains("code=EDQUOT"))
+                for range in try mirror.state("file").ranges {
+                    let range = range[0]..<range[1]
+                    #expect(try File.bytes(mirror.at("file"), range) == Pattern.bytes(range))
+                }
+                try shell(limit, in: mirror.lower, ["none"])
                 #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
                 try mirror.stop()
                 try expectRight(mirror)

@@ -56,6 +56,23 @@ extension MountTests {
             }
         }
 
+        @Test("A file that is released while it is being opened is filled again", arguments: [true, false])
+        func openMeanwhile(passthrough: Bool) throws {
+            try withFiles(apart: true, passthrough ? [] : ["--no-passthrough"]) { mirror in
+                #expect(try File.sameContent(mirror.at("a"), mirror.remote("a")))
+                try mirror.stop()
+                #expect(try mirror.state("a", inLower: true).state == "dual")
+                // Between the look whether it is complete and the open of it as such.
+                let arguments = passthrough ? [] : ["--no-passthrough"]
+                try mirror.start(arguments, failpoints: "open.complete:pause")
+                let reader = try Child(["cmp", mirror.at("a"), mirror.remote("a")])
+                usleep(300_000)
+                try done("release", mirror.at("a"))
+                #expect(try mirror.state("a").state == "offline")
+                #expect(try reader.wait(seconds: 30).code == 0)
+            }
+        }
+
         @Test("An open, mapped, dirty, pinned or local file is not released, and the reason is told")
         func refusals() throws {
             try withFiles { mirror in

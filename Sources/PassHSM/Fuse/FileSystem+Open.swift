@@ -92,6 +92,7 @@ extension FileSystem {
                 return renewFirst(reply, opening)
             }
             guard let file = try use(opening.inode) else {
+                try Failpoint.reach("open.complete")
                 guard let answer = try openComplete(opening) else { return proceed(reply, opening) }
                 return send(answer, opening, reply)
             }

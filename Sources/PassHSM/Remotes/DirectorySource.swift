@@ -49,7 +49,8 @@ package final class DirectorySource: RemoteSource {
             if Task.isCancelled { throw .cancelledRead }
             let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(size, range.upperBound - offset)])
             let count = try attempt("reading", object.key.bytes) { () throws(Errno) in
-                try file.read(into: piece, at: offset)
+                try Failpoint.reach("source.read")
+                return try file.read(into: piece, at: offset)
             }
             // A writer moves the modification time before it changes a byte: an unchanged time now proves that all of
             // the piece is of the version.

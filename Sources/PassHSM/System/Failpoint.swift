@@ -4,7 +4,8 @@ import Glibc
 /// `PASSHSM_FAILPOINT=NAME:ACTION[:N]`, several of them joined by commas. In release builds there is nothing of it.
 ///
 /// The action comes at the N-th time (by default the first) that the place is reached, and an error at every later time
-/// too: `kill` ends the process as a crash does, `hang` stops the thread for good, `EIO`, `ENOSPC`, `EINTR` are thrown,
+/// too: `kill` ends the process as a crash does, `hang` stops the thread for good, `pause` for a second, `EIO`, `ENOSPC`,
+/// `EINTR`, `ESTALE` are thrown,
 /// `short` writes half of the bytes and then fails with ENOSPC. `on` is for ``isOn(_:)``.
 package enum Failpoint {
     /// Does what is asked for at this place.
@@ -52,13 +53,15 @@ package enum Failpoint {
         // Guarded by the lock; the names do not change.
         private nonisolated(unsafe) var steps: [String: Step] = [:]
         private let isEmpty: Bool
-        private static let errors = ["EIO": EIO, "ENOSPC": ENOSPC, "EINTR": EINTR, "short": ENOSPC]
+        private static let errors = [
+            "EIO": EIO, "ENOSPC": ENOSPC, "EINTR": EINTR, "ESTALE": ESTALE, "short": ENOSPC,
+        ]
 
         init(_ text: String) {
             for part in text.split(separator: ",") {
                 let fields = part.split(separator: ":").map(String.init)
                 let isKnown =
-                    ["kill", "hang", "on"].contains(fields.dropFirst().first)
+                    ["kill", "hang", "pause", "on"].contains(fields.dropFirst().first)
                     || fields.count > 1 && Self.errors[fields[1]] != nil
                 precondition(isKnown, "PASSHSM_FAILPOINT: “\(part)” is not NAME:ACTION[:N]")
                 steps[fields[0]] = Step(action: fields[1], first: fields.count > 2 ? Int(fields[2]) ?? 1 : 1)
@@ -83,6 +86,7 @@ package enum Failpoint {
                 kill(getpid(), SIGKILL)
                 while true { pause() }
             case "hang": while true { pause() }
+            case "pause": sleep(1)
             case let action?:
                 if let error = Self.errors[action] { throw Errno(rawValue: error) }
             case nil: break
