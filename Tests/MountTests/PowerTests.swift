@@ -14,19 +14,6 @@ extension MountTests {
 
         private static func size(_ index: Int) -> Int { index % 3 == 0 ? 3 << 20 : 40_000 + index * 70_011 }
 
-        /// SplitMix64, so that a seed tells the whole run.
-        struct Random: RandomNumberGenerator {
-            var state: UInt64
-
-            mutating func next() -> UInt64 {
-                state &+= 0x9e37_79b9_7f4a_7c15
-                var value = state
-                value = (value ^ value >> 30) &* 0xbf58_476d_1ce4_e5b9
-                value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
-                return value ^ value >> 31
-            }
-        }
-
         /// A mirror whose lower directory is on a disk of its own.
         private func withDisk(
             _ kind: Disk.Kind, _ prepare: (Mirror) throws -> Void, _ body: (Mirror, Disk) throws -> Void
@@ -51,7 +38,7 @@ extension MountTests {
         func cuts(kind: Disk.Kind) throws {
             let seed = UInt64(Self.environment["PASSHSM_SEED"] ?? "") ?? UInt64.random(in: 0..<1_000_000)
             print("power cuts on \(kind): PASSHSM_SEED=\(seed)")
-            var random = Random(state: seed)
+            var random = SplitMix64(state: seed)
             let ledgers = (0..<Self.files).map { index in
                 Ledger("f\(index)", Pattern.bytes(0..<Self.size(index), seed: index))
             }
@@ -72,7 +59,7 @@ extension MountTests {
         }
 
         /// Reads, writes, syncs and releases until the power is gone.
-        private func work(_ mirror: Mirror, _ disk: Disk, _ ledgers: [Ledger], _ random: inout Random) throws {
+        private func work(_ mirror: Mirror, _ disk: Disk, _ ledgers: [Ledger], _ random: inout SplitMix64) throws {
             try mirror.start(["--fill", Bool.random(using: &random) ? "read" : "auto"], remote: "bandwidth=60M")
             let release = ["release", "-r", "--quiet", mirror.mount]
             if Bool.random(using: &random) { _ = try run([Machine.program] + release) }
