@@ -52,6 +52,8 @@ extension MountTests.RandomOperations {
         private var refetches = false
         /// Changes in a hundred that are made: while there are few of them, files can be released and take new versions.
         private var changes = 0
+        /// Most of what is done is done to this one.
+        private var favourite = 0
         private var stirrer: Child?
 
         init(_ mirror: Mirror, _ random: SplitMix64) throws {
@@ -65,7 +67,7 @@ extension MountTests.RandomOperations {
         func count(_ what: String) { counts[what, default: 0] += 1 }
 
         func step() throws {
-            let model = models[random.below(models.count)]
+            let model = random.isTrue(60) ? models[favourite] : models[random.below(models.count)]
             switch random.below(1000) {
             case ..<400: try read(model)
             case ..<660: if random.isTrue(changes) { try change(model) } else { try read(model) }
@@ -108,7 +110,8 @@ extension MountTests.RandomOperations {
 
         private func begin() throws {
             refetches = random.isTrue(50)
-            changes = [0, 1, 5, 50][random.below(4)]
+            changes = [0, 1, 20, 80][random.below(4)]
+            favourite = random.below(models.count)
             var arguments = ["--fill", ["read", "read", "auto", "open"][random.below(4)]]
             arguments += ["--on-change", refetches ? "refetch" : "error"]
             if random.isTrue(30) { arguments.append("--no-passthrough") }
