@@ -82,7 +82,7 @@ extension MountTests.RandomOperations {
             case ..<975: try checkSize(model)
             case ..<983: try restart(crashes: true)
             case ..<985: try restart(crashes: false)
-            case ..<995: try importAgain()
+            case ..<998: try importAgain()
             default: try checkAll()
             }
         }
@@ -147,7 +147,7 @@ extension MountTests.RandomOperations {
                 try until("the end of the mount") { (try? mirror.stop()) != nil }
             }
             try begin()
-            if random.isTrue(30) { try checkAll() }
+            if random.isTrue(10) { try checkAll() }
         }
 
         /// Stops, removes some of the changed files, and imports what there is now.
@@ -172,7 +172,7 @@ extension MountTests.RandomOperations {
         private func changeRemote(_ model: Model) throws {
             count("remote change")
             versions += 1
-            let bytes = Pattern.bytes(0..<random.below([2000, 200_000, 2_000_000][random.below(3)]), seed: versions)
+            let bytes = Pattern.bytes(0..<random.below([2000, 300_000, 3_000_000, 3_000_000][random.below(4)]), seed: versions)
             let path = mirror.remote(model.name)
             let file = try File.open(path + ".new", O_WRONLY | O_CREAT)
             try file.put(bytes, at: 0)
