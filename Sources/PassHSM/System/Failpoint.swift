@@ -3,10 +3,10 @@ import Glibc
 /// Places at which a debug build can be made to crash or to fail, by the environment's
 /// `PASSHSM_FAILPOINT=NAME:ACTION[:N]`, several of them joined by commas. In release builds there is nothing of it.
 ///
-/// The action comes at the N-th time (by default the first) that the place is reached, and an error at every later time
-/// too: `kill` ends the process as a crash does, `hang` stops the thread for good, `pause` for a second, `EIO`, `ENOSPC`,
-/// `EINTR`, `ESTALE` are thrown,
-/// `short` writes half of the bytes and then fails with ENOSPC. `on` is for ``isOn(_:)``.
+/// The action comes at the N-th time (by default the first) that the place is reached, and at every later time too, but
+/// for EINTR, which callers answer with another attempt: `kill` ends the process as a crash does, `hang` stops the thread
+/// for good, `pause` for a second, `EIO`, `ENOSPC`, `EINTR`, `ESTALE` are thrown, `short` writes half of the bytes and
+/// then fails with ENOSPC. `on` is for ``isOn(_:)``.
 package enum Failpoint {
     /// Does what is asked for at this place.
     @inlinable
@@ -79,7 +79,8 @@ package enum Failpoint {
                 guard var step = steps[name] else { return nil }
                 step.count += 1
                 steps[name] = step
-                return step.count >= step.first ? step.action : nil
+                let isOnce = step.action == "EINTR"
+                return step.count == step.first || (step.count > step.first && !isOnce) ? step.action : nil
             }
             switch action {
             case "kill":
