@@ -9,7 +9,7 @@ extension MountTests {
         /// belongs to 1000 to root. By open_tree(2), mount_setattr(2) and move_mount(2), with the user namespace of a child.
         private static let clone = """
             my $child = open(my $out, "-|", "unshare", "-U", "sh", "-c", "echo; exec sleep 60") or die; <$out>;
-            my $fail = sub { kill 9, $child; die "$_[0]: $!\n" };
+            my $fail = sub { kill 9, $child; die "$_[0]: $!\\n" };
             for my $map ("uid_map", "gid_map") {
                 open(my $file, ">", "/proc/$child/$map") or $fail->($map);
                 syswrite($file, "0 10000 1000\\n1000 0 1\\n1001 11001 1000\\n") or die "$!";
