@@ -17,6 +17,7 @@
 #define PASSHSM_FUSE_HANDLE_KILLPRIV_V2 (1u << 28)
 #define PASSHSM_FUSE_INIT_EXT (1u << 30)
 #define PASSHSM_FUSE_PASSTHROUGH_HIGH (1u << 5) /* bit 37, in flags2 */
+#define PASSHSM_FUSE_ALLOW_IDMAP_HIGH (1u << 8) /* bit 40, of Linux 6.12 */
 #define PASSHSM_FOPEN_PASSTHROUGH (1u << 7)
 #define PASSHSM_FOPEN_NOFLUSH (1u << 5)
 #define PASSHSM_WRITE_CACHE (1u << 0)
@@ -134,13 +135,17 @@ static inline struct fuse_session *passhsm_session_new(
     return fuse_session_new(args, ops, sizeof *ops, user);
 }
 
-/* The INIT reply is the only place where passthrough, KILLPRIV_V2 and SETXATTR_EXT can be agreed on stock libfuse 3.14,
- * whose own API for them starts with 3.17. `out` is the payload of the INIT reply; the kernel's offer is in `in`.
+/* The INIT reply is the only place where passthrough, KILLPRIV_V2, SETXATTR_EXT and mapped owners can be agreed on stock
+ * libfuse 3.14, whose own API for them starts with 3.17. `out` is the payload of the INIT reply.
  * The word behind flags2 is max_stack_depth since Linux 6.9. */
-static inline void passhsm_init_reply(void *out, uint32_t stack_depth)
+static inline void passhsm_init_reply(void *out, uint32_t stack_depth, int maps_owners)
 {
     struct fuse_init_out *init = (struct fuse_init_out *)out;
     init->flags |= PASSHSM_FUSE_HANDLE_KILLPRIV_V2 | PASSHSM_FUSE_SETXATTR_EXT;
+    if (maps_owners) {
+        init->flags |= PASSHSM_FUSE_INIT_EXT;
+        init->flags2 |= PASSHSM_FUSE_ALLOW_IDMAP_HIGH;
+    }
     if (stack_depth) {
         init->flags |= PASSHSM_FUSE_INIT_EXT;
         init->flags2 |= PASSHSM_FUSE_PASSTHROUGH_HIGH;

@@ -54,20 +54,4 @@ extension MountTests.ConformanceDifferences {
             }
         }
     }
-
-    @Test("The mount cannot be mounted with other owners (mount_setattr(2), MOUNT_ATTR_IDMAP)")
-    func ownersMapped() throws {
-        try onMount { mirror throws in
-            // open_tree(2) and mount_setattr(2) with the user namespace of a child.
-            let script = """
-                my $child = open(my $out, "-|", "unshare", "-Ur", "sh", "-c", "echo; exec sleep 60") or die; <$out>;
-                open(my $namespace, "<", "/proc/$child/ns/user") or die "$!";
-                my $tree = syscall(428, -100, my $path = $ARGV[0], 0x80001); die "$!" if $tree < 0;
-                my $attributes = pack("QQQQ", 0x100000, 0, 0, fileno $namespace);
-                print syscall(442, $tree, my $empty = "", 0x1000, $attributes, 32) == 0 ? "mapped" : "$!"; kill 9, $child;
-                """
-            #expect(try run(["perl", "-e", script, mirror.lower]).out == "mapped")
-            #expect(try run(["perl", "-e", script, mirror.mount]).out == "Invalid argument")
-        }
-    }
 }

@@ -133,17 +133,5 @@ extension MountTests {
                 #expect(mark(byHandle.raw, 0x101, 0x20, AT_FDCWD, mirror.at("f")) == -1 && errno == ENODEV)
             }
         }
-
-        @Test("Setgid without group execution goes for members of supplementary groups too")
-        func mandatoryLocking() throws {
-            try onMount { mirror throws in
-                try shell(
-                    """
-                    chown 0:100 f; chmod 6766 f
-                    setpriv --reuid=65534 --regid=65534 --groups=100 bash -c 'echo x >>f'
-                    """, in: mirror.mount)
-                #expect(try File.stat(mirror.at("f")).st_mode & 0o7777 == 0o766)
-            }
-        }
     }
 }

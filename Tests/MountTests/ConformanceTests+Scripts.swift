@@ -17,6 +17,26 @@ extension ConformanceCase {
                 done
                 """),
         ConformanceCase(
+            "Setgid without group execution outlives changes by members of the file's group, supplementary ones too",
+            script: """
+                for how in 'echo x >>f' 'echo x >f' 'truncate -s 9 f' 'fallocate -l 9 f' 'chgrp 65534 f'; do for groups in 1 100 7,100; do
+                    echo content >f; chown 65534:100 f; chmod 6766 f; as $groups "$how"; show f
+                done; done
+                """),
+        ConformanceCase(
+            "Capabilities decide, whoever has them",
+            script: """
+                with() { setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+$1 --ambient-caps=+$1 bash -c "$2" 2>&1; }
+                without() { setpriv --bounding-set=-$1 bash -c "$2" 2>&1; }
+                touch f; chmod 666 f; setfattr -n trusted.a -v 1 f; mkdir -m 777 d; echo x >d/f
+                for look in 'getfattr -d -m- f' 'setfattr -n trusted.b -v 1 f' 'chattr +i f; chattr -i f'; do for capability in sys_admin linux_immutable; do
+                    with $capability "$look"; without $capability "$look"; done; done
+                for capability in fsetid chown; do for mode in 6777 6766; do for how in 'echo x >>f' 'chown 65534 f'; do
+                    chown 65534:100 f; chmod $mode f; with $capability "$how"; show f; chmod $mode f; without $capability "$how"; show f
+                done; done; done
+                with mknod "perl -e 'my (\\$a, \\$b) = (q(d/f), q(d/g)); print syscall(316, -100, \\$a, -100, \\$b, 4)'"; show d/*; stat -c %t:%T d/f
+                """),
+        ConformanceCase(
             "chown takes setuid and setgid away, and no change of owner still changes the change time",
             script: """
                 for mode in 4777 2777 6777 2767; do for kind in file directory; do

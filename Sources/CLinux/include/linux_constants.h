@@ -4,6 +4,7 @@
 
 extern const int PASSHSM_O_PATH, PASSHSM_O_TMPFILE, PASSHSM_O_DIRECT, PASSHSM_O_NOATIME;
 extern const int PASSHSM_AT_EMPTY_PATH;
+extern const unsigned PASSHSM_RENAME_WHITEOUT;
 /* Mount flags as statvfs(3) gives them. */
 extern const unsigned long PASSHSM_ST_NOSUID, PASSHSM_ST_NODEV, PASSHSM_ST_NOEXEC;
 extern const int PASSHSM_SEEK_DATA, PASSHSM_SEEK_HOLE;

@@ -85,10 +85,11 @@ extension FileSystem {
             // Nothing to set: chown(2) with -1 twice, or a change of content that takes setuid and setgid away. The lower
             // file system does what belongs to either.
             let isOwnerSet = has(FUSE_SET_ATTR_UID) || has(FUSE_SET_ATTR_GID) || valid & Self.settable == 0
-            let caller = reply.caller
-            // With capabilities, chown(2) itself does it right; otherwise the group before it counts.
-            let isKilling = isOwnerSet ? caller.uid != 0 : valid & PASSHSM_FATTR_KILL_SUIDGID != 0
-            if isKilling && inode.type != S_IFDIR && !has(FUSE_SET_ATTR_MODE) { try clearSetIDs(lower, caller) }
+            // At chown(2) the group before it counts.
+            let isKilling = isOwnerSet || valid & PASSHSM_FATTR_KILL_SUIDGID != 0
+            if isKilling && inode.type != S_IFDIR && !has(FUSE_SET_ATTR_MODE) {
+                try clearSetIDs(lower, reply.caller.pid)
+            }
             if isOwnerSet {
                 let owner = has(FUSE_SET_ATTR_UID) ? new.st_uid : uid_t.max
                 let group = has(FUSE_SET_ATTR_GID) ? new.st_gid : gid_t.max
@@ -168,13 +169,15 @@ extension FileSystem {
     func listxattr(_ reply: consuming Reply, _ node: fuse_ino_t, size: Int) {
         do throws(Errno) {
             let inode = inode(node)
-            // Who may not read them does not see them (xattr(7)).
-            let isPrivileged = reply.caller.uid == 0
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             let all = try lower.withProcPath { path throws(Errno) in try ExtendedAttributes.list(of: path, .follow) }
-            let shown = ExtendedAttributes.names(in: all).filter { name in
+            var shown = ExtendedAttributes.names(in: all).filter { name in
                 !Store.attributes.contains { name.dropLast().elementsEqual($0.utf8) }
-                    && (isPrivileged || !name.starts(with: "trusted.".utf8))
+            }
+            // Who may not read them does not see them (xattr(7)).
+            func isTrusted(_ name: [UInt8]) -> Bool { name.starts(with: "trusted.".utf8) }
+            if shown.contains(where: isTrusted), !reply.credentials.has(ThreadCredentials.administrates) {
+                shown.removeAll(where: isTrusted)
             }
             answer(reply, Array(shown.joined()), size)
         } catch { reply.error(error) }

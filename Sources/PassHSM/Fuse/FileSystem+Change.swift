@@ -19,7 +19,7 @@ extension FileSystem {
         let handle = OpenFile.of(number)
         do throws(Errno) {
             let lower = try lower(handle)
-            if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower, reply.caller) }
+            if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower, reply.caller.pid) }
             guard let file = handle.inode.state.withLock(\.file) else {
                 return reply.written(try lower.writeOnce(bytes, at: offset))
             }
@@ -199,12 +199,19 @@ extension FileSystem {
     }
 
     /// What the kernel leaves to the daemon with FUSE_HANDLE_KILLPRIV_V2: a write takes setuid and setgid away.
-    func clearSetIDs(_ lower: Descriptor, _ caller: fuse_ctx) throws(Errno) {
+    ///
+    /// - Parameter caller: the thread that waits for it.
+    func clearSetIDs(_ lower: Descriptor, _ caller: pid_t) throws(Errno) {
         let status = try lower.stat()
         let mode = status.st_mode
-        var bits = mode & S_ISUID
+        var bits = mode & (S_ISUID | S_ISGID)
         // Without group execution setgid gives nothing to whoever executes the file, and members of the group may keep it.
-        if mode & S_IXGRP != 0 || caller.gid != status.st_gid { bits |= mode & S_ISGID }
+        if bits & S_ISGID != 0 && mode & S_IXGRP == 0 {
+            let credentials = ThreadCredentials(of: caller)
+            if credentials.groups.contains(status.st_gid) || credentials.has(ThreadCredentials.keepsSetIDs) {
+                bits &= ~S_ISGID
+            }
+        }
         guard bits != 0 else { return }
         try lower.withProcPath { path throws(Errno) in _ = try check { chmod(path, mode & 0o7777 & ~bits) } }
     }

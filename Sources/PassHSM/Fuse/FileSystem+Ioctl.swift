@@ -26,7 +26,9 @@ extension FileSystem {
             let inode = inode(node)
             let lower =
                 try inode === root ? tree.root.reopen(O_RDONLY | O_DIRECTORY) : open(inode, O_RDONLY | O_NONBLOCK)
-            if command == PASSHSM_FS_IOC_SETFLAGS, reply.caller.uid != 0 { try checkJournaling(lower, argument) }
+            if command == PASSHSM_FS_IOC_SETFLAGS, !reply.credentials.has(ThreadCredentials.usesResources) {
+                try checkJournaling(lower, argument)
+            }
             try argument.withMutableBytes { bytes throws(Errno) in try lower.ioctl(command, bytes) }
         } catch { return reply.error(error) }
         var slot = ReplySlot(reply)

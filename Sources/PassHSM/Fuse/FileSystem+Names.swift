@@ -90,6 +90,7 @@ extension FileSystem {
         _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, _ newParent: fuse_ino_t,
         _ newName: UnsafePointer<CChar>, flags: UInt32
     ) {
+        let caller = reply.caller
         reply.result { () throws(Errno) in
             if isHidden(newName, in: newParent) || isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
             let from = try directory(parent)
@@ -98,7 +99,14 @@ extension FileSystem {
             if let handle = try? FileHandle(of: name, at: from.raw), let moved = inodes.find(handle) {
                 noteChange(moved)
             }
-            _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
+            if flags & PASSHSM_RENAME_WHITEOUT == 0 {
+                _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
+            } else {
+                // The whiteout is the caller's.
+                try CallerIdentity.with(caller) { () throws(Errno) in
+                    _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
+                }
+            }
             replaced?.keepIfNameless(below: descriptorsForHandles)
         }
     }

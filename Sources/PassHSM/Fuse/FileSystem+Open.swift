@@ -16,7 +16,7 @@ extension FileSystem {
         /// Set when the file was just made: it is open already.
         var created: Descriptor?
         /// A truncation takes setuid and setgid away: set for the caller of an OPEN or CREATE who has no CAP_FSETID.
-        var unprivileged: fuse_ctx?
+        var unprivileged: pid_t?
         var isTruncated = false
         var isFilled = false
         var isRenewed = false
@@ -26,7 +26,7 @@ extension FileSystem {
     }
 
     func open(_ reply: consuming Reply, _ node: fuse_ino_t, flags: Int32, _ requestFlags: UInt32) {
-        let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller : nil
+        let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller.pid : nil
         proceed(reply, Opening(inode: inode(node), flags: flags, unprivileged: caller))
     }
 
@@ -55,7 +55,7 @@ extension FileSystem {
             } catch {
                 guard error.rawValue == EEXIST, flags & O_EXCL == 0 else { throw error }
                 let entry = try lookup(name, in: directory)
-                let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller : nil
+                let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller.pid : nil
                 opening = Opening(inode: inode(entry.ino), flags: flags, entry: entry, unprivileged: caller)
                 guard opening.inode.isRegular else {
                     forget(entry.ino, 1)

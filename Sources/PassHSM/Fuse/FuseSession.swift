@@ -28,6 +28,8 @@ final class FuseSession: Sendable {
     private let idle = Atomic<Int>(0)
     /// Whether SETXATTR has the longer form that the INIT reply agrees to; the kernel has it since Linux 5.13.
     private let hasExtendedSetxattr = Atomic<Bool>(false)
+    /// Whether the kernel lets the mount be cloned with mapped owners (MOUNT_ATTR_IDMAP); since Linux 6.12.
+    private let offersMappedOwners = Atomic<Bool>(false)
     /// Requests by opcode; the last one counts those that are unknown.
     let requests: RequestCounters
     private static let bufferSize = (1 << 20) + (64 << 10)
@@ -113,7 +115,7 @@ final class FuseSession: Sendable {
         let isInit = passthroughResult == nil
         condition.unlock()
         guard isInit, count == 2, let payload = parts[1].iov_base else { return writev(device, parts, count) }
-        passhsm_init_reply(payload, wantsPassthrough ? stackDepth : 0)
+        passhsm_init_reply(payload, wantsPassthrough ? stackDepth : 0, mapsOwners ? 1 : 0)
         let result = writev(device, parts, count)
         let passthrough = result < 0 ? nil : tryPassthrough(device)
         condition.lock()
@@ -121,6 +123,11 @@ final class FuseSession: Sendable {
         condition.unlock()
         condition.broadcast()
         return result
+    }
+
+    /// Then who asks is known by the thread's number alone, but for what creates; mounts of users cannot be mapped anyway.
+    private var mapsOwners: Bool {
+        offersMappedOwners.load(ordering: .relaxed) && geteuid() == 0 && Capabilities.isInFirstUserNamespace
     }
 
     /// A stacked lower file system needs one level more (KERNEL: fs/fuse/backing.c, ELOOP).
@@ -198,7 +205,9 @@ final class FuseSession: Sendable {
         let header = request.loadUnaligned(as: fuse_in_header.self)
         requests.count(header.opcode)
         if header.opcode == FUSE_INIT.rawValue {
-            hasExtendedSetxattr.store(RequestTranslation.offersExtendedSetxattr(request), ordering: .relaxed)
+            let offer = RequestTranslation.offer(request)
+            hasExtendedSetxattr.store(offer.low & PASSHSM_FUSE_SETXATTR_EXT != 0, ordering: .relaxed)
+            offersMappedOwners.store(offer.high & PASSHSM_FUSE_ALLOW_IDMAP_HIGH != 0, ordering: .relaxed)
         }
         let translated = RequestTranslation.translate(
             request, header, hasExtendedSetxattr: hasExtendedSetxattr.load(ordering: .relaxed))

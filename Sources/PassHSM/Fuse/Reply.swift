@@ -13,8 +13,12 @@ struct Reply: ~Copyable, @unchecked Sendable {
 
     deinit { fuse_reply_err(request, EIO) }
 
-    /// Who asks; invalid once answered.
+    /// Who asks, and as whom it creates; invalid once answered. Of requests that create nothing the user and group are -1
+    /// where the mount can have mapped owners.
     var caller: fuse_ctx { fuse_req_ctx(request).pointee }
+
+    /// What the thread that asks may do; it waits until the answer.
+    var credentials: ThreadCredentials { ThreadCredentials(of: caller.pid) }
 
     /// Lets INTERRUPT call `function` with `data`, at once when it has come already.
     func onInterrupt(_ function: @escaping fuse_interrupt_func_t, _ data: UnsafeMutableRawPointer?) {

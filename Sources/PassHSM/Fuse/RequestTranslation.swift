@@ -9,11 +9,13 @@ enum RequestTranslation {
     /// Set in the flags of a CREATE that was TMPFILE, and of a GETATTR that was STATX.
     static let isOther: UInt32 = 1 << 31
 
-    /// Whether the INIT `request` offers FUSE_SETXATTR_EXT.
-    static func offersExtendedSetxattr(_ request: UnsafeMutableRawBufferPointer) -> Bool {
+    /// What the kernel offers in the INIT `request`: `flags` and `flags2` of fuse_init_in.
+    static func offer(_ request: UnsafeMutableRawBufferPointer) -> (low: UInt32, high: UInt32) {
         let flags = MemoryLayout<fuse_in_header>.size + 12
-        guard flags + 4 <= request.count else { return false }
-        return request.loadUnaligned(fromByteOffset: flags, as: UInt32.self) & PASSHSM_FUSE_SETXATTR_EXT != 0
+        func word(_ offset: Int) -> UInt32 {
+            offset + 4 <= request.count ? request.loadUnaligned(fromByteOffset: offset, as: UInt32.self) : 0
+        }
+        return (word(flags), word(flags + 4))
     }
 
     /// Changes `request` in place, and returns its new size, and the flags that libfuse does not know of: those of

@@ -17,10 +17,13 @@ package struct Capabilities: Sendable {
     package var mayAdministrate: Bool { bits >> 21 & 1 == 1 }
 
     /// Whether capabilities are those of the machine (user_namespaces(7)); false where /proc does not tell.
-    package static var isInFirstUserNamespace: Bool {
+    package static var isInFirstUserNamespace: Bool { isInFirstUserNamespace("self") }
+
+    /// ``isInFirstUserNamespace`` for another thread, of this number.
+    static func isInFirstUserNamespace(_ thread: String) -> Bool {
         var status = Glibc.stat()
         // PROC_USER_INIT_INO of the kernel's proc_ns.h, part of its interface.
-        return fstatat(AT_FDCWD, "/proc/self/ns/user", &status, 0) == 0 && status.st_ino == 0xEFFF_FFFD
+        return fstatat(AT_FDCWD, "/proc/\(thread)/ns/user", &status, 0) == 0 && status.st_ino == 0xEFFF_FFFD
     }
 
     /// RLIMIT_NOFILE: how many descriptors this process may have now, and may raise that to.
