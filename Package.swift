@@ -10,6 +10,11 @@ let swift: [SwiftSetting] = [
 
 let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let sockets = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let tls = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let httpTypes = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 
 /// A module of the product lives in `Sources/PassHSM/<folder>` and is called `HSM<folder>`.
@@ -30,7 +35,10 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     ],
     targets: [
         .systemLibrary(
@@ -43,19 +51,21 @@ let package = Package(
         module("System", ["CLinux", system]),
         module("Store", ["CChecksum", "CCrypto", "HSMCore", "HSMSystem", logging]),
         module("Remotes", ["HSMCore", "HSMSystem"]),
+        module("RemotesHTTP", ["HSMCore", "HSMSystem", "HSMRemotes", httpClient, nio, httpTypes, sockets, tls]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
         module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", logging]),
         module("Control", ["HSMCore", "HSMSystem"]),
         .executableTarget(
             name: "passhsm",
             dependencies: [
-                "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMImport", "HSMFuse", "HSMControl",
-                arguments, logging,
+                "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMImport", "HSMFuse",
+                "HSMControl", arguments, logging,
             ],
             path: "Sources/PassHSM/CLI", swiftSettings: swift),
         tests("CoreTests", ["HSMCore"]),
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
+        tests("RemotesHTTPTests", ["HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
         tests("MountTests", ["HSMSystem", "CLinux"]),

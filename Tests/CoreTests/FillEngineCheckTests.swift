@@ -117,6 +117,24 @@ import Testing
         }
     }
 
+    @Test(
+        "A remote that names a time to come back is left alone for that long, or given up when nobody would wait for it"
+    )
+    func retryAfter() async {
+        let start = ContinuousClock.now
+        for (wait, reads) in [(Duration.milliseconds(30), 4), (.seconds(61), 1)] {
+            let busy = FillError(.io, .remoteFailed, "busy", retryAfter: wait)
+            var configuration = FillEngine.Configuration()
+            configuration.firstPause = .zero
+            let harness = EngineHarness(.init(), configuration)
+            harness.source.behaviour.withLock { $0.failure = (0, busy) }
+            let (file, _) = harness.file(granules: 4)
+            #expect(await harness.answer(harness.ask(0..<4, of: file)) == busy)
+            #expect(harness.source.log.reads.count == reads)
+        }
+        #expect(ContinuousClock.now - start >= .milliseconds(90))
+    }
+
     @Test("A waiter that gives up ends the pauses between the attempts")
     func cancelledPause() async {
         var configuration = FillEngine.Configuration()

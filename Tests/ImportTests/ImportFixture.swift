@@ -45,8 +45,9 @@ struct ImportFixture: Sendable {
     }
 
     func importer(from source: String = "source", into lower: String = "lower") throws -> Importer {
-        Importer(
-            try RemoteLocation("\(path)/\(source)"), into: Array("\(path)/\(lower)".utf8), options: options,
+        let location = try RemoteLocation("\(path)/\(source)")
+        return Importer(
+            location, try location.openDirectory(), into: Array("\(path)/\(lower)".utf8), options: options,
             log: Self.log)
     }
 

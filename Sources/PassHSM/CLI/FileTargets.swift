@@ -123,7 +123,7 @@ final class FileTargets {
     }
 
     private func work(_ request: ControlRequest, on store: Store) throws -> FileWork {
-        let source = try RemoteLocation(store.configuration().source).open()
+        let source = try RemoteTier(store.configuration()).open()
         let pool = BlockingPool(name: "remote", limit: 2)
         let action: FileWork.Action = { file, progress throws(Refusal) in
             let lower: Descriptor

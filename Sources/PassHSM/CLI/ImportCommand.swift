@@ -3,6 +3,7 @@ import Glibc
 import HSMControl
 import HSMImport
 import HSMRemotes
+import HSMStore
 import HSMSystem
 import Logging
 
@@ -17,11 +18,19 @@ struct ImportCommand: ParsableCommand {
             The exit status is 1 when something could not be read, or is in conflict with local changes.
             """)
 
-    @Argument(help: "The directory that holds the files: a path, or a file:// URL.")
+    @Argument(help: "What holds the files: a directory's path, or a file://, http:// or https:// URL.")
     var source: PathArgument
 
     @Argument(help: "The directory to build; made when it is missing.")
     var lower: PathArgument
+
+    @Option(
+        help: ArgumentHelp(
+            "A list of the source's files, lines of JSON, instead of index pages.", valueName: "file|url"))
+    var manifest: PathArgument?
+
+    @Option(help: ArgumentHelp("Certificate authorities (PEM) to trust beside the system's.", valueName: "file"))
+    var caFile: PathArgument?
 
     @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
     var delete = false
@@ -38,10 +47,12 @@ struct ImportCommand: ParsableCommand {
 
     func run() throws {
         let location = try location
+        let tier = RemoteTier(location, authorities: try authorities, manifest: manifest?.path)
         var options = Importer.Options()
+        options.authorities = try authorities
         options.deleteGone = delete
         options.rebind = rebind
-        let importer = Importer(location, into: lower.path.bytes, options: options, log: Self.log)
+        let importer = Importer(location, try tier.open(), into: lower.path.bytes, options: options, log: Self.log)
         let display = quiet ? nil : TreeDisplay(location)
         let summary: ImportSummary
         do {
@@ -55,6 +66,19 @@ struct ImportCommand: ParsableCommand {
 
     private var location: RemoteLocation {
         get throws(LocationError) { try RemoteLocation(source.path) }
+    }
+
+    /// The path that later mounts find the file by too; without one, that of the import before.
+    private var authorities: String? {
+        get throws {
+            guard let path = caFile?.path else {
+                let store = try? Store.inspect(lower.path.cString, log: Self.log)
+                return try store?.configuration().authorities
+            }
+            do throws(Errno) { return String(decoding: try path.real().bytes, as: UTF8.self) } catch {
+                throw CommandError("\(path): \(error.text)")
+            }
+        }
     }
 
     private static var log: Logger {

@@ -74,9 +74,9 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
 
 /// The remote tier that the lower directory was imported from.
 private func remote(of store: Store, _ options: MountOptions) throws -> any RemoteSource {
-    let url = try store.configuration().source
-    guard !url.isEmpty else { throw CommandError("\(options.lower) was never imported") }
-    let source = try RemoteLocation(url).open()
+    let configuration = try store.configuration()
+    guard !configuration.source.isEmpty else { throw CommandError("\(options.lower) was never imported") }
+    let source = try RemoteTier(configuration).open()
     guard let text = options.simulate else { return source }
     return SimulatedSource(source, try SimulatedBehaviour(text))
 }

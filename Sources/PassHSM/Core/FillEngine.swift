@@ -15,7 +15,8 @@ package final class FillEngine: Sendable {
         package var deadline: Duration = .seconds(60)
         /// How often a remote that fails is asked for the same bytes.
         package var attempts = 4
-        /// How long before it is asked a second time; twice as long before each further time.
+        /// How long before it is asked a second time, a quarter more or less; twice as long before each further time. A
+        /// remote that names a longer time is left alone for that long.
         package var firstPause: Duration = .milliseconds(100)
 
         package init() {}
@@ -318,7 +319,12 @@ package final class FillEngine: Sendable {
             guard let failure = error, failure.reason == .remoteFailed, failure.code == .io, !rest.isEmpty else {
                 break
             }
-            do { try await Task.sleep(for: pause) } catch { break }
+            // Not all at once: what failed together would come together again.
+            let ownPause = pause * Double.random(in: 0.75...1.25)
+            let wanted = failure.retryAfter ?? .zero
+            // Nobody who waits now would see the end of it.
+            if wanted > configuration.deadline { break }
+            do { try await Task.sleep(for: max(ownPause, wanted)) } catch { break }
             counters.retries.add()
             error = await fetch(id, file, &rest)
             pause *= 2

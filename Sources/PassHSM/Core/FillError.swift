@@ -38,10 +38,13 @@ package struct FillError: Error, Hashable, Sendable {
     package let reason: Reason
     /// One line for the log and for `passhsm state`.
     package let cause: String
+    /// How long the remote wants to be left alone before it is asked again; nil where it did not say.
+    package let retryAfter: Duration?
 
-    package init(_ code: Code, _ reason: Reason, _ cause: String) {
+    package init(_ code: Code, _ reason: Reason, _ cause: String, retryAfter: Duration? = nil) {
         self.code = code
         self.reason = reason
         self.cause = cause
+        self.retryAfter = retryAfter
     }
 }

@@ -15,6 +15,8 @@ package struct Importer: Sendable {
         package var deleteGone = false
         /// Import into a lower directory that was imported from another source.
         package var rebind = false
+        /// A PEM file of certificate authorities that the remote tier is to be reached with, also by later mounts.
+        package var authorities: String?
         /// Do without O_TMPFILE: what is done anyway where the lower file system lacks it.
         var avoidsUnnamedFiles = false
 
@@ -22,13 +24,20 @@ package struct Importer: Sendable {
     }
 
     private let location: RemoteLocation
+    private let source: any RemoteSource
     private let lower: [UInt8]
     private let options: Options
     private let log: Logger
 
-    /// - Parameter lower: path of the lower directory, without NUL; made when it is missing.
-    package init(_ location: RemoteLocation, into lower: [UInt8], options: Options = .init(), log: Logger) {
+    /// - Parameters:
+    ///   - source: what is at `location`.
+    ///   - lower: path of the lower directory, without NUL; made when it is missing.
+    package init(
+        _ location: RemoteLocation, _ source: any RemoteSource, into lower: [UInt8], options: Options = .init(),
+        log: Logger
+    ) {
         self.location = location
+        self.source = source
         self.lower = lower
         self.options = options
         self.log = log
@@ -37,10 +46,9 @@ package struct Importer: Sendable {
     /// Imports; returns when everything is on disk.
     ///
     /// - Parameter progress: called every now and then, on a thread of the importer's, while the caller's thread waits.
-    /// - Throws: `LocationError`, `StoreError` or `ImportError` when it cannot begin; `ImportError` and `FillError` when
+    /// - Throws: `StoreError` or `ImportError` when it cannot begin; `ImportError` and `FillError` when
     ///   it breaks off. What was made until then is good, and the next import goes on from there.
     package func run(progress: @escaping (ImportProgress) -> Void) throws -> ImportSummary {
-        let source = try location.open()
         try prepareLower()
         let store = try Store.open(
             (lower + [0]).map { CChar(bitPattern: $0) }, create: true, purpose: "import from \(location)", log: log)
@@ -52,6 +60,10 @@ package struct Importer: Sendable {
             }
             configuration.source = location.url
             configuration.isImported = false
+            try store.save(configuration)
+        }
+        if let authorities = options.authorities, authorities != configuration.authorities {
+            configuration.authorities = authorities
             try store.save(configuration)
         }
         let summary = try build(in: store, from: source, progress)
@@ -84,22 +96,30 @@ package struct Importer: Sendable {
     /// Makes the lower directory, when it is missing and neither directory would be inside the other.
     private func prepareLower() throws {
         do {
-            let source = try Identity(of: try Descriptor.openTop(location.path))
+            guard let path = location.path else {
+                if try existingLower() == nil { try makeLower() }
+                return
+            }
+            let source = try Identity(of: try Descriptor.openTop(path))
             if let directory = try existingLower() {
                 let lower = try Identity(of: directory)
                 if lower == source { throw ImportError("\(lowerName) is the source itself") }
-                if try ancestors(of: try Descriptor.openTop(location.path)).contains(lower) {
+                if try ancestors(of: try Descriptor.openTop(path)).contains(lower) {
                     throw ImportError("the source \(location) is inside \(lowerName)")
                 }
                 try expect(source, notAbove: directory)
             } else {
                 let parent = try Descriptor.openTop(parentOfLower)
                 try expect(source, notAbove: parent)
-                _ = try withName(lower) { path throws(Errno) in try check { mkdir(path, 0o755) } }
+                try makeLower()
             }
         } catch let error as Errno {
             throw ImportError("\(lowerName): \(error.text)")
         }
+    }
+
+    private func makeLower() throws(Errno) {
+        _ = try withName(lower) { path throws(Errno) in try check { mkdir(path, 0o755) } }
     }
 
     private struct Identity: Hashable {

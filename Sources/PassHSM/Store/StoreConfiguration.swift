@@ -5,6 +5,8 @@ import HSMSystem
 package struct StoreConfiguration: Equatable, Sendable {
     /// The remote tier, as a URL.
     package var source = ""
+    /// A PEM file of certificate authorities that the remote tier's servers are believed by; empty for the system's alone.
+    package var authorities = ""
     /// The last import came to its end.
     package var isImported = false
     /// The extended attribute of the records; chosen when the store is made.
@@ -27,6 +29,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             case "format":
                 guard parts[1] == format else { throw StoreError("the store has the unknown format \(parts[1])") }
             case "source": result.source = parts[1]
+            case "authorities": result.authorities = parts[1]
             case "imported": result.isImported = parts[1] == "yes"
             case "attribute":
                 guard Store.attributes.contains(parts[1]) else {
@@ -44,6 +47,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             format=\(Self.format)
             attribute=\(attribute)
             source=\(source)
+            authorities=\(authorities)
             imported=\(isImported ? "yes" : "no")
 
             """

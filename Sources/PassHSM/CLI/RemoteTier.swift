@@ -1,0 +1,51 @@
+import Glibc
+import HSMCore
+import HSMRemotes
+import HSMRemotesHTTP
+import HSMStore
+import HSMSystem
+
+/// Opens the remote tier at a location, whatever it is: the one place that knows every kind.
+struct RemoteTier {
+    private let location: RemoteLocation
+    private let authorities: String?
+    private let manifest: BytePath?
+
+    /// - Parameters:
+    ///   - authorities: path of a PEM file; nil or empty: the system's certificate authorities alone.
+    ///   - manifest: a file, or a URL, that lists the objects.
+    init(_ location: RemoteLocation, authorities: String?, manifest: BytePath? = nil) {
+        self.location = location
+        self.authorities = authorities.flatMap { $0.isEmpty ? nil : $0 }
+        self.manifest = manifest
+    }
+
+    /// The one that a lower directory was imported from.
+    init(_ configuration: StoreConfiguration) throws(LocationError) {
+        self.init(try RemoteLocation(configuration.source), authorities: configuration.authorities)
+    }
+
+    /// - Throws: `LocationError` when it cannot be opened.
+    func open() throws -> any RemoteSource {
+        guard let address = location.web else {
+            guard manifest == nil else { throw LocationError("--manifest is for http:// and https:// sources") }
+            return try location.openDirectory()
+        }
+        var options = HTTPTransport.Options()
+        options.authorities = authorities
+        let transport = try HTTPTransport(options: options, environment: Self.environment)
+        let credentials = try HTTPCredentials(host: address.host, environment: Self.environment)
+        let list = try manifest.map { try HTTPManifest($0, of: address, transport, credentials) }
+        return HTTPSource(address, transport: transport, credentials: credentials, manifest: list)
+    }
+
+    /// The environment's variables that are text.
+    private static var environment: [String: String] {
+        var result: [String: String] = [:]
+        for variable in ChildProcess.environment {
+            let parts = variable.description.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            if parts.count == 2 { result[String(parts[0])] = String(parts[1]) }
+        }
+        return result
+    }
+}

@@ -1,0 +1,80 @@
+import HSMSystem
+
+/// The top of a tree on a web server: an `http://` or `https://` URL without user, query and fragment.
+package struct WebAddress: Hashable, Sendable {
+    package let isEncrypted: Bool
+    /// In lower case; an IPv6 address with its brackets.
+    package let host: String
+    /// Nil for the scheme's own.
+    package let port: Int?
+    /// Decoded; with a slash at both ends.
+    package let path: [UInt8]
+
+    package init(isEncrypted: Bool, host: String, port: Int?, path: [UInt8]) {
+        self.isEncrypted = isEncrypted
+        self.host = host
+        self.port = port
+        self.path = path
+    }
+
+    /// - Throws: for what is no such URL. One with a user is refused: it would be seen in lists of processes, in the
+    ///   configuration and in `status`.
+    package init(_ argument: BytePath) throws(LocationError) {
+        let bytes = argument.bytes
+        guard let colon = bytes.firstIndex(of: 0x3a), bytes[colon...].starts(with: "://".utf8) else {
+            throw LocationError("\(argument) is not a URL")
+        }
+        isEncrypted = String(decoding: bytes[..<colon], as: UTF8.self).lowercased() == "https"
+        let rest = bytes[(colon + 3)...]
+        let authority = rest.prefix { $0 != 0x2f && $0 != 0x3f && $0 != 0x23 }
+        let encodedPath = rest.dropFirst(authority.count)
+        if authority.contains(0x40) {
+            let shown = String(decoding: rest.drop { $0 != 0x40 }.dropFirst(), as: UTF8.self)
+            throw LocationError(
+                "…@\(shown): a URL with a user or a password would be seen by everyone; put them into ~/.netrc, or set "
+                    + "PASSHSM_HTTP_USER and PASSHSM_HTTP_PASSWORD")
+        }
+        if encodedPath.contains(0x3f) || encodedPath.contains(0x23) {
+            throw LocationError("\(argument): a source's URL has neither ? nor #; write them as %3F and %23")
+        }
+        (host, port) = try Self.split(authority, of: argument)
+        guard let decoded = PercentEncoding.decode(encodedPath), !decoded.contains(0),
+            PercentEncoding.decode(encodedPath.split(separator: 0x2f).joined())?.contains(0x2f) == false
+        else {
+            throw LocationError(
+                "\(argument): a % without two hexadecimal digits, %00 and %2F are no part of a path; write % as %25")
+        }
+        let names = decoded.split(separator: 0x2f).filter { $0 != [0x2e] }
+        guard !names.contains([0x2e, 0x2e]) else { throw LocationError("\(argument): a source's URL has no ..") }
+        path = names.flatMap { [0x2f] + $0 } + [0x2f]
+    }
+
+    private static func split(
+        _ authority: ArraySlice<UInt8>, of argument: BytePath
+    ) throws(LocationError) -> (host: String, port: Int?) {
+        let text = String(decoding: authority, as: UTF8.self).lowercased()
+        // An IPv6 address has colons of its own, in brackets.
+        let end = text.lastIndex(of: "]").map { text.index(after: $0) } ?? text.firstIndex(of: ":") ?? text.endIndex
+        let (host, behind) = (String(text[..<end]), text[end...])
+        let isHost = host.utf8.allSatisfy { byte in
+            switch byte {
+            case 0x30...0x39, 0x61...0x7a, 0x2d, 0x2e, 0x3a, 0x5b, 0x5d, 0x5f: true
+            default: false
+            }
+        }
+        guard isHost, !host.isEmpty else { throw LocationError("\(argument) has no name of a host") }
+        if behind.isEmpty || behind == ":" { return (host, nil) }
+        guard behind.first == ":", let port = Int(behind.dropFirst()), (1...65_535).contains(port) else {
+            throw LocationError("\(argument): \(behind.dropFirst()) is not a port")
+        }
+        return (host, port)
+    }
+
+    /// Scheme, host and port, without a slash at the end.
+    package var origin: String { (isEncrypted ? "https://" : "http://") + host + (port.map { ":\($0)" } ?? "") }
+
+    package var url: String { origin + PercentEncoding.encode(path) }
+
+    /// The URL of the object with this key.
+    package func url(of key: some Sequence<UInt8>) -> String { url + PercentEncoding.encode(key) }
+}

@@ -1,0 +1,50 @@
+import AsyncHTTPClient
+import HSMCore
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+
+extension FillError {
+    /// What an answer without content comes to.
+    ///
+    /// 404 and 410 are `.remoteGone`; 412 to a condition, and 416, are `.remoteChanged`; 401, 403 and 407 have the code
+    /// `.permission`, and are not asked again. Everything else is `.remoteFailed`, with Retry-After.
+    package init(status: HTTPResponseStatus, _ headers: HTTPHeaders, _ key: RemoteKey, isConditional: Bool) {
+        let cause = "\(key): the server answers \(status.code) \(status.reasonPhrase)"
+        switch status.code {
+        case 404, 410: self.init(.io, .remoteGone, cause)
+        case 412 where isConditional: self.init(.io, .remoteChanged, cause)
+        case 416 where isConditional: self.init(.io, .remoteChanged, cause)
+        case 401, 403, 407: self.init(.permission, .remoteFailed, cause)
+        default: self.init(.io, .remoteFailed, cause, retryAfter: Self.retryAfter(headers))
+        }
+    }
+
+    /// RFC 9110, section 10.2.3: seconds, or a date.
+    private static func retryAfter(_ headers: HTTPHeaders) -> Duration? {
+        guard let text = headers.first(name: "Retry-After") else { return nil }
+        if let seconds = Int(text) { return seconds >= 0 ? .seconds(min(seconds, 1 << 30)) : nil }
+        guard let then = HTTPDate.seconds(text), let date = headers.first(name: "Date"),
+            let now = HTTPDate.seconds(date)
+        else { return nil }
+        return .seconds(max(0, then - now))
+    }
+
+    /// What the client throws: no answer, or one that broke off. Never `.remoteGone`: a server that cannot be reached may
+    /// still have the object.
+    package init(transport error: any Error, _ url: String) {
+        if error is CancellationError || Task.isCancelled {
+            self = .cancelledRequest
+            return
+        }
+        let cause: String
+        switch error {
+        case let error as HTTPClientError: cause = error.shortDescription
+        case let error as NIOConnectionError: cause = "no connection to \(error.host) port \(error.port)"
+        default: cause = "\(error)"
+        }
+        self.init(.io, .remoteFailed, "\(url): \(cause)")
+    }
+
+    package static let cancelledRequest = FillError(.interrupted, .cancelled, "the read was cancelled")
+}

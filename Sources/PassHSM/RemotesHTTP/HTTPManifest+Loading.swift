@@ -1,0 +1,51 @@
+import AsyncHTTPClient
+import HSMCore
+import HSMRemotes
+import HSMSystem
+import NIOHTTP1
+
+extension HTTPManifest {
+    private static let longest = 1 << 30
+
+    /// Reads the manifest at `place`, a path or an `http(s)://` URL. The calling thread waits.
+    ///
+    /// - Parameters:
+    ///   - address: the source's: the manifest's server is told the credentials only when it is the same.
+    /// - Throws: `LocationError` when it cannot be read, and for what is wrong in it.
+    package init(
+        _ place: BytePath, of address: WebAddress, _ transport: HTTPTransport, _ credentials: HTTPCredentials
+    ) throws(LocationError) {
+        let location = try RemoteLocation(place)
+        if let path = location.path {
+            let text: [UInt8]
+            do throws(Errno) { text = try SmallFile.read(BytePath(path), limit: Self.longest) } catch {
+                throw LocationError("the manifest \(place): \(error.text)")
+            }
+            try self.init(text)
+            return
+        }
+        let url = place.description
+        var request = HTTPClientRequest(url: url)
+        request.headers.add(name: "Accept-Encoding", value: "identity")
+        if url.hasPrefix(address.origin + "/"), let authorization = credentials.authorization {
+            request.headers.add(name: "Authorization", value: authorization)
+        }
+        let asked = request
+        let result = BlockingPool(name: "manifest", limit: 1).wait { () async -> Result<[UInt8], FillError> in
+            do throws(FillError) {
+                let response = try await transport.sendFollowing(asked)
+                guard response.status == .ok else {
+                    let key = RemoteKey(Array(url.utf8))
+                    throw FillError(status: response.status, response.headers, key, isConditional: false)
+                }
+                return .success(try await response.whole(limit: Self.longest, name: url))
+            } catch {
+                return .failure(error)
+            }
+        }
+        switch result {
+        case .success(let text): try self.init(text)
+        case .failure(let error): throw LocationError("the manifest \(error.cause)")
+        }
+    }
+}

@@ -1,0 +1,120 @@
+import AsyncHTTPClient
+import Glibc
+import HSMCore
+import HSMRemotes
+import NIOHTTP1
+
+/// A tree on a web server as the remote tier.
+///
+/// A key is a path below the top: names in bytes, joined by `/`. A version is an ``HTTPVersionTag``. Ranges are asked for
+/// on the condition that the version is the recorded one, and each answer is looked at again (``HTTPAnswer``).
+package final class HTTPSource: RemoteSource {
+    package let address: WebAddress
+    package let fetchUnit = 1 << 20
+    let transport: HTTPTransport
+    private let credentials: HTTPCredentials
+    /// Lists the objects instead of the server's index pages.
+    let manifest: HTTPManifest?
+
+    package init(
+        _ address: WebAddress, transport: HTTPTransport, credentials: HTTPCredentials, manifest: HTTPManifest? = nil
+    ) {
+        self.address = address
+        self.transport = transport
+        self.credentials = credentials
+        self.manifest = manifest
+    }
+
+    package var location: String { address.url }
+
+    /// A request for something below the top, in no coding.
+    func request(_ method: HTTPMethod, _ url: String) -> HTTPClientRequest {
+        var request = HTTPClientRequest(url: url)
+        request.method = method
+        request.headers.add(name: "Accept-Encoding", value: "identity")
+        request.headers.add(name: "User-Agent", value: "passhsm")
+        if let authorization = credentials.authorization {
+            request.headers.add(name: "Authorization", value: authorization)
+        }
+        return request
+    }
+
+    // MARK: Reading
+
+    package func read(
+        _ object: RemoteObject, range: Range<Int>,
+        deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
+    ) async throws(FillError) {
+        guard !range.isEmpty else { return }
+        var request = request(.GET, try url(of: object.key))
+        request.headers.add(name: "Range", value: "bytes=\(range.lowerBound)-\(range.upperBound - 1)")
+        HTTPVersionTag(object.version)?.addCondition(to: &request.headers)
+        let response = try await transport.sendFollowing(request)
+        let answer = try HTTPAnswer(status: response.status, headers: response.headers, range: range, of: object)
+        try await response.deliver(
+            skipping: answer.skipped, count: range.count, endsThere: answer.endsWithRange, name: "\(object.key)",
+            to: deliver)
+    }
+
+    package func current(
+        _ key: RemoteKey
+    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
+        let headers = try await ask(key)
+        guard let tag = HTTPVersionTag(headers.fields, size: headers.size) else {
+            throw FillError(
+                .io, .remoteFailed, "\(key): the server tells neither a strong ETag nor Last-Modified: no version")
+        }
+        let modified = headers.fields.first(name: "Last-Modified").flatMap { HTTPDate.seconds($0) } ?? time(nil)
+        return (
+            RemoteObject(key: key, version: tag.version, size: headers.size),
+            RemoteEntry.Time(seconds: modified, nanoseconds: 0)
+        )
+    }
+
+    /// The headers and the size of an object, by HEAD; where a server does not answer that with a size, by its first byte.
+    private func ask(_ key: RemoteKey) async throws(FillError) -> (fields: HTTPHeaders, size: Int) {
+        let url = try url(of: key)
+        let head = try await transport.sendFollowing(request(.HEAD, url))
+        try Self.expectNoDirectory(head, url, key)
+        if head.status == .ok, let size = head.headers.first(name: "Content-Length").flatMap({ Int($0) }) {
+            return (head.headers, size)
+        }
+        guard [200, 400, 403, 405, 501].contains(head.status.code) else {
+            throw FillError(status: head.status, head.headers, key, isConditional: false)
+        }
+        var request = request(.GET, url)
+        request.headers.add(name: "Range", value: "bytes=0-0")
+        let response = try await transport.sendFollowing(request)
+        let range = response.headers.first(name: "Content-Range").flatMap { ContentRange($0) }
+        switch response.status.code {
+        case 206, 416:
+            if let size = range?.total { return (response.headers, size) }
+        case 200:
+            if let size = response.headers.first(name: "Content-Length").flatMap({ Int($0) }) {
+                return (response.headers, size)
+            }
+        default: throw FillError(status: response.status, response.headers, key, isConditional: false)
+        }
+        throw FillError(.io, .remoteFailed, "\(key): the server does not tell its size")
+    }
+
+    /// A server that has a directory under the name leads to the name with a slash.
+    private static func expectNoDirectory(
+        _ response: HTTPClientResponse, _ url: String, _ key: RemoteKey
+    ) throws(FillError) {
+        guard response.url?.absoluteString == url + "/" else { return }
+        throw FillError(.io, .remoteChanged, "\(key) is a directory now")
+    }
+
+    private func url(of key: RemoteKey) throws(FillError) -> String {
+        let names = key.bytes.split(separator: 0x2f, omittingEmptySubsequences: false)
+        for name in names where name.isEmpty || name == [0x2e] || name == [0x2e, 0x2e] || name.contains(0) {
+            throw FillError(.io, .remoteFailed, "\(key) is not a path below \(location)")
+        }
+        // AsyncHTTPClient asks for the top instead (`URL.path` is empty then).
+        guard String(validating: key.bytes, as: UTF8.self) != nil else {
+            throw FillError(.io, .remoteFailed, "\(key): a name that is not UTF-8 cannot be asked for over HTTP")
+        }
+        return address.url(of: key.bytes)
+    }
+}

@@ -1,0 +1,113 @@
+import AsyncHTTPClient
+import FoundationEssentials
+import HSMCore
+import HSMRemotes
+import NIOCore
+import NIOHTTP1
+import NIOSSL
+import Synchronization
+
+/// Sends requests: connections that are kept and shared, HTTP/2 where a server offers it, TLS, proxies. Every method may
+/// be called on any thread.
+///
+/// It asks once: who asks again, and when, is the fill engine's to decide.
+package final class HTTPTransport: Sendable {
+    package struct Options: Sendable {
+        /// PEM file of certificate authorities that are trusted beside the system's.
+        package var authorities: String?
+        /// Connections to one server at most; requests beyond wait.
+        package var connections = 64
+        package var connectTimeout: Duration = .seconds(10)
+        /// How long a server may send nothing, in the middle of an answer or before it.
+        package var silence: Duration = .seconds(30)
+
+        package init() {}
+    }
+
+    private let options: Options
+    private let proxies: ProxyRules
+    private let tls: TLSConfiguration
+    /// One for each proxy, and one for none. A leaf lock.
+    private let clients = Mutex<[ProxyRules.Proxy?: HTTPClient]>([:])
+
+    /// - Throws: for a file of authorities that cannot be used, and a proxy in the environment that cannot be.
+    package init(options: Options, environment: [String: String]) throws(LocationError) {
+        self.options = options
+        proxies = try ProxyRules(environment: environment)
+        var tls = TLSConfiguration.makeClientConfiguration()
+        if let path = options.authorities {
+            do {
+                tls.additionalTrustRoots = [.certificates(try NIOSSLCertificate.fromPEMFile(path))]
+            } catch {
+                throw LocationError("\(path) is no PEM file of certificates that can be read")
+            }
+        }
+        self.tls = tls
+    }
+
+    deinit {
+        for client in clients.withLock({ $0 }).values { client.shutdown { _ in } }
+    }
+
+    /// The head of the answer, and a body that is still to come; a body that is dropped ends its connection.
+    ///
+    /// - Throws: `.remoteFailed` when there is no answer; `.cancelled` when the task is.
+    package func send(_ request: HTTPClientRequest) async throws(FillError) -> HTTPClientResponse {
+        do {
+            let client = client(for: request.url)
+            return try await client.execute(request, deadline: .now() + .init(options.silence + options.connectTimeout))
+        } catch {
+            throw FillError(transport: error, request.url)
+        }
+    }
+
+    /// As ``send(_:)``, and goes where the server redirects to, five times at most.
+    ///
+    /// Another server is not told the authorization, and nobody is led from https to http.
+    package func sendFollowing(_ request: HTTPClientRequest) async throws(FillError) -> HTTPClientResponse {
+        var request = request
+        for _ in 0...5 {
+            let response = try await send(request)
+            guard [301, 302, 303, 307, 308].contains(response.status.code),
+                let location = response.headers.first(name: "Location")
+            else { return response }
+            guard let old = URL(string: request.url), let new = URL(string: location, relativeTo: old)?.absoluteURL,
+                new.scheme == "https" || (new.scheme == "http" && old.scheme == "http")
+            else { throw FillError(.io, .remoteFailed, "\(request.url): redirected to \(location)") }
+            if (new.scheme, new.host, new.port) != (old.scheme, old.host, old.port) {
+                request.headers.remove(name: "Authorization")
+            }
+            request.url = new.absoluteString
+        }
+        throw FillError(.io, .remoteFailed, "\(request.url): redirected too often")
+    }
+
+    private func client(for url: String) -> HTTPClient {
+        let address = URL(string: url)
+        let proxy = proxies.proxy(for: address?.host ?? "", isEncrypted: address?.scheme == "https")
+        return clients.withLock { clients in
+            if let client = clients[proxy] { return client }
+            let client = makeClient(proxy)
+            clients[proxy] = client
+            return client
+        }
+    }
+
+    private func makeClient(_ proxy: ProxyRules.Proxy?) -> HTTPClient {
+        var configuration = HTTPClient.Configuration(
+            tlsConfiguration: tls, redirectConfiguration: .disallow,
+            timeout: .init(connect: .init(options.connectTimeout), read: .init(options.silence)))
+        configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = options.connections
+        // Servers close idle connections, nginx after 75 s: a request would meet that.
+        configuration.connectionPool.idleTimeout = .seconds(30)
+        configuration.connectionPool.retryConnectionEstablishment = false
+        configuration.proxy = proxy.map { proxy in
+            let parts = proxy.credentials?.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+            let authorization = parts.map {
+                HTTPClient.Authorization.basic(username: String($0[0]), password: $0.count > 1 ? String($0[1]) : "")
+            }
+            return .server(host: proxy.host, port: proxy.port, authorization: authorization)
+        }
+        return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }
+}

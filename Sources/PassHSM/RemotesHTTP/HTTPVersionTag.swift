@@ -1,0 +1,59 @@
+import HSMCore
+import NIOHTTP1
+
+/// What a web server says of an object's version: a strong ETag, or else the time of its last change and its length.
+///
+/// As a ``RemoteVersion``: the ETag with its quotes, or `m`, seconds since 1970, `-` and bytes.
+package enum HTTPVersionTag: Hashable, Sendable {
+    case entityTag(String)
+    case modified(seconds: Int, size: Int)
+
+    /// The version that an answer is of; nil where it has neither header. A weak ETag says nothing about bytes (RFC 9110,
+    /// section 8.8.1).
+    ///
+    /// - Parameter size: of the whole object.
+    package init?(_ headers: HTTPHeaders, size: Int) {
+        if let tag = headers.first(name: "ETag"), Self.isStrong(tag) {
+            self = .entityTag(tag)
+        } else if let seconds = headers.first(name: "Last-Modified").flatMap({ HTTPDate.seconds($0) }) {
+            self = .modified(seconds: seconds, size: size)
+        } else {
+            return nil
+        }
+    }
+
+    /// Nil for a version that no web server gave.
+    package init?(_ version: RemoteVersion) {
+        let text = String(decoding: version.bytes, as: UTF8.self)
+        if Self.isStrong(text) {
+            self = .entityTag(text)
+            return
+        }
+        let parts = text.dropFirst().split(separator: "-", omittingEmptySubsequences: false)
+        guard text.first == "m", let size = parts.last.flatMap({ Int($0) }), size >= 0,
+            let seconds = Int(parts.dropLast().joined(separator: "-"))
+        else { return nil }
+        self = .modified(seconds: seconds, size: size)
+    }
+
+    package var version: RemoteVersion {
+        switch self {
+        case .entityTag(let tag): RemoteVersion(Array(tag.utf8))
+        case .modified(let seconds, let size): RemoteVersion(Array("m\(seconds)-\(size)".utf8))
+        }
+    }
+
+    /// A record has room for 255 bytes.
+    private static func isStrong(_ tag: String) -> Bool {
+        tag.utf8.count >= 2 && tag.utf8.count <= 255 && tag.first == "\"" && tag.last == "\""
+    }
+
+    /// Makes the server refuse (412) when it has another version.
+    package func addCondition(to headers: inout HTTPHeaders) {
+        switch self {
+        case .entityTag(let tag): headers.add(name: "If-Match", value: tag)
+        case .modified(let seconds, _):
+            headers.add(name: "If-Unmodified-Since", value: HTTPDate.text(seconds))
+        }
+    }
+}

@@ -1,0 +1,25 @@
+import Glibc
+import HSMRemotes
+import HSMSystem
+
+/// A file with a secret in it.
+package enum SecretFile {
+    /// The content as text.
+    ///
+    /// - Throws: when others than the owner and the group may read it, and what open(2) and read(2) throw; ENOENT is nil.
+    package static func text(_ path: String) throws(LocationError) -> String? {
+        do throws(Errno) {
+            let status = try BytePath(path).stat()
+            guard status.st_mode & 0o007 == 0 else {
+                throw Errno(rawValue: EPERM)
+            }
+            return String(decoding: try SmallFile.read(BytePath(path)), as: UTF8.self)
+        } catch {
+            if error.rawValue == ENOENT || error.rawValue == ENOTDIR { return nil }
+            if error.rawValue == EPERM {
+                throw LocationError("\(path) holds a secret, and everyone may read it: chmod 600 \(path)")
+            }
+            throw LocationError("\(path): \(error.text)")
+        }
+    }
+}

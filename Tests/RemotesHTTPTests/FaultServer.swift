@@ -1,0 +1,161 @@
+import Foundation
+import Glibc
+import Synchronization
+import Testing
+
+/// A web server on a loopback port that does what a test says, wrong things above all. Ends with ``stop()``.
+final class FaultServer: Sendable {
+    struct Request: Sendable {
+        let method: String
+        let target: String
+        /// By names in lower case.
+        let headers: [String: String]
+
+        /// Of `Range: bytes=first-last`.
+        var range: Range<Int>? {
+            let ends = headers["range"]?.dropFirst("bytes=".count).split(separator: "-").compactMap { Int($0) }
+            guard let ends, ends.count == 2 else { return nil }
+            return ends[0]..<ends[1] + 1
+        }
+    }
+
+    struct Reply: Sendable {
+        var status = 200
+        var headers: [String: String] = [:]
+        var body: [UInt8] = []
+        /// Bytes of the body after which the connection is closed.
+        var cut: Int?
+        /// The body comes in pieces of so many bytes, a hundredth of a second apart.
+        var trickle: Int?
+        /// Nothing is ever sent.
+        var isSilent = false
+        /// Sent instead of everything above.
+        var raw: String?
+    }
+
+    private struct State {
+        var requests: [Request] = []
+        var connections: Set<Int32> = []
+        var accepted = 0
+        var isStopped = false
+    }
+
+    let port: Int
+    private let listener: Int32
+    private let handler: @Sendable (Request) -> Reply
+    private let state = Mutex(State())
+
+    init(_ handler: @escaping @Sendable (Request) -> Reply) throws {
+        self.handler = handler
+        listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let listener = listener
+        let result = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+                bind(listener, pointer, size) == 0 && listen(listener, 128) == 0
+                    && getsockname(listener, pointer, &size) == 0
+            }
+        }
+        try #require(result)
+        port = Int(UInt16(bigEndian: address.sin_port))
+        Thread.detachNewThread { [self] in accept() }
+    }
+
+    var url: String { "http://127.0.0.1:\(port)/" }
+    var requests: [Request] { state.withLock { $0.requests } }
+    /// Connections that were made so far.
+    var accepted: Int { state.withLock { $0.accepted } }
+
+    func stop() {
+        state.withLock { state in
+            state.isStopped = true
+            shutdown(listener, Int32(SHUT_RDWR))
+            for connection in state.connections { shutdown(connection, Int32(SHUT_RDWR)) }
+        }
+    }
+
+    private func accept() {
+        while true {
+            let connection = Glibc.accept(listener, nil, nil)
+            let isWanted =
+                connection >= 0
+                && state.withLock { state in
+                    guard !state.isStopped else { return false }
+                    state.accepted += 1
+                    return state.connections.insert(connection).inserted
+                }
+            guard isWanted else {
+                if connection >= 0 { close(connection) }
+                close(listener)
+                return
+            }
+            Thread.detachNewThread { [self] in
+                while let request = next(connection), answer(request, connection) {}
+                state.withLock { _ = $0.connections.remove(connection) }
+                close(connection)
+            }
+        }
+    }
+
+    private func next(_ connection: Int32) -> Request? {
+        var bytes: [UInt8] = []
+        var byte: UInt8 = 0
+        while !bytes.suffix(4).elementsEqual("\r\n\r\n".utf8) {
+            guard recv(connection, &byte, 1, 0) == 1 else { return nil }
+            bytes.append(byte)
+        }
+        let lines = String(decoding: bytes, as: UTF8.self).components(separatedBy: "\r\n")
+        let words = lines[0].split(separator: " ").map(String.init)
+        var headers: [String: String] = [:]
+        for line in lines.dropFirst() {
+            guard let colon = line.firstIndex(of: ":") else { continue }
+            headers[line[..<colon].lowercased()] = String(line[line.index(after: colon)...].drop { $0 == " " })
+        }
+        let request = Request(method: words[0], target: words[1], headers: headers)
+        state.withLock { $0.requests.append(request) }
+        return request
+    }
+
+    /// - Returns: whether the connection goes on.
+    private func answer(_ request: Request, _ connection: Int32) -> Bool {
+        let reply = handler(request)
+        if reply.isSilent {
+            // Until the other side gives up.
+            var byte: UInt8 = 0
+            return recv(connection, &byte, 1, 0) > 0
+        }
+        if let raw = reply.raw {
+            _ = put(Array(raw.utf8), connection)
+            return false
+        }
+        var headers = reply.headers
+        if headers["Content-Length"] == nil && headers["Transfer-Encoding"] == nil {
+            headers["Content-Length"] = "\(reply.body.count)"
+        }
+        let fields = headers.map { "\($0): \($1)\r\n" }.joined()
+        guard put(Array("HTTP/1.1 \(reply.status) Words\r\n\(fields)\r\n".utf8), connection) else { return false }
+        if request.method == "HEAD" { return true }
+        let body = reply.body.prefix(reply.cut ?? Int.max)
+        guard let piece = reply.trickle else { return put(Array(body), connection) && reply.cut == nil }
+        for start in stride(from: 0, to: body.count, by: piece) {
+            guard put(Array(body[start..<min(start + piece, body.count)]), connection) else { return false }
+            usleep(10_000)
+        }
+        return reply.cut == nil
+    }
+
+    private func put(_ bytes: [UInt8], _ connection: Int32) -> Bool {
+        var done = 0
+        while done < bytes.count {
+            let count = bytes[done...].withUnsafeBytes {
+                send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+            }
+            guard count > 0 else { return false }
+            done += count
+        }
+        return true
+    }
+}
