@@ -59,10 +59,11 @@ extension MountTests.RandomOperations {
             narrow { candidate in
                 let expected = max(0, min(asked, candidate.bytes.count - offset))
                 guard bytes.count == expected else { return false }
-                return expected == 0
-                    || candidate.bytes.withUnsafeBytes { all in
-                        bytes.withUnsafeBytes { memcmp(all.baseAddress! + offset, $0.baseAddress!, expected) == 0 }
-                    }
+                if expected == 0 { return true }
+                return candidate.bytes.withUnsafeBytes { all in
+                    let part = UnsafeRawBufferPointer(rebasing: all[offset..<offset + expected])
+                    return bytes.withUnsafeBytes { memcmp(part.baseAddress, $0.baseAddress, expected) == 0 }
+                }
             }
         }
 
