@@ -61,8 +61,10 @@ extension MountTests.RandomOperations {
                 guard bytes.count == expected else { return false }
                 if expected == 0 { return true }
                 return candidate.bytes.withUnsafeBytes { all in
-                    let part = UnsafeRawBufferPointer(rebasing: all[offset..<offset + expected])
-                    return bytes.withUnsafeBytes { memcmp(part.baseAddress, $0.baseAddress, expected) == 0 }
+                    bytes.withUnsafeBytes { found in
+                        guard let start = all.baseAddress, let found = found.baseAddress else { return false }
+                        return memcmp(start + offset, found, expected) == 0
+                    }
                 }
             }
         }
