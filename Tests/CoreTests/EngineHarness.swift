@@ -21,7 +21,7 @@ final class EngineHarness: Sendable {
         source = FakeSource(fetchUnit: fetchGranules * Self.granuleSize, behaviour)
         var chosen = FillEngine.Configuration()
         chosen.readAhead = 0
-        chosen.firstPause = .milliseconds(1)
+        chosen.retries.firstPause = .milliseconds(1)
         engine = FillEngine(source: source, configuration: configuration ?? chosen, pool: globalConcurrentExecutor)
     }
 

@@ -125,7 +125,7 @@ import Testing
         for (wait, reads) in [(Duration.milliseconds(30), 4), (.seconds(61), 1)] {
             let busy = FillError(.io, .remoteFailed, "busy", retryAfter: wait)
             var configuration = FillEngine.Configuration()
-            configuration.firstPause = .zero
+            configuration.retries.firstPause = .zero
             let harness = EngineHarness(.init(), configuration)
             harness.source.behaviour.withLock { $0.failure = (0, busy) }
             let (file, _) = harness.file(granules: 4)
@@ -138,7 +138,7 @@ import Testing
     @Test("A waiter that gives up ends the pauses between the attempts")
     func cancelledPause() async {
         var configuration = FillEngine.Configuration()
-        configuration.firstPause = .seconds(1000)
+        configuration.retries.firstPause = .seconds(1000)
         let harness = EngineHarness(.init(), configuration)
         harness.source.behaviour.withLock { $0.failure = (0, broken) }
         let (file, destination) = harness.file(granules: 4)

@@ -1,6 +1,7 @@
 import HSMCore
 import HSMRemotes
 import HSMRemotesHTTP
+import Synchronization
 import Testing
 
 @Suite struct HTTPListingTests {
@@ -127,6 +128,26 @@ import Testing
         } _: { server in
             let events = try await Self.events(source(server.url))
             #expect(events == ["enter ", "file file 1000000", "file none 0", "leave"])
+        }
+    }
+
+    @Test func `a server that fails now and then is asked again`() async throws {
+        let pages = [
+            "/": Self.page("<title>Index of</title><a href=d/>x</a>"),
+            "/d/": Self.page("<title>Index of</title><a href=f>x</a>"),
+            "/d/f": Self.file("abc"),
+        ]
+        let asked = Mutex<[String: Int]>([:])
+        try await withServer { request in
+            let count = asked.withLock {
+                $0[request.target, default: 0] += 1
+                return $0[request.target] ?? 0
+            }
+            return count < 3 ? FaultServer.Reply(status: 503) : Self.serve(pages)(request)
+        } _: { server in
+            let events = try await Self.events(source(server.url))
+            #expect(events == ["enter ", "enter d", "file d/f 3", "leave", "leave"])
+            #expect(server.requests.count == 9)
         }
     }
 

@@ -35,7 +35,7 @@ final class StoreFixture {
         }
         var configuration = FillEngine.Configuration()
         configuration.readAhead = 0
-        configuration.firstPause = .milliseconds(1)
+        configuration.retries.firstPause = .milliseconds(1)
         engine = FillEngine(
             source: source, configuration: configuration, pool: BlockingPool(name: "test", limit: 4))
         self.isPrompt = isPrompt

@@ -13,11 +13,8 @@ package final class FillEngine: Sendable {
         package var readAhead = 8 << 20
         /// How long a request waits before it fails with EIO.
         package var deadline: Duration = .seconds(60)
-        /// How often a remote that fails is asked for the same bytes.
-        package var attempts = 4
-        /// How long before it is asked a second time, a quarter more or less; twice as long before each further time. A
-        /// remote that names a longer time is left alone for that long.
-        package var firstPause: Duration = .milliseconds(100)
+        /// When a remote that fails is asked again; whatever it says there, no pause is longer than ``deadline``.
+        package var retries = RetryPolicy()
 
         package init() {}
     }
@@ -313,21 +310,14 @@ package final class FillEngine: Sendable {
     private func run(_ id: FillState.ID, _ file: FillFile, _ granules: Range<Int>) async {
         var rest = granules
         var error = await fetch(id, file, &rest)
-        var pause = configuration.firstPause
-        for _ in 1..<max(1, configuration.attempts) {
-            // Nothing else gets better by itself.
-            guard let failure = error, failure.reason == .remoteFailed, failure.code == .io, !rest.isEmpty else {
-                break
-            }
-            // Not all at once: what failed together would come together again.
-            let ownPause = pause * Double.random(in: 0.75...1.25)
-            let wanted = failure.retryAfter ?? .zero
-            // Nobody who waits now would see the end of it.
-            if wanted > configuration.deadline { break }
-            do { try await Task.sleep(for: max(ownPause, wanted)) } catch { break }
+        var retries = configuration.retries
+        retries.longestPause = configuration.deadline
+        var attempt = 1
+        while let failure = error, !rest.isEmpty, let pause = retries.pause(after: failure, attempt: attempt) {
+            do { try await Task.sleep(for: pause) } catch { break }
             counters.retries.add()
             error = await fetch(id, file, &rest)
-            pause *= 2
+            attempt += 1
         }
         let isCancelled = fetches.withLock { fetches in
             fetches.queue.ended(id)

@@ -13,15 +13,17 @@ package struct HTTPAnswer: Equatable, Sendable {
     /// - Parameters:
     ///   - range: what was asked for, not empty.
     ///   - object: whose recorded version was asked for.
+    ///   - keepsCodings: the server stores objects in a coding, and names it, without undoing it, as S3 does.
     /// - Throws: `.remoteChanged`, `.remoteGone` or `.remoteFailed`, in every case but a body that holds the range of the
     ///   recorded version.
     package init(
-        status: HTTPResponseStatus, headers: HTTPHeaders, range: Range<Int>, of object: RemoteObject
+        status: HTTPResponseStatus, headers: HTTPHeaders, range: Range<Int>, of object: RemoteObject,
+        keepsCodings: Bool = false
     ) throws(FillError) {
         guard status == .partialContent || status == .ok else {
             throw FillError(status: status, headers, object.key, isConditional: true)
         }
-        try Self.expectPlain(headers, object.key)
+        try Self.expectPlain(headers, keepsCodings: keepsCodings, object.key)
         let total: Int?
         if status == .partialContent {
             total = try Self.total(headers, range, object.key)
@@ -36,8 +38,11 @@ package struct HTTPAnswer: Equatable, Sendable {
     }
 
     /// A body in a coding (gzip) or in parts is not the object's bytes.
-    private static func expectPlain(_ headers: HTTPHeaders, _ key: RemoteKey) throws(FillError) {
-        for coding in headers[canonicalForm: "Content-Encoding"] where coding.lowercased() != "identity" {
+    private static func expectPlain(
+        _ headers: HTTPHeaders, keepsCodings: Bool, _ key: RemoteKey
+    ) throws(FillError) {
+        for coding in headers[canonicalForm: "Content-Encoding"]
+        where coding.lowercased() != "identity" && !keepsCodings {
             throw FillError(
                 .io, .remoteFailed, "\(key): the server answers with \(coding), although it was not asked to")
         }

@@ -59,7 +59,7 @@ extension HTTPSource {
     }
 
     private func entry(_ name: [UInt8], _ key: RemoteKey) async throws(FillError) -> RemoteEntry {
-        let (object, modified) = try await current(key)
+        let (object, modified) = try await retries.retrying { () throws(FillError) in try await current(key) }
         var metadata = RemoteEntry.Metadata()
         metadata.modificationTime = modified
         return RemoteEntry(name: name, kind: .file(object), metadata: metadata)
@@ -67,6 +67,10 @@ extension HTTPSource {
 
     /// The names that the server's page about a directory lists.
     private func page(of path: [UInt8]) async throws(FillError) -> [HTTPIndexPage.Name] {
+        try await retries.retrying { () throws(FillError) in try await pageOnce(of: path) }
+    }
+
+    private func pageOnce(of path: [UInt8]) async throws(FillError) -> [HTTPIndexPage.Name] {
         let place = WebAddress(
             isEncrypted: address.isEncrypted, host: address.host, port: address.port, path: address.path + path)
         guard path.count <= Self.longestPath else {

@@ -13,6 +13,8 @@ package final class HTTPSource: RemoteSource {
     package let fetchUnit = 1 << 20
     let transport: HTTPTransport
     private let credentials: HTTPCredentials
+    /// Of what an import asks for; the fill engine has its own.
+    let retries = RetryPolicy()
     /// Lists the objects instead of the server's index pages.
     let manifest: HTTPManifest?
 

@@ -7,6 +7,12 @@ final class Mirror {
     let scratch: Scratch
     /// The remote tier.
     let source: String
+    /// What is imported: the source itself, unless a server gives it.
+    var location: String
+    /// More of import's arguments.
+    var importArguments: [String] = []
+    /// More of the environment of every import and mount.
+    var environment: [String: String] = [:]
     let lower: String
     /// Where it is mounted: over the lower directory itself, unless it was asked for apart.
     let mount: String
@@ -24,6 +30,7 @@ final class Mirror {
     init(_ scratch: Scratch, apart: Bool = false) throws {
         self.scratch = scratch
         source = scratch.path + "/source"
+        location = source
         lower = scratch.path + "/lower"
         mount = apart ? scratch.path + "/mount" : lower
         for path in [source, lower, mount] { mkdir(path, 0o755) }
@@ -32,7 +39,9 @@ final class Mirror {
     // MARK: Life
 
     func importSource(_ arguments: String...) throws {
-        let output = try run([Machine.program, "import", source, lower] + arguments, seconds: 300)
+        let output = try run(
+            [Machine.program, "import", location, lower] + importArguments + arguments, environment: environment,
+            seconds: 300)
         guard output.code == 0 else { throw Failure("\(output)") }
     }
 
@@ -49,7 +58,7 @@ final class Mirror {
         let simulate = "\(remote),hold=\(holdPath),fail=\(failPath)\(spoils)"
         let output = try run(
             wrapper + [Machine.program, "mount", lower, mount, "--log", logPath, "--simulate", simulate] + arguments,
-            environment: ["PASSHSM_FAILPOINT": failpoints], seconds: 60)
+            environment: environment.merging(["PASSHSM_FAILPOINT": failpoints]) { $1 }, seconds: 60)
         guard output.code == 0 else { throw Failure("\(output)\(log)") }
         daemon = pid_t(try status().pid)
         watchdog = Watchdog(mount: mount, daemon: daemon, seconds: limit)

@@ -1,0 +1,200 @@
+import Foundation
+import Glibc
+import HSMSystem
+import Testing
+
+extension MountTests {
+    /// A web server as the remote tier: nginx, by HTTP, HTTPS and HTTP/2.
+    @Suite struct HTTPMount {
+        private static let size = 5 << 20
+
+        /// Files only: a server tells of nothing else.
+        private static func fill(_ path: String) throws {
+            for (index, size) in [0, 1, 65_535, 65_536, 65_537, 196_625, 1 << 20, 1 << 20 + 1, size].enumerated() {
+                try Pattern.write("\(path)/size-\(size)", size: size, seed: index)
+            }
+            try shell(
+                """
+                mkdir -p 'a b/c%20d' real; echo 1 > 'a b/c%20d/#?&;+"<>|\\'; echo 2 > "it's"; echo 3 > a:b; echo 4 > ~x
+                echo 5 > $'new\\nline'; echo 6 > 'a b/ä€😀'; echo 7 > ' lead and trail '; echo 8 > -n
+                { cd /usr; find include share/doc -type f -size -200k -print0 || true; } | head -z -n 1200 \
+                    | tar -C /usr --null -T - -cf - | tar -C real -xf -
+                find . -exec touch -d @1700000000 {} +
+                """, in: path)
+        }
+
+        /// - Parameter choose: the URL to import.
+        private func withServer(
+            _ mounting: [String] = [], settings: String = "", fill: (String) throws -> Void = Self.fill,
+            choose: (Nginx, Mirror) throws -> String = { server, _ in server.url },
+            _ body: (Nginx, Mirror) throws -> Void
+        ) throws {
+            var server: Nginx?
+            defer { server?.stop() }
+            try withMirror(mounting: mounting) { mirror throws in
+                try fill(mirror.source)
+                let nginx = try Nginx(serving: mirror.source, in: mirror.scratch.path + "/nginx", settings: settings)
+                server = nginx
+                mirror.location = try choose(nginx, mirror)
+            } _: { mirror throws in
+                try body(try #require(server), mirror)
+            }
+        }
+
+        @Test(
+            "A cold mount of thousands of files has the server's names, sizes, times and digests",
+            arguments: ["HTML", "JSON", "manifest", "HTTPS"])
+        func digests(kind: String) throws {
+            try withServer(choose: { try Self.choose(kind, $0, $1) }) { server, mirror in
+                // Directories have the times of the import: no page tells theirs.
+                let metadata = "find . -type f -printf '%p %s %T@\\n' -o -printf '%p\\n' | sort"
+                for question in [Trees.Question.digests.rawValue, metadata] {
+                    let answers = try [mirror.source, mirror.mount].map { try shell(question, in: $0) }
+                    let lines = answers.map { Set($0.split(separator: "\n")) }
+                    #expect(lines[0].count > 1000)
+                    let difference = lines[0].symmetricDifference(lines[1])
+                    #expect(difference.isEmpty, "\(difference.sorted().prefix(6))")
+                }
+                #expect(try mirror.status().counter("errors") == 0)
+                let reads = server.log.filter { $0[3] == "GET" && $0[2] == "206" }
+                #expect(reads.count > 1000)
+                #expect(reads.allSatisfy { $0[0] == (kind == "HTTPS" ? "HTTP/2.0" : "HTTP/1.1") })
+                #expect(Set(server.log.map { $0[1] }).count < 200, "connections are used again")
+            }
+        }
+
+        /// The URL that is imported, with what else that takes.
+        private static func choose(_ kind: String, _ server: Nginx, _ mirror: Mirror) throws -> String {
+            let manifest = mirror.scratch.path + "/manifest"
+            switch kind {
+            case "JSON": return server.url + "json"
+            case "HTTPS":
+                mirror.importArguments = ["--ca-file", server.authority]
+                return server.secureURL
+            case "manifest":
+                let script = """
+                    import json, os
+                    for folder, _, names in os.walk('.'):
+                        for path in (os.path.relpath(os.path.join(folder, name)) for name in names):
+                            status = os.stat(path)
+                            print(json.dumps({'path': path, 'size': status.st_size, 'mtime': status.st_mtime}))
+                    """
+                try shell("python3 -c \"$1\" >\"$2\"", in: mirror.source, [script, manifest])
+                mirror.importArguments = ["--manifest", manifest]
+                return server.url
+            default: return server.url
+            }
+        }
+
+        @Test("A certificate of an unknown authority is not believed")
+        func certificate() throws {
+            try withScratch { scratch in
+                let mirror = try Mirror(scratch)
+                try File.put("content", mirror.remote("file"))
+                let server = try Nginx(serving: mirror.source, in: scratch.path + "/nginx")
+                defer { server.stop() }
+                let output = try passhsm("import", server.secureURL, mirror.lower)
+                #expect(output.code != 0 && output.err.uppercased().contains("CERTIFICATE"), "\(output)")
+            }
+        }
+
+        @Test("An object that is replaced or deleted: the old version where it is present, EIO elsewhere, told apart")
+        func changed() throws {
+            try withServer(["--fill", "read"]) { path in
+                for name in ["replaced", "deleted"] { try Pattern.write("\(path)/\(name)", size: Self.size, seed: 1) }
+            } _: { server, mirror in
+                for name in ["replaced", "deleted"] { _ = try File.bytes(mirror.at(name), 0..<1000) }
+                try Pattern.write(mirror.scratch.path + "/new", size: Self.size, seed: 2)
+                rename(mirror.scratch.path + "/new", mirror.remote("replaced"))
+                try shell("touch -d 2001-01-01 replaced; rm deleted", in: mirror.source)
+                for (name, flag) in [("replaced", "stale"), ("deleted", "lost")] {
+                    #expect(File.readError(mirror.at(name)) == EIO)
+                    #expect(try mirror.state(name).flags.contains(flag), "\(mirror.log)")
+                    #expect(try File.bytes(mirror.at(name), 0..<1000) == Pattern.bytes(0..<1000, seed: 1))
+                }
+            }
+        }
+
+        @Test("With --on-change refetch a replaced object is taken as a whole, with its size and time")
+        func refetch() throws {
+            try withServer(["--fill", "read", "--on-change", "refetch"]) { path in
+                try Pattern.write("\(path)/file", size: Self.size, seed: 1)
+            } _: { server, mirror in
+                _ = try File.bytes(mirror.at("file"), 0..<1000)
+                try Pattern.write(mirror.scratch.path + "/new", size: 3 << 20, seed: 2)
+                try shell("touch -d 2001-01-01 new; mv new source/file", in: mirror.scratch.path)
+                #expect(File.readError(mirror.at("file")) == EIO)
+                try until("the new version") { File.readError(mirror.at("file")) == 0 }
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+                #expect(
+                    try File.stat(mirror.at("file")).st_mtim.tv_sec == File.stat(mirror.remote("file")).st_mtim.tv_sec)
+            }
+        }
+
+        @Test("A server that is killed under load and comes back: no wrong byte, nobody hangs, and it heals by itself")
+        func restart() throws {
+            try withServer { path in
+                for index in 0..<40 { try Pattern.write("\(path)/file-\(index)", size: 2 << 20, seed: index) }
+            } _: { server, mirror in
+                let readers = try (0..<4).map { _ in
+                    try Child(
+                        [
+                            "bash", "-c",
+                            "for i in $(seq 0 39); do cmp -s \"$1/file-$i\" \"$2/file-$i\"; test $? != 1 || exit 1; done",
+                            "bash", mirror.mount, mirror.source,
+                        ])
+                }
+                try until("the load") { server.log.count > 60 }
+                server.stop()
+                try until("a failure") { try mirror.status().counter("errors") > 0 }
+                try server.start()
+                for reader in readers { #expect(try reader.wait(seconds: 120).code == 0) }
+                for index in 0..<40 {
+                    #expect(try File.sameContent(mirror.at("file-\(index)"), mirror.remote("file-\(index)")))
+                    #expect(try !mirror.state("file-\(index)").flags.contains("lost"))
+                }
+            }
+        }
+
+        @Test("A server that cannot be reached: EIO, an error and not a loss, and what is complete can be read")
+        func unreachable() throws {
+            try withServer { path in
+                for name in ["complete", "absent"] { try Pattern.write("\(path)/\(name)", size: Self.size) }
+            } _: { server, mirror in
+                #expect(try File.sameContent(mirror.at("complete"), mirror.remote("complete")))
+                server.stop()
+                #expect(File.readError(mirror.at("absent")) == EIO)
+                let state = try mirror.state("absent")
+                #expect(state.flags == ["error"] && state.lastError?.contains("127.0.0.1") == true, "\(state)")
+                #expect(try File.sameContent(mirror.at("complete"), mirror.remote("complete")))
+            }
+        }
+
+        @Test("Who may not read gets EPERM, and a secret is nowhere to be seen")
+        func secrets() throws {
+            try withServer(settings: "auth_basic x; auth_basic_user_file passwords;") { path in
+                for name in ["file", "later"] { try Pattern.write("\(path)/\(name)", size: Self.size) }
+            } choose: { server, mirror in
+                try File.put("user:{PLAIN}geheimnis\n", mirror.scratch.path + "/nginx/passwords")
+                mirror.environment = ["PASSHSM_HTTP_USER": "user", "PASSHSM_HTTP_PASSWORD": "geheimnis"]
+                return server.url
+            } _: { server, mirror in
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+                let shown = try shell(
+                    """
+                    ps -ef; cat "$1/log"; getfattr -R -d -m - "$1/lower"; "$2" status --json "$1/lower"
+                    "$2" state --json "$1/lower/file"
+                    """, [mirror.scratch.path, Machine.program])
+                #expect(!shown.contains("geheimnis") && !shown.contains("Z2VoZWltbmlz"))
+                try mirror.stop()
+                #expect(try shell("cat .passhsm/config", in: mirror.lower).contains(server.url))
+                #expect(try shell("grep -rl geheimnis . || true", in: mirror.lower) == "")
+                #expect(try passhsm("release", mirror.lower + "/file").code == 1, "without the password")
+                mirror.environment["PASSHSM_HTTP_PASSWORD"] = "wrong"
+                try mirror.start()
+                #expect(File.readError(mirror.at("later")) == EPERM)
+                #expect(try mirror.state("later").flags == ["error"])
+            }
+        }
+    }
+}
