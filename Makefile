@@ -42,9 +42,10 @@ test-unit: build
 test-mount: build test-sources
 	$(SWIFT) test --skip-build --no-parallel --filter MountTests
 
-# 200 power cuts each on ext4 and xfs; every failpoint with every action; 500 times kill -9.
+# 200 power cuts each on ext4 and xfs; every failpoint with every action; an error at every system call of a fill; 500
+# times kill -9; 100,000 random operations.
 test-power: build
-	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter 'MountTests.(Power|Failpoints|Crash)'
+	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter 'MountTests.(Power|Failpoints|Injection|Crash|Random)'
 
 test-long: build test-sources
 	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter MountTests

@@ -59,10 +59,13 @@ extension MountTests.RandomOperations {
             narrow { candidate in
                 let expected = max(0, min(asked, candidate.bytes.count - offset))
                 guard bytes.count == expected else { return false }
-                return expected == 0
-                    || candidate.bytes.withUnsafeBytes { all in
-                        bytes.withUnsafeBytes { memcmp(all.baseAddress! + offset, $0.baseAddress!, expected) == 0 }
+                if expected == 0 { return true }
+                return candidate.bytes.withUnsafeBytes { all in
+                    bytes.withUnsafeBytes { found in
+                        guard let start = all.baseAddress, let found = found.baseAddress else { return false }
+                        return memcmp(start + offset, found, expected) == 0
                     }
+                }
             }
         }
 

@@ -172,8 +172,8 @@ extension MountTests.RandomOperations {
         private func changeRemote(_ model: Model) throws {
             count("remote change")
             versions += 1
-            let bytes = Pattern.bytes(
-                0..<random.below([2000, 300_000, 3_000_000, 3_000_000][random.below(4)]), seed: versions)
+            let most = [2000, 300_000, 3_000_000, 3_000_000][random.below(4)]
+            let bytes = Pattern.bytes(0..<random.below(most), seed: versions)
             let path = mirror.remote(model.name)
             let file = try File.open(path + ".new", O_WRONLY | O_CREAT)
             try file.put(bytes, at: 0)
