@@ -19,6 +19,7 @@ install-packages:
 
 test-sources: install-packages
 	@scripts/fetch-test-sources
+	@scripts/fetch-test-servers
 
 build: install-packages
 	$(SWIFT) build --build-tests

@@ -11,6 +11,7 @@ let swift: [SwiftSetting] = [
 let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let sockets = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let tls = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
@@ -35,6 +36,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
@@ -52,20 +54,22 @@ let package = Package(
         module("Store", ["CChecksum", "CCrypto", "HSMCore", "HSMSystem", logging]),
         module("Remotes", ["HSMCore", "HSMSystem"]),
         module("RemotesHTTP", ["HSMCore", "HSMSystem", "HSMRemotes", httpClient, nio, httpTypes, sockets, tls]),
+        module("RemotesS3", ["HSMCore", "HSMSystem", "HSMRemotes", "HSMRemotesHTTP", crypto, httpClient, httpTypes]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
         module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", logging]),
         module("Control", ["HSMCore", "HSMSystem"]),
         .executableTarget(
             name: "passhsm",
             dependencies: [
-                "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMImport", "HSMFuse",
-                "HSMControl", arguments, logging,
+                "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMRemotesS3", "HSMImport",
+                "HSMFuse", "HSMControl", arguments, logging,
             ],
             path: "Sources/PassHSM/CLI", swiftSettings: swift),
         tests("CoreTests", ["HSMCore"]),
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("RemotesHTTPTests", ["HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
+        tests("RemotesS3Tests", ["HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
         tests("MountTests", ["HSMSystem", "CLinux"]),

@@ -15,6 +15,30 @@ import Testing
         }
     }
 
+    @Test func `a part that is called 200 is believed only when it is said which, and its length fits`() async throws {
+        let sample = Sample()
+        let parts: [(String?, Int?, Bool)] = [
+            ("bytes 70000-199999/1000000", 130_000, true), ("bytes 70000-199999/1000000", nil, false),
+            ("bytes 0-129999/1000000", 130_000, false), (nil, 130_000, false),
+        ]
+        for (range, length, isGood) in parts {
+            try await withServer { request in
+                var reply = sample.answer(request)
+                reply.status = 200
+                reply.headers["Content-Range"] = range
+                if length == nil {
+                    reply.headers["Transfer-Encoding"] = "chunked"
+                    reply.body = Array("1FBD0\r\n".utf8) + reply.body + Array("\r\n0\r\n\r\n".utf8)
+                }
+                return reply
+            } _: { server in
+                let outcome = await Outcome(try source(server.url), sample.object, 70_000..<200_000)
+                let isRight = outcome.bytes == (isGood ? Array(sample.content[70_000..<200_000]) : [])
+                #expect(isRight && (outcome.error == nil) == isGood, "\(range ?? "no range"), \(length ?? 0)")
+            }
+        }
+    }
+
     @Test func `no byte is taken for another's: the beginning is passed over`() async throws {
         for tag in ["\"one\"", nil] {
             var sample = Sample()

@@ -36,7 +36,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("ftp://host/x", "ftp:// is not supported"), ("s3://bucket", "s3:// is not supported"), ("", "no name"),
+        ("ftp://host/x", "ftp:// is not supported"), ("s3://b", "name of a bucket"), ("", "no name"),
         ("file://host/x", "no host"), ("file://", "absolute path"), ("file:///a%", "%25"), ("file:///a%zz", "%zz"),
         ("file:///a%00", "%00"), ("file:///a%+1", "%+1"), ("file:///a?b", "%3F"),
     ])

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import HSMControl
+import HSMCore
 import HSMImport
 import HSMRemotes
 import HSMStore
@@ -18,7 +19,7 @@ struct ImportCommand: ParsableCommand {
             The exit status is 1 when something could not be read, or is in conflict with local changes.
             """)
 
-    @Argument(help: "What holds the files: a directory's path, or a file://, http:// or https:// URL.")
+    @Argument(help: "What holds the files: a directory's path, or a file://, http://, https:// or s3:// URL.")
     var source: PathArgument
 
     @Argument(help: "The directory to build; made when it is missing.")
@@ -31,6 +32,8 @@ struct ImportCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("Certificate authorities (PEM) to trust beside the system's.", valueName: "file"))
     var caFile: PathArgument?
+
+    @OptionGroup(title: "S3") var store: StoreOptions
 
     @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
     var delete = false
@@ -47,7 +50,8 @@ struct ImportCommand: ParsableCommand {
 
     func run() throws {
         let location = try location
-        let tier = RemoteTier(location, authorities: try authorities, manifest: manifest?.path)
+        let tier = RemoteTier(
+            location, authorities: try authorities, manifest: manifest?.path, readsMetadata: store.metadata)
         var options = Importer.Options()
         options.authorities = try authorities
         options.deleteGone = delete
@@ -57,7 +61,9 @@ struct ImportCommand: ParsableCommand {
         let summary: ImportSummary
         do {
             defer { display?.finish() }
-            summary = try importer.run { display?.show($0) }
+            do { summary = try importer.run { display?.show($0) } } catch let error as FillError {
+                throw CommandError(error.cause)
+            }
         }
         Self.report(summary.problems, of: summary.counts)
         if !quiet { Output.lines(Self.lines(summary.counts, from: location, into: lower.path)) }
@@ -65,7 +71,7 @@ struct ImportCommand: ParsableCommand {
     }
 
     private var location: RemoteLocation {
-        get throws(LocationError) { try RemoteLocation(source.path) }
+        get throws(LocationError) { try store.applied(to: try RemoteLocation(source.path)) }
     }
 
     /// The path that later mounts find the file by too; without one, that of the import before.

@@ -2,6 +2,7 @@ import Glibc
 import HSMCore
 import HSMRemotes
 import HSMRemotesHTTP
+import HSMRemotesS3
 import HSMStore
 import HSMSystem
 
@@ -10,14 +11,19 @@ struct RemoteTier {
     private let location: RemoteLocation
     private let authorities: String?
     private let manifest: BytePath?
+    private let readsMetadata: Bool
 
     /// - Parameters:
     ///   - authorities: path of a PEM file; nil or empty: the system's certificate authorities alone.
     ///   - manifest: a file, or a URL, that lists the objects.
-    init(_ location: RemoteLocation, authorities: String?, manifest: BytePath? = nil) {
+    ///   - readsMetadata: a listing asks for each object of a bucket.
+    init(
+        _ location: RemoteLocation, authorities: String?, manifest: BytePath? = nil, readsMetadata: Bool = true
+    ) {
         self.location = location
         self.authorities = authorities.flatMap { $0.isEmpty ? nil : $0 }
         self.manifest = manifest
+        self.readsMetadata = readsMetadata
     }
 
     /// The one that a lower directory was imported from.
@@ -27,13 +33,19 @@ struct RemoteTier {
 
     /// - Throws: `LocationError` when it cannot be opened.
     func open() throws -> any RemoteSource {
-        guard let address = location.web else {
-            guard manifest == nil else { throw LocationError("--manifest is for http:// and https:// sources") }
-            return try location.openDirectory()
+        if manifest != nil && location.web == nil {
+            throw LocationError("--manifest is for http:// and https:// sources")
         }
+        if location.path != nil { return try location.openDirectory() }
         var options = HTTPTransport.Options()
         options.authorities = authorities
         let transport = try HTTPTransport(options: options, environment: Self.environment)
+        if let bucket = location.bucket {
+            let credentials = try CredentialChain(profile: bucket.profile, environment: Self.environment)
+            return try S3Source(
+                bucket, transport: transport, credentials: credentials, readsMetadata: readsMetadata)
+        }
+        guard let address = location.web else { throw LocationError("\(location) is no source") }
         let credentials = try HTTPCredentials(host: address.host, environment: Self.environment)
         let list = try manifest.map { try HTTPManifest($0, of: address, transport, credentials) }
         return HTTPSource(address, transport: transport, credentials: credentials, manifest: list)

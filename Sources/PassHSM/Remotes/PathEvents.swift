@@ -19,6 +19,16 @@ package struct PathEvents {
         }
     }
 
+    /// Goes to the directory `path`, which no path below has led to yet.
+    package mutating func enter(
+        _ path: [UInt8], _ metadata: RemoteEntry.Metadata, _ body: (RemoteEvent) throws -> Void
+    ) rethrows {
+        try go(to: path, body)
+        guard let name = path.split(separator: 0x2f).last else { return }
+        entered.append(name)
+        try body(.enter(RemoteEntry(name: Array(name), kind: .directory, metadata: metadata)))
+    }
+
     /// Leaves every directory but the top.
     package mutating func finish(_ body: (RemoteEvent) throws -> Void) rethrows { try leave(to: 0, body) }
 

@@ -4,42 +4,58 @@ import HSMSystem
 
 /// Where a remote tier is, as the command line and the configuration say it: a plain path, or a URL.
 package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
-    /// Of a directory of this machine: the absolute path, without empty and `.` components; `..` and symlinks are the
-    /// kernel's to resolve. Nil for every other place.
-    package let path: [UInt8]?
-    /// Of a web server's tree; nil for every other place.
-    package let web: WebAddress?
+    private enum Place: Hashable, Sendable {
+        case directory([UInt8])
+        case web(WebAddress)
+        case bucket(BucketAddress)
+    }
+
+    private let place: Place
+
+    package init(_ bucket: BucketAddress) { place = .bucket(bucket) }
 
     /// A plain path, relative ones from the current directory; a `file://` URL, in which `%` and two hexadecimal digits
-    /// stand for any byte but NUL; or an `http://` or `https://` URL. Text with `://` behind a scheme's letters is a URL.
+    /// stand for any byte but NUL; or an `http://`, `https://` or `s3://` URL (``BucketAddress``). Text with `://` behind a scheme's letters is a URL.
     ///
     /// - Throws: for an empty text, another scheme, another host, and a malformed URL. Nothing is looked up.
     package init(_ argument: BytePath) throws(LocationError) {
         guard let scheme = Self.scheme(of: argument.bytes) else {
             guard !argument.bytes.isEmpty else { throw LocationError("the source has no name") }
-            path = Self.tidy(try Self.absolute(argument).bytes)
-            web = nil
+            place = .directory(Self.tidy(try Self.absolute(argument).bytes))
             return
         }
         switch scheme.lowercased() {
-        case "file":
-            path = Self.tidy(try Self.path(ofURL: argument))
-            web = nil
-        case "http", "https":
-            path = nil
-            web = try WebAddress(argument)
+        case "file": place = .directory(Self.tidy(try Self.path(ofURL: argument)))
+        case "http", "https": place = .web(try WebAddress(argument))
+        case "s3": place = .bucket(try BucketAddress(argument))
         default:
             throw LocationError(
-                "\(argument): \(scheme):// is not supported; a source is a directory's path, or a file://, http:// or "
-                    + "https:// URL")
+                "\(argument): \(scheme):// is not supported; a source is a directory's path, or a file://, http://, "
+                    + "https:// or s3:// URL")
         }
     }
 
     /// The same for text, such as a URL from the configuration.
     package init(_ argument: String) throws(LocationError) { try self.init(BytePath(argument)) }
 
+    /// Of a directory of this machine: the absolute path, without empty and `.` components; `..` and symlinks are the
+    /// kernel's to resolve. Nil for every other place.
+    package var path: [UInt8]? { if case .directory(let path) = place { path } else { nil } }
+
+    /// Of a web server's tree; nil for every other place.
+    package var web: WebAddress? { if case .web(let address) = place { address } else { nil } }
+
+    /// Of a bucket in an S3 store; nil for every other place.
+    package var bucket: BucketAddress? { if case .bucket(let address) = place { address } else { nil } }
+
     /// The location as it is kept in the configuration: percent-encoded, without secrets. Equal places have equal URLs.
-    package var url: String { web?.url ?? "file://" + PercentEncoding.encode(path ?? []) }
+    package var url: String {
+        switch place {
+        case .directory(let path): "file://" + PercentEncoding.encode(path)
+        case .web(let address): address.url
+        case .bucket(let address): address.url
+        }
+    }
 
     package var description: String { url }
 

@@ -25,7 +25,12 @@ package struct HTTPAnswer: Equatable, Sendable {
         }
         try Self.expectPlain(headers, keepsCodings: keepsCodings, object.key)
         let total: Int?
-        if status == .partialContent {
+        // rclone answers 200 with a part; only its length says that it is one.
+        let isPart = headers.contains(name: "Content-Range")
+        if isPart && status == .ok && headers.first(name: "Content-Length") != "\(range.count)" {
+            throw FillError(.io, .remoteFailed, "\(object.key): the server does not say whether it sends all of it")
+        }
+        if status == .partialContent || isPart {
             total = try Self.total(headers, range, object.key)
             skipped = 0
             endsWithRange = true

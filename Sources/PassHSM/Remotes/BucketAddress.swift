@@ -1,0 +1,98 @@
+import HSMSystem
+
+/// A bucket of an S3 store, or what is below a prefix in it: `s3://bucket/prefix`, with what else it takes to reach it as
+/// `?endpoint=URL&profile=NAME&region=NAME&style=path`.
+package struct BucketAddress: Hashable, Sendable {
+    /// How the bucket is named in a request.
+    package enum Style: String, Sendable, CaseIterable {
+        /// `https://endpoint/bucket/key`
+        case path
+        /// `https://bucket.endpoint/key`
+        case virtual
+    }
+
+    package let bucket: String
+    /// What every key begins with: names, each with a slash behind it.
+    package let prefix: [UInt8]
+    /// Nil: AWS's, of the region.
+    package var endpoint: WebAddress?
+    package var region: String?
+    /// Of the shared files of credentials.
+    package var profile: String?
+    /// Nil: by path at an endpoint of one's own and for names with points, which no certificate is for; as a host otherwise.
+    package var style: Style?
+
+    /// - Throws: for what is no such URL.
+    package init(_ argument: BytePath) throws(LocationError) {
+        var rest = argument.bytes.dropFirst("s3://".utf8.count)
+        var query: ArraySlice<UInt8> = []
+        if let mark = rest.firstIndex(of: 0x3f) { (rest, query) = (rest[..<mark], rest[(mark + 1)...]) }
+        let name = rest.prefix { $0 != 0x2f }
+        bucket = String(decoding: name, as: UTF8.self)
+        let isName = name.allSatisfy { byte in
+            switch byte {
+            case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x2e, 0x5f: true
+            default: false
+            }
+        }
+        guard isName, (3...255).contains(name.count) else {
+            throw LocationError(
+                "\(argument): the name of a bucket has letters, digits, - and . only, and at least three")
+        }
+        guard let path = PercentEncoding.decode(rest.dropFirst(name.count)), !path.contains(0),
+            String(validating: path, as: UTF8.self) != nil
+        else { throw LocationError("\(argument): a % without two hexadecimal digits is no part of a key; write %25") }
+        let names = path.split(separator: 0x2f)
+        guard !names.contains([0x2e]), !names.contains([0x2e, 0x2e]) else {
+            throw LocationError("\(argument): a prefix has neither . nor .. as a name")
+        }
+        prefix = names.flatMap { $0 + [0x2f] }
+        for part in query.split(separator: 0x26) { try set(part, of: argument) }
+    }
+
+    private mutating func set(_ part: ArraySlice<UInt8>, of argument: BytePath) throws(LocationError) {
+        let name = String(decoding: part.prefix { $0 != 0x3d }, as: UTF8.self)
+        guard let value = PercentEncoding.decode(part.dropFirst(name.utf8.count + 1)), !value.isEmpty else {
+            throw LocationError("\(argument): \(name) has no value")
+        }
+        let text = String(decoding: value, as: UTF8.self)
+        switch name {
+        case "endpoint":
+            endpoint = try RemoteLocation(text).web
+            guard endpoint != nil else { throw LocationError("\(text) is not the URL of an endpoint") }
+        case "region": region = text
+        case "profile": profile = text
+        case "style":
+            style = Style(rawValue: text)
+            guard style != nil else { throw LocationError("\(text) is neither path nor virtual") }
+        default: throw LocationError("\(argument): \(name) is none of endpoint, profile, region and style")
+        }
+    }
+
+    package var url: String {
+        let options = [
+            ("endpoint", endpoint?.url), ("profile", profile), ("region", region), ("style", style?.rawValue),
+        ].compactMap { name, value in value.map { "\(name)=" + PercentEncoding.encode($0.utf8) } }
+        let query = options.isEmpty ? "" : "?" + options.joined(separator: "&")
+        return "s3://\(bucket)/" + PercentEncoding.encode(prefix) + query
+    }
+
+    /// Where the bucket is, with a slash at the end: its objects are below.
+    ///
+    /// - Parameter region: where the address names none.
+    package func base(region: String) -> WebAddress {
+        let amazon = WebAddress(
+            isEncrypted: true, host: "s3.\(self.region ?? region).amazonaws.com", port: nil, path: [0x2f])
+        let server = endpoint ?? amazon
+        let style = style ?? (endpoint == nil && !bucket.contains(".") ? .virtual : .path)
+        switch style {
+        case .path:
+            return WebAddress(
+                isEncrypted: server.isEncrypted, host: server.host, port: server.port,
+                path: server.path + Array(bucket.utf8) + [0x2f])
+        case .virtual:
+            return WebAddress(
+                isEncrypted: server.isEncrypted, host: "\(bucket).\(server.host)", port: server.port, path: server.path)
+        }
+    }
+}

@@ -1,0 +1,52 @@
+import FoundationEssentials
+import HSMCore
+import HSMRemotesHTTP
+import NIOHTTP1
+
+/// What HeadObject tells: version, size, checksum, and the metadata that other programs keep.
+///
+/// `x-amz-meta-mtime` is seconds since 1970, with a fraction from rclone; `mode`, `uid` and `gid` are decimal from s3fs,
+/// and the mode octal, with a leading zero, from rclone.
+package struct ObjectHead: Sendable {
+    package let object: RemoteObject
+    package let metadata: RemoteEntry.Metadata
+
+    init(_ object: RemoteObject, _ metadata: RemoteEntry.Metadata) {
+        self.object = object
+        self.metadata = metadata
+    }
+
+    /// - Throws: `.remoteFailed` for an answer without ETag or length.
+    package init(_ headers: HTTPHeaders, _ key: RemoteKey) throws(FillError) {
+        guard let size = headers.first(name: "Content-Length").flatMap({ Int($0) }), size >= 0,
+            case .entityTag(let tag) = HTTPVersionTag(headers, size: size)
+        else { throw FillError(.io, .remoteFailed, "\(key): the store tells neither a strong ETag nor the size") }
+        object = RemoteObject(
+            key: key, version: HTTPVersionTag.entityTag(tag).version, size: size, digest: Self.digest(headers))
+        func value(_ name: String) -> String? { headers.first(name: "x-amz-meta-\(name)") }
+        var metadata = RemoteEntry.Metadata()
+        let modified = headers.first(name: "Last-Modified").flatMap { HTTPDate.seconds($0) }
+        metadata.modificationTime =
+            value("mtime").flatMap { RemoteEntry.Time(decimal: $0) }
+            ?? modified.map { RemoteEntry.Time(seconds: $0, nanoseconds: 0) }
+        metadata.permissions = value("mode").flatMap { UInt32($0, radix: $0.hasPrefix("0") ? 8 : 10) }.map {
+            $0 & 0o7777
+        }
+        metadata.owner = value("uid").flatMap { UInt32($0) }
+        metadata.group = value("gid").flatMap { UInt32($0) }
+        self.metadata = metadata
+    }
+
+    /// Of the whole object; what is put together of its parts' checksums ends with their count.
+    private static func digest(_ headers: HTTPHeaders) -> RemoteDigest? {
+        guard headers.first(name: "x-amz-checksum-type")?.uppercased() != "COMPOSITE" else { return nil }
+        let names: [(String, RemoteDigest.Algorithm)] = [
+            ("x-amz-checksum-sha256", .sha256), ("x-amz-checksum-crc32c", .crc32c),
+        ]
+        for (name, algorithm) in names {
+            guard let text = headers.first(name: name), let bytes = Data(base64Encoded: text) else { continue }
+            if let digest = RemoteDigest(algorithm, bytes) { return digest }
+        }
+        return nil
+    }
+}

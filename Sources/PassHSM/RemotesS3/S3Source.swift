@@ -1,0 +1,152 @@
+import AsyncHTTPClient
+import Glibc
+import HSMCore
+import HSMRemotes
+import HSMRemotesHTTP
+import NIOHTTP1
+
+/// What is below a prefix in a bucket as the remote tier.
+///
+/// A key is what follows the prefix. A version is the ETag with its quotes, whatever it was made of. Every answer is looked
+/// at as a web server's is (``HTTPAnswer``); requests are signed, and not led elsewhere.
+package final class S3Source: RemoteSource {
+    package let address: BucketAddress
+    package let fetchUnit = 1 << 20
+    /// Whether an import asks for each object's metadata.
+    let readsMetadata: Bool
+    private let base: WebAddress
+    private let transport: HTTPTransport
+    private let signature: RequestSignature?
+    let retries = RetryPolicy()
+
+    /// - Parameters:
+    ///   - readsMetadata: false: an import believes the listing alone.
+    /// - Throws: for an endpoint in the environment that is none.
+    package init(
+        _ address: BucketAddress, transport: HTTPTransport, credentials: CredentialChain, readsMetadata: Bool = true
+    ) throws(LocationError) {
+        var address = address
+        if address.endpoint == nil, let endpoint = credentials.endpoint {
+            address.endpoint = try RemoteLocation(endpoint).web
+        }
+        let region = address.region ?? credentials.region ?? "us-east-1"
+        self.address = address
+        self.readsMetadata = readsMetadata
+        self.transport = transport
+        base = address.base(region: region)
+        signature = credentials.credentials.map { RequestSignature($0, region: region) }
+    }
+
+    package var location: String { address.url }
+
+    // MARK: Requests
+
+    /// A signed request for a key of the bucket, or for the bucket itself.
+    private func request(
+        _ method: HTTPMethod, _ key: [UInt8], query: [(String, String)] = [], _ headers: [(String, String)] = []
+    ) -> HTTPClientRequest {
+        let path = PercentEncoding.encode(base.path + key)
+        let host = String(base.origin.drop { $0 != "/" }.dropFirst(2))
+        let extra = headers.filter { $0.0.hasPrefix("x-amz-") }
+        let text = RequestSignature.canonical(query)
+        var request = HTTPClientRequest(url: base.origin + path + (text.isEmpty ? "" : "?" + text))
+        request.method = method
+        request.headers.add(contentsOf: [("Host", host), ("Accept-Encoding", "identity"), ("User-Agent", "passhsm")])
+        request.headers.add(contentsOf: headers)
+        if let signature {
+            let added = signature.headers(
+                method: method.rawValue, path: path, query: query, headers: [("host", host)] + extra, time: time(nil))
+            request.headers.add(contentsOf: added)
+        }
+        return request
+    }
+
+    private func key(_ key: RemoteKey) throws(FillError) -> [UInt8] {
+        guard Self.fault(in: key.bytes) == nil else {
+            throw FillError(.io, .remoteFailed, "\(key) is not a path below \(location)")
+        }
+        return address.prefix + key.bytes
+    }
+
+    /// Why a key cannot be the path of a file; nil when it can.
+    static func fault(in key: [UInt8]) -> String? {
+        for name in key.split(separator: 0x2f, omittingEmptySubsequences: false) {
+            if name.isEmpty { return "it has an empty name" }
+            if name == [0x2e] || name == [0x2e, 0x2e] { return "it has . or .. as a name" }
+            if name.contains(0) { return "it has a zero byte" }
+            if name.count > 255 { return "it has a name of more than 255 bytes" }
+        }
+        return nil
+    }
+
+    /// What an answer other than the one that was hoped for comes to: the store says more in its body.
+    private func failure(_ response: HTTPClientResponse, _ key: RemoteKey) async -> FillError {
+        let status = FillError(status: response.status, response.headers, key, isConditional: true)
+        if let region = response.headers.first(name: "x-amz-bucket-region"), (300..<400).contains(response.status.code)
+        {
+            return FillError(.io, .remoteFailed, "\(address.bucket) is in the region \(region)")
+        }
+        let body = (try? await response.whole(limit: 64 << 10, name: "\(key)")) ?? []
+        let code = XMLElements(body)?.first { $0.path == "Error/Code" }.map { String(decoding: $0.text, as: UTF8.self) }
+        guard let code else { return status }
+        // An object of a bucket that is not there need not be gone.
+        let reason = code == "NoSuchBucket" ? .remoteFailed : status.reason
+        return FillError(status.code, reason, "\(status.cause) (\(code))", retryAfter: status.retryAfter)
+    }
+
+    // MARK: Reading
+
+    package func read(
+        _ object: RemoteObject, range: Range<Int>,
+        deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
+    ) async throws(FillError) {
+        guard !range.isEmpty else { return }
+        let response = try await transport.send(
+            request(
+                .GET, try key(object.key), query: [],
+                [
+                    ("Range", "bytes=\(range.lowerBound)-\(range.upperBound - 1)"),
+                    ("If-Match", object.version.description),
+                ]))
+        guard response.status == .ok || response.status == .partialContent else {
+            throw await failure(response, object.key)
+        }
+        let answer = try HTTPAnswer(
+            status: response.status, headers: response.headers, range: range, of: object, keepsCodings: true)
+        try await response.deliver(
+            skipping: answer.skipped, count: range.count, endsThere: answer.endsWithRange, name: "\(object.key)",
+            to: deliver)
+    }
+
+    package func current(
+        _ key: RemoteKey
+    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
+        let head = try await head(key)
+        return (head.object, head.metadata.modificationTime ?? RemoteEntry.Time(seconds: time(nil), nanoseconds: 0))
+    }
+
+    /// - Parameter suffix: behind the key: a slash for the marker of a directory.
+    func head(_ key: RemoteKey, suffix: [UInt8] = []) async throws(FillError) -> ObjectHead {
+        let response = try await transport.send(
+            request(.HEAD, try self.key(key) + suffix, query: [], [("x-amz-checksum-mode", "ENABLED")]))
+        guard response.status == .ok else {
+            throw FillError(status: response.status, response.headers, key, isConditional: false)
+        }
+        return try ObjectHead(response.headers, key)
+    }
+
+    // MARK: Listing
+
+    private static let longestPage = 64 << 20
+
+    /// At most 1,000 objects, in the order of their keys' bytes.
+    func page(after token: String?) async throws(FillError) -> BucketPage {
+        let query = [
+            ("list-type", "2"), ("encoding-type", "url"), ("prefix", String(decoding: address.prefix, as: UTF8.self)),
+        ]
+        let next = token.map { [("continuation-token", $0)] } ?? []
+        let response = try await transport.send(request(.GET, [], query: query + next))
+        guard response.status == .ok else { throw await failure(response, RemoteKey(Array(location.utf8))) }
+        return try BucketPage(try await response.whole(limit: Self.longestPage, name: location))
+    }
+}

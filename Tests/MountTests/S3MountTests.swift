@@ -1,0 +1,175 @@
+import Foundation
+import Glibc
+import HSMSystem
+import Testing
+
+extension MountTests {
+    /// A bucket as the remote tier: rclone's and moto's stores.
+    @Suite struct S3Mount {
+        private static let size = 5 << 20
+
+        private static func fill(_ path: String) throws {
+            for (index, size) in [0, 1, 65_535, 65_536, 65_537, 1 << 20, 1 << 20 + 1, size].enumerated() {
+                try Pattern.write("\(path)/size-\(size)", size: size, seed: index)
+            }
+            // moto takes no backslash for what it is.
+            try shell(
+                """
+                mkdir -p 'a b/c%20d' real; echo 1 > 'a b/c%20d/#?&;+"<>|=:@,$!*()[]{}^`'; echo 2 > "it's"; echo 4 > ~x
+                echo 6 > 'a b/ä€😀'; echo 7 > 'lead and trail'; echo 8 > .hidden; echo 9 > -n; echo 10 > a-b; echo 11 > 'a!'
+                { cd /usr; find include share/doc -type f -size -200k -print0 || true; } | head -z -n 400 \
+                    | tar -C /usr --null -T - -cf - | tar -C real -xf -
+                find . -exec touch -d @1700000000.25 {} +
+                """, in: path)
+        }
+
+        private func withStore(
+            _ kind: S3Server.Kind, _ mounting: [String]? = [], fill: (String) throws -> Void = Self.fill,
+            _ body: (S3Server, Mirror) throws -> Void
+        ) throws {
+            var server: S3Server?
+            defer { server?.stop() }
+            try withMirror(mounting: mounting) { mirror throws in
+                try fill(mirror.source)
+                let store = try S3Server(kind, root: mirror.scratch.path)
+                server = store
+                try store.fill(from: mirror.source)
+                mirror.location = "s3://source"
+                mirror.importArguments = ["--endpoint", store.endpoint]
+                mirror.environment = S3Server.environment
+            } _: { mirror throws in
+                try body(try #require(server), mirror)
+            }
+        }
+
+        @Test(
+            "A cold mount of a bucket has its objects' names, sizes, times and digests",
+            arguments: S3Server.Kind.allCases)
+        func digests(kind: S3Server.Kind) throws {
+            try withStore(kind) { _, mirror in
+                // rclone's server tells whole seconds; what rclone copied has them all.
+                let time = kind == .moto ? "%T@" : "%Ts"
+                for question in [Trees.Question.digests.rawValue, "find . -type f -printf '%p %s \(time)\\n' | sort"] {
+                    let answers = try [mirror.source, mirror.mount].map { try shell(question, in: $0) }
+                    let lines = answers.map { Set($0.split(separator: "\n")) }
+                    #expect(lines[0].count > 400)
+                    let difference = lines[0].symmetricDifference(lines[1])
+                    #expect(difference.isEmpty, "\(difference.sorted().prefix(6))")
+                }
+                #expect(try mirror.status().counter("errors") == 0)
+                let shown = try shell(
+                    "ps -ef; cat \"$1/log\"; \"$2\" status --json \"$1/lower\"; \"$2\" state --json \"$1/lower/size-1\"",
+                    [mirror.scratch.path, Machine.program])
+                try mirror.stop()
+                let config = try shell("cat .passhsm/config; getfattr -d -m - size-1", in: mirror.lower)
+                // rclone's server is told its secret on its command line.
+                let lines = (shown + config).split(separator: "\n").filter { !$0.contains("--auth-key") }
+                #expect(!lines.contains { $0.contains("geheimnis") })
+            }
+        }
+
+        @Test(
+            "An object that is replaced or deleted is EIO where it is absent, told apart",
+            arguments: S3Server.Kind.allCases)
+        func changed(kind: S3Server.Kind) throws {
+            try withStore(kind, ["--fill", "read"]) { path in
+                for name in ["replaced", "deleted"] { try Pattern.write("\(path)/\(name)", size: Self.size, seed: 1) }
+            } _: { store, mirror in
+                for name in ["replaced", "deleted"] { _ = try File.bytes(mirror.at(name), 0..<1000) }
+                try Pattern.write(mirror.scratch.path + "/new", size: Self.size, seed: 2)
+                try store.python(
+                    """
+                    s3.upload_file(a[0], 'source', 'replaced')
+                    s3.delete_object(Bucket='source', Key='deleted')
+                    """, [mirror.scratch.path + "/new"])
+                for (name, flag) in [("replaced", "stale"), ("deleted", "lost")] {
+                    try until("\(name)") { File.readError(mirror.at(name)) == EIO }
+                    #expect(try mirror.state(name).flags.contains(flag), "\(mirror.log)")
+                    #expect(try File.bytes(mirror.at(name), 0..<1000) == Pattern.bytes(0..<1000, seed: 1))
+                }
+                store.stop()
+                #expect(File.readError(mirror.at("replaced")) == EIO)
+                #expect(try !mirror.state("replaced").flags.contains("lost"))
+            }
+        }
+
+        @Test("Multipart objects, checksums, metadata, markers, prefixes, and keys that are no paths")
+        func objects() throws {
+            try withStore(.moto, nil) { path in
+                try Pattern.write("\(path)/plain", size: 100)
+            } _: { store, mirror in
+                try store.python(
+                    """
+                    big = b'x' * (6 << 20)
+                    up = s3.create_multipart_upload(Bucket='source', Key='p/multi')['UploadId']
+                    parts = [{'PartNumber': n, 'ETag': s3.upload_part(Bucket='source', Key='p/multi', UploadId=up,
+                        PartNumber=n, Body=big)['ETag']} for n in (1, 2)]
+                    s3.complete_multipart_upload(Bucket='source', Key='p/multi', UploadId=up, MultipartUpload={'Parts': parts})
+                    s3.put_object(Bucket='source', Key='p/sum', Body=b'abc', ChecksumAlgorithm='SHA256')
+                    s3.put_object(Bucket='source', Key='p/zip', Body=b'not gzip', ContentEncoding='gzip')
+                    s3.put_object(Bucket='source', Key='p/s3fs', Body=b'abc', Metadata={'mtime': '981173106', 'mode': '33256',
+                        'uid': '12', 'gid': '34'})
+                    s3.put_object(Bucket='source', Key='p/rclone', Body=b'abc', Metadata={'mtime': '-1.5', 'mode': '0100600'})
+                    s3.put_object(Bucket='source', Key='p/marked/', Body=b'', Metadata={'mode': '16832', 'mtime': '5'})
+                    s3.put_object(Bucket='source', Key='p/marked/in', Body=b'in')
+                    s3.put_object(Bucket='source', Key='p/', Body=b'')
+                    s3.put_object(Bucket='source', Key='px/elsewhere', Body=b'x')
+                    for key in ('p//empty', 'p/./dot', 'p/a/../up', 'p/content/', 'p/plain', 'p/plain/below'):
+                        s3.put_object(Bucket='source', Key=key, Body=b'x')
+                    assert s3.list_objects_v2(Bucket='source')['IsTruncated']
+                    for n in range(30): s3.put_object(Bucket='source', Key='p/many/%04d' % n, Body=b'%d' % n)
+                    """)
+                let arguments = ["s3://source/p", mirror.lower, "--rebind", "--delete"] + mirror.importArguments
+                let output = try run([Machine.program, "import"] + arguments, environment: S3Server.environment)
+                #expect(output.code == 1, "five keys are no files: \(output)")
+                for part in ["//empty", "/./dot", "a/../up", "content/", "plain/below"] {
+                    #expect(
+                        output.err.contains("cannot be a file")
+                            && output.err.contains(part.split(separator: "/").last ?? ""))
+                }
+                #expect(output.out.contains("5 unreadable"), "\(output)")
+                try mirror.start(["--verify", "strict"])
+                #expect(try File.bytes(mirror.at("sum")) == Array("abc".utf8), "it has a checksum")
+                #expect(File.readError(mirror.at("zip")) == EIO, "it has none")
+                try mirror.stop()
+                try mirror.start()
+                #expect(try File.bytes(mirror.at("zip")) == Array("not gzip".utf8))
+                #expect(try File.bytes(mirror.at("multi")) == [UInt8](repeating: 0x78, count: 12 << 20))
+                #expect(try mirror.state("multi").remoteVersion?.hasSuffix("-2\"") == true)
+                let status = try File.stat(mirror.at("s3fs"))
+                #expect(status.st_mtim.tv_sec == 981_173_106 && status.st_mode & 0o7777 == 0o750)
+                #expect(status.st_uid == 12 && status.st_gid == 34)
+                let other = try File.stat(mirror.at("rclone"))
+                #expect(
+                    other.st_mtim.tv_sec == -2 && other.st_mtim.tv_nsec == 500_000_000 && other.st_mode & 0o777 == 0o600
+                )
+                #expect(try File.stat(mirror.at("marked")).st_mode & 0o7777 == 0o700)
+                #expect(try File.bytes(mirror.at("marked/in")) == Array("in".utf8))
+                #expect(try shell("ls many | wc -l; cat many/0029; ls", in: mirror.mount).hasPrefix("30\n29"))
+                #expect(try !shell("ls", in: mirror.mount).contains("elsewhere"))
+            }
+        }
+
+        @Test("Without the right secret nothing is had, and the cause is told without it")
+        func refused() throws {
+            try withStore(.rclone, nil) { path in
+                try Pattern.write("\(path)/file", size: 100)
+            } _: { _, mirror in
+                var environment = S3Server.environment
+                environment["AWS_SECRET_ACCESS_KEY"] = "falsch"
+                let arguments = ["s3://source", mirror.lower + "2"] + mirror.importArguments
+                let output = try run([Machine.program, "import"] + arguments, environment: environment)
+                #expect(
+                    output.code != 0 && output.err.contains("SignatureDoesNotMatch") && !output.err.contains("falsch"))
+                mirror.environment = environment
+                try mirror.start()
+                #expect(File.readError(mirror.at("file")) == EPERM)
+                try mirror.stop()
+                let none = try run(
+                    [Machine.program, "import", "s3://nothere", mirror.lower + "3"] + mirror.importArguments,
+                    environment: S3Server.environment)
+                #expect(none.code != 0 && none.err.contains("NoSuchBucket"), "\(none)")
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+import HSMCore
+import HSMRemotesS3
+import Testing
+
+@Suite struct BucketPageTests {
+    static func page(_ inside: String) -> [UInt8] {
+        Array(
+            """
+            <?xml version="1.0" encoding="UTF-8"?>
+            <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>\(inside)</ListBucketResult>
+            """.utf8)
+    }
+
+    static func object(_ key: String, etag: String = "&quot;e&quot;", size: String = "3") -> String {
+        """
+        <Contents><Key>\(key)</Key><LastModified>2001-02-03T04:05:06.789Z</LastModified><ETag>\(etag)</ETag>\
+        <Size>\(size)</Size><Owner><ID>x</ID></Owner><StorageClass>STANDARD</StorageClass></Contents>
+        """
+    }
+
+    @Test func `a page tells keys, versions, sizes, times, and how to go on`() throws {
+        let text =
+            Self.object("a&amp;b&lt;&#x20AC;&#10;") + "<IsTruncated>true</IsTruncated>"
+            + Self.object("+c%20", size: "0")
+            + "<NextContinuationToken>t/=</NextContinuationToken>"
+        let page = try BucketPage(Self.page(text))
+        #expect(page.objects.map { String(decoding: $0.key, as: UTF8.self) } == ["a&b<€\n", "+c%20"])
+        #expect(page.objects[0].tag == "\"e\"")
+        #expect(page.objects[0].modified == .init(seconds: 981_173_106, nanoseconds: 789_000_000))
+        #expect(page.objects.map(\.size) == [3, 0])
+        #expect(page.nextToken == "t/=")
+        let encoded = try BucketPage(
+            Self.page("<EncodingType>url</EncodingType>" + Self.object("a+b%2B%0A%C3%A4", etag: "e")))
+        #expect(encoded.objects[0].key == Array("a b+\nä".utf8))
+        #expect(encoded.objects[0].tag == "\"e\"")
+        #expect(encoded.nextToken == nil)
+        #expect(
+            try BucketPage(Self.page("<Contents/><KeyCount>0</KeyCount>".replacing("<Contents/>", with: ""))).objects
+                .isEmpty)
+    }
+
+    @Test(arguments: [
+        "", "<html><title>x</title></html>", "<ListBucketResult><Contents>", "<ListBucketResult></Contents>",
+        "<ListBucketResult><Key>x</Key></ListBucketResult><ListBucketResult>", "not xml at all",
+        "<Error><Code>AccessDenied</Code></Error>",
+    ])
+    func `anything else is not taken for an empty bucket`(_ text: String) {
+        #expect(throws: FillError.self) { try BucketPage(Array(text.utf8)) }
+    }
+
+    @Test(arguments: [
+        "<IsTruncated>true</IsTruncated>", object("", etag: "e"), object("a", etag: ""), object("a", size: "x"),
+        object("a", size: "-1"), "<Contents><Key>a</Key></Contents>", object("a&bogus;"),
+        "<EncodingType>url</EncodingType>" + object("%zz"),
+    ])
+    func `a page that leaves something out is refused`(_ inside: String) {
+        #expect(throws: FillError.self) { try BucketPage(Self.page(inside)) }
+    }
+
+    @Test(arguments: [
+        ("1700000000", 1_700_000_000, 0), ("1700000000.123456789", 1_700_000_000, 123_456_789), ("0.5", 0, 500_000_000),
+        ("-1.5", -2, 500_000_000), ("-1", -1, 0), ("12.1234567899", 12, 123_456_789),
+    ])
+    func `times have nine digits behind the point`(_ text: String, _ seconds: Int, _ nanoseconds: Int) {
+        #expect(RemoteEntry.Time(decimal: text) == .init(seconds: seconds, nanoseconds: nanoseconds))
+    }
+
+    @Test(arguments: ["", "x", "1.2.3", "1e5", "1,5", ".5", "--1", "99999999999999999999", "1.-5"])
+    func `anything else is no time`(_ text: String) {
+        #expect(RemoteEntry.Time(decimal: text) == nil)
+        #expect(RemoteEntry.Time(iso8601: text) == nil)
+    }
+}
