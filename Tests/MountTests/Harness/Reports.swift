@@ -10,6 +10,7 @@ struct Status: Decodable {
     let counters: [String: Int]
     let waiting: Int
     let knownInodes: Int
+    let incompleteFiles: Int
     let openHandles: Int
     let openDescriptors: Int
     let backingIDs: Int
