@@ -86,14 +86,16 @@ extension FileSystem {
                 if let file = inode.state.withLock(\.file) { return try file.stored.setPinned(isPinned) }
             } catch { throw Refusal("writing its record: \(error.text)") }
             let lower: Descriptor
-            let changed: timespec
+            let before: stat
             do throws(Errno) {
                 lower = try open(inode, O_RDONLY)
-                changed = try lower.stat().st_ctim
+                before = try lower.stat()
             } catch { throw Refusal("opening it: \(error.text)") }
-            inode.state.withLock { $0.beginOwnChange(at: changed) }
+            inode.state.withLock { $0.beginOwnChange(at: before.st_ctim) }
             defer { noteOwnChange(inode, lower) }
             try store.setPinned(isPinned, lower)
+            guard let after = try? lower.stat() else { return }
+            inode.state.withLock { $0.dirtyMark = $0.dirtyMark?.kept(before: before, after: after) }
         }
     }
 

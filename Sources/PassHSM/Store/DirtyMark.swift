@@ -14,6 +14,17 @@ package struct DirtyMark: Sendable {
         modified = RemoteEntry.Time(seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec)
         changed = RemoteEntry.Time(seconds: status.st_ctim.tv_sec, nanoseconds: status.st_ctim.tv_nsec)
     }
+
+    /// The mark after a change of the record, which moves the change time only: nil when something was written.
+    ///
+    /// - Parameters:
+    ///   - before: of the file before that change.
+    ///   - after: of the file after it.
+    package func kept(before: stat, after: stat) -> DirtyMark? {
+        let (old, new) = (DirtyMark(before), DirtyMark(after))
+        let isUnwritten = old.changed == changed && new.size == size && new.modified == modified
+        return isUnwritten ? new : nil
+    }
 }
 
 extension Store {
