@@ -165,6 +165,13 @@ extension MountTests {
                 try mirror.start()
                 #expect(File.readError(mirror.at("file")) == EPERM)
                 try mirror.stop()
+                mirror.environment = S3Server.environment
+                try mirror.start()
+                try shell("mv source elsewhere", in: mirror.scratch.path)
+                #expect(File.readError(mirror.at("file")) == EIO)
+                #expect(try mirror.state("file").flags == ["error"], "a bucket that is not there is no loss")
+                try shell("mv elsewhere source", in: mirror.scratch.path)
+                try mirror.stop()
                 let none = try run(
                     [Machine.program, "import", "s3://nothere", mirror.lower + "3"] + mirror.importArguments,
                     environment: S3Server.environment)
