@@ -22,10 +22,12 @@ enum Machine {
     }
 }
 
-/// Whether a process that need not be our child still runs; one that only waits for its parent to ask has ended.
+/// Whether a process that need not be our child still runs, with any of its threads: a killed one's first may be gone
+/// before the others. One that only waits for its parent to ask has ended.
 func isRunning(_ pid: pid_t) -> Bool {
     guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8) else { return false }
-    return text.split(separator: ")").last?.first { $0 != " " } != "Z"
+    if text.split(separator: ")").last?.first(where: { $0 != " " }) != "Z" { return true }
+    return ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task")) ?? []).count > 1
 }
 
 /// Runs `passhsm`.
