@@ -113,9 +113,9 @@ package final class S3Source: RemoteSource {
         }
         let answer = try HTTPAnswer(
             status: response.status, headers: response.headers, range: range, of: object, keepsCodings: true)
-        try await response.deliver(
-            skipping: answer.skipped, count: range.count, endsThere: answer.endsWithRange, name: "\(object.key)",
-            to: deliver)
+        var body = HTTPBody(response, name: "\(object.key)")
+        try await body.deliver(
+            skipping: answer.skipped, count: range.count, endsThere: answer.endsWithRange, to: deliver)
     }
 
     package func current(
