@@ -72,7 +72,7 @@ extension MountTests {
             "An object that is replaced or deleted is EIO where it is absent, told apart",
             arguments: S3Server.Kind.allCases)
         func changed(kind: S3Server.Kind) throws {
-            try withStore(kind, ["--fill", "read"]) { path in
+            try withStore(kind, ["--fill", "read", "--offline", "error"]) { path in
                 for name in ["replaced", "deleted"] { try Pattern.write("\(path)/\(name)", size: Self.size, seed: 1) }
             } _: { store, mirror in
                 for name in ["replaced", "deleted"] { _ = try File.bytes(mirror.at(name), 0..<1000) }

@@ -27,6 +27,9 @@ struct MountCommand: ParsableCommand {
     @Option(help: "When content is compared with the remote's digest: complete or strict (before any of it is seen).")
     var verify = MountOptions.Verify.complete
 
+    @Option(help: "What becomes of reads while the remote is down: block (until it is back, or --deadline) or error.")
+    var offline = MountOptions.Offline.block
+
     @Option(help: ArgumentHelp("How long a fill may take before it fails.", valueName: "seconds"))
     var deadline = 60
 
@@ -89,8 +92,8 @@ struct MountCommand: ParsableCommand {
         }
         return MountOptions(
             lower: lowerPath, mountpoint: mountPath, fill: fill, onChange: onChange, verify: verify, cache: cache,
-            deadlineSeconds: deadline,
-            simulate: simulate, usesPassthrough: !noPassthrough)
+            offline: offline, deadlineSeconds: deadline, simulate: simulate,
+            usesPassthrough: !noPassthrough)
     }
 
     private static func directory(_ path: BytePath, _ role: String) throws -> BytePath {

@@ -36,6 +36,14 @@ struct MountOptions: Sendable, Equatable {
         case strict
     }
 
+    /// What becomes of reads while the remote is down.
+    enum Offline: String, Sendable, CaseIterable, ExpressibleByArgument {
+        /// They wait until it is back, or the deadline.
+        case block
+        /// They fail at once.
+        case error
+    }
+
     var lower: BytePath
     var mountpoint: BytePath
     var fill: Fill
@@ -43,6 +51,7 @@ struct MountOptions: Sendable, Equatable {
     var verify: Verify
     /// Nil: chosen by what is mounted over what.
     var cache: Cache?
+    var offline: Offline
     /// After how many seconds a fill fails.
     var deadlineSeconds: Int
     /// What the remote tier is made to do, for tests.

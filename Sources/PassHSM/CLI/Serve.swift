@@ -25,6 +25,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let pool = BlockingPool(name: "fill", limit: 128)
     var configuration = FillEngine.Configuration()
     configuration.deadline = .seconds(try deadline(options, log))
+    configuration.offline = RemoteGate.Offline(rawValue: options.offline.rawValue) ?? .block
     let engine = FillEngine(source: source, configuration: configuration, pool: pool)
 
     let cache = options.cache ?? (options.lower == options.mountpoint ? .exclusive : .shared)
@@ -56,6 +57,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         report.uptimeSeconds = Int((ContinuousClock.now - begin).components.seconds)
         report.counters = NamedCounts(engine.counters.snapshot)
         report.waiting = engine.waiting
+        report.remote = StatusReport.Remote(engine.gate)
         report.errors = failures.last
         return report
     }
@@ -91,6 +93,14 @@ private func deadline(_ options: MountOptions, _ log: Logger) throws -> Int {
         log.warning("fs.fuse.\(name) is \(value) s: fills fail after \(seconds) s")
     }
     return seconds
+}
+
+extension StatusReport.Remote {
+    fileprivate init(_ gate: RemoteGate) {
+        let outage = gate.outage
+        let seconds = outage.map { Int((ContinuousClock.now - $0.since).components.seconds) }
+        self.init(isDown: gate.isDown, seconds: seconds, cause: outage?.cause)
+    }
 }
 
 extension StatusReport {

@@ -91,7 +91,8 @@ package final class S3Source: RemoteSource {
         guard let code else { return status }
         // An object of a bucket that is not there need not be gone.
         let reason = code == "NoSuchBucket" ? .remoteFailed : status.reason
-        return FillError(status.code, reason, "\(status.cause) (\(code))", retryAfter: status.retryAfter)
+        return FillError(
+            status.code, reason, "\(status.cause) (\(code))", retryAfter: status.retryAfter, isOutage: status.isOutage)
     }
 
     // MARK: Reading

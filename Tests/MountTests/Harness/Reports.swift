@@ -5,7 +5,14 @@ struct Status: Decodable {
         let reason: String
     }
 
+    struct Remote: Decodable {
+        let isDown: Bool
+        let seconds: Int?
+        let cause: String?
+    }
+
     let pid: Int32
+    let remote: Remote
     let passthrough: Passthrough
     let counters: [String: Int]
     let waiting: Int
