@@ -37,6 +37,10 @@ struct StatusCommand: ParsableCommand {
             ["mount point", "\(status.mountpoint)"], ["lower", "\(status.lower)"], ["source", status.source],
             ["remote", text(of: status.remote)], ["front end", status.frontEnd], ["passthrough", passthrough + reason],
             ["cache", status.cache],
+            [
+                "options",
+                status.options.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "),
+            ],
             ["process", "\(status.pid), version \(status.version)"],
             ["up for", TextTable.duration(seconds: status.uptimeSeconds)],
             ["memory", TextTable.size(status.memoryBytes)], ["waiting", "\(status.waiting)"],

@@ -57,6 +57,8 @@ package struct StatusReport: Codable, Sendable, Equatable {
     package var passthrough: Passthrough
     /// The cache mode in force: `shared`, `exclusive` or `none`.
     package var cache: String
+    /// The mount options in force, by their names, but those that nobody set.
+    package var options: [String: String]
     package var uptimeSeconds: Int
     /// The engine's counters.
     package var counters: NamedCounts
@@ -86,6 +88,7 @@ package struct StatusReport: Codable, Sendable, Equatable {
         remote = Remote(isDown: false)
         passthrough = Passthrough(enabled: false, reason: "")
         self.cache = cache
+        options = [:]
         uptimeSeconds = 0
         counters = NamedCounts()
         requests = NamedCounts()

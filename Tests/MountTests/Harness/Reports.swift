@@ -13,6 +13,8 @@ struct Status: Decodable {
 
     let pid: Int32
     let remote: Remote
+    let options: [String: String]
+    let cache: String
     let passthrough: Passthrough
     let counters: [String: Int]
     let waiting: Int
