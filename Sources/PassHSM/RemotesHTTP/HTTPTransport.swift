@@ -105,6 +105,12 @@ package final class HTTPTransport: Sendable {
         // Servers close idle connections, nginx after 75 s: a request would meet that.
         configuration.connectionPool.idleTimeout = .seconds(30)
         configuration.connectionPool.retryConnectionEstablishment = false
+        // The default is 64 KiB: each piece is handed from thread to thread, and written by itself.
+        configuration.http1_1ConnectionDebugInitializer = { channel in
+            channel.setOption(
+                .recvAllocator,
+                value: AdaptiveRecvByteBufferAllocator(minimum: 16 << 10, initial: 64 << 10, maximum: 512 << 10))
+        }
         configuration.proxy = proxy.map { proxy in
             let parts = proxy.credentials?.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
             let authorization = parts.map {

@@ -17,6 +17,7 @@ struct Status: Decodable {
     let cache: String
     let passthrough: Passthrough
     let counters: [String: Int]
+    let requests: [String: Int]
     let waiting: Int
     let knownInodes: Int
     let openHandles: Int
