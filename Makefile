@@ -1,16 +1,17 @@
 # PassHSM. `make demo` and `make test` do all the set-up on a Debian machine with a Swift toolchain.
 
 SWIFT ?= swift
-SOURCES = Sources Tests Package.swift
+SOURCES = Sources Tests bench/driver Package.swift
 
 .PHONY: help install-packages test-sources build release lint format test test-unit test-mount test-long \
-	test-power demo clean
+	test-power demo bench clean
 
 help:
 	@echo "make demo       mount a real tree, read every file of it, compare every digest"
 	@echo "make test       all tests; the mount tests want root and /dev/fuse"
 	@echo "make test-long  the mount tests in their long forms (a million names, 200,000 files, 100 mounts)"
 	@echo "make test-power crashes and power cuts in their long forms"
+	@echo "make bench      the comparison with native and others, with a report; QUICK=1: in a few minutes"
 	@echo "make lint       swift-format, as in CI;  make format: bring the sources into line"
 	@echo "make build      debug build;  make release: release build, .build/release/passhsm"
 
@@ -49,6 +50,13 @@ test-power: build
 
 test-long: build test-sources
 	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter MountTests
+
+bench:
+	@scripts/install-packages bench
+	@scripts/fetch-test-servers
+	$(SWIFT) build -c release --product passhsm
+	$(SWIFT) build -c release --product bench-driver
+	bench/run $(if $(QUICK),--quick)
 
 demo: release
 	@scripts/demo .build/release/passhsm

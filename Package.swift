@@ -65,6 +65,9 @@ let package = Package(
                 "HSMFuse", "HSMControl", arguments, logging,
             ],
             path: "Sources/PassHSM/CLI", swiftSettings: swift),
+        // What `make bench` runs on every subject.
+        .executableTarget(
+            name: "bench-driver", dependencies: ["HSMSystem"], path: "bench/driver", swiftSettings: swift),
         tests("CoreTests", ["HSMCore"]),
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),

@@ -81,6 +81,7 @@ uint64_t passhsm_file_system_type(int fd)
     return fstatfs(fd, &result) ? 0 : (uint64_t)result.f_type;
 }
 
+int passhsm_dup3(int from, int to) { return dup3(from, to, O_CLOEXEC); }
 int passhsm_syncfs(int fd) { return syncfs(fd); }
 
 int passhsm_try_read_lease(int fd)

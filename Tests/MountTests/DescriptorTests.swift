@@ -34,11 +34,13 @@ extension MountTests {
             }
         }
 
-        @Test("Beyond it another file does not open, and those that are open work")
+        @Test("Beyond it another file does not open, nor is it made, and those that are open work")
         func exhausted() throws {
             try onMount(limit: "64:64") { mirror throws in
                 let (files, error) = openAll(mirror, 500)
                 #expect(files.count > 8 && files.count < 48 && error == EMFILE)
+                #expect(Glibc.open(mirror.mount, PASSHSM_O_TMPFILE | O_RDWR, 0o644) == -1 && errno == EMFILE)
+                #expect(try shell("ls", in: mirror.mount).split(separator: "\n").count == files.count + 1)
                 for file in files {
                     try file.put(Array("abc".utf8), at: 0)
                     #expect(try file.bytes(0..<9) == Array("abc".utf8))

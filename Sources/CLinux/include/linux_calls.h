@@ -24,6 +24,7 @@ int passhsm_fallocate(int fd, int mode, off_t offset, off_t length);
 ssize_t passhsm_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t length, unsigned flags);
 /* ioctl(FICLONERANGE) with the same offset in both: `to` shares these blocks of `from`. */
 int passhsm_clone_range(int to, int from, off_t offset, size_t length);
+int passhsm_dup3(int from, int to);
 int passhsm_syncfs(int fd);
 /* F_SETLEASE, F_RDLCK and at once F_UNLCK. Who opens the file in between waits for that moment; the signal is one that
  * is ignored (SIGIO would end the process). */

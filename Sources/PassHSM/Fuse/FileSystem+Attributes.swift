@@ -68,7 +68,7 @@ extension FileSystem {
                 state.dirtyMark = nil
                 if case .dual(let flags) = state.residence { state.residence = .dual(flags.union(.dirty)) }
             }
-            try lower.truncate(to: size)
+            try changing(inode, lower) { () throws(Errno) in try lower.truncate(to: size) }
             return true
         }
     }
@@ -103,7 +103,7 @@ extension FileSystem {
                     has(FUSE_SET_ATTR_ATIME_NOW) ? FileTime.now : has(FUSE_SET_ATTR_ATIME) ? new.st_atim : FileTime.omit
                 let modified =
                     has(FUSE_SET_ATTR_MTIME_NOW) ? FileTime.now : has(FUSE_SET_ATTR_MTIME) ? new.st_mtim : FileTime.omit
-                try setTimes(lower, access, modified)
+                try changing(inode, lower) { () throws(Errno) in try setTimes(lower, access, modified) }
                 if has(FUSE_SET_ATTR_MTIME) { try noteModified(inode, lower) }
             }
             reply.attributes(try attributes(inode), timeout: timeout)

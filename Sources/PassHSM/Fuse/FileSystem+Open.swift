@@ -43,8 +43,10 @@ extension FileSystem {
             var opening: Opening
             do throws(Errno) {
                 let wanted = O_CREAT | O_EXCL | O_NOFOLLOW | (flags & (O_SYNC | O_DSYNC)) | O_RDWR
-                let file = try CallerIdentity.with(reply.caller) { () throws(Errno) in
-                    try Descriptor.open(at: directory.raw, name, wanted, mode: mode)
+                let file = try made { () throws(Errno) in
+                    try CallerIdentity.with(reply.caller) { () throws(Errno) in
+                        try Descriptor.open(at: directory.raw, name, wanted, mode: mode)
+                    }
                 }
                 // Where inodes are held by descriptors, by one that cannot write.
                 let known =
@@ -71,15 +73,29 @@ extension FileSystem {
         do throws(Errno) {
             let directory = try directory(parent)
             // O_EXCL forbids to give it a name later, which the kernel sees to.
-            let file = try CallerIdentity.with(reply.caller) { () throws(Errno) in
-                try Descriptor.open(
-                    at: directory.raw, ".", PASSHSM_O_TMPFILE | O_RDWR | (flags & (O_SYNC | O_DSYNC)), mode: mode)
+            let wanted = PASSHSM_O_TMPFILE | O_RDWR | (flags & (O_SYNC | O_DSYNC))
+            let file = try made { () throws(Errno) in
+                try CallerIdentity.with(reply.caller) { () throws(Errno) in
+                    try Descriptor.open(at: directory.raw, ".", wanted, mode: mode)
+                }
             }
             let known = try tree.opensHandles ? file : file.reopen(PASSHSM_O_PATH)
             let entry = try reference(known)
             let flags = flags & ~(PASSHSM_O_TMPFILE | O_TRUNC)
             proceed(reply, Opening(inode: inode(entry.ino), flags: flags, entry: entry, created: file))
         } catch { reply.error(error) }
+    }
+
+    /// A new file, which is not made when it could not be kept open: without passthrough it takes one of the descriptors that
+    /// handles may use.
+    private func made(_ make: () throws(Errno) -> Descriptor) throws(Errno) -> Descriptor {
+        guard backing.withLock({ $0 == nil }) else { return try make() }
+        let place = try tree.root.duplicate()
+        if place.raw >= descriptorsForHandles { throw Errno(rawValue: EMFILE) }
+        let file = try make()
+        if file.raw < descriptorsForHandles { return file }
+        try place.become(file)
+        return place
     }
 
     /// Takes the next step of an open; comes back after each wait.
@@ -165,7 +181,6 @@ extension FileSystem {
     private struct Answer {
         let mode: OpenFile.Mode
         var backingID: Int32 = 0
-        var keepsCache = false
         /// For a cached handle: the lower file, shared with others.
         var lower: Descriptor?
         /// The inode is append-only, so that the lower file too opens with O_APPEND only.
@@ -260,7 +275,7 @@ extension FileSystem {
             guard state.backingID == id, state.cachedOpens == 0 else { return nil }
             state.passthroughOpens += 1
             state.wasUsed = true
-            state.isCacheValid = false
+            state.pages?.areStale = true
             return Answer(mode: .passthrough, backingID: id)
         }
     }
@@ -269,6 +284,7 @@ extension FileSystem {
         _ opening: Opening, _ lower: Descriptor, _ isAppendOnly: Bool = false
     ) throws(Errno) -> Answer {
         let flags = lowerFlags(opening.flags) | (isAppendOnly ? O_APPEND : 0)
+        try openPagesLocked(opening.inode, lower)
         return try opening.inode.state.withLock { state throws(Errno) in
             // Cannot be: passthrough is refused only while cached handles are open, or never was agreed.
             if state.passthroughOpens > 0 { throw Errno(rawValue: EBUSY) }
@@ -278,10 +294,7 @@ extension FileSystem {
             state.shared[flags] = .init(descriptor: shared)
             state.cachedOpens += 1
             if opening.isForWriting { state.writers += 1 }
-            defer { state.isCacheValid = true }
-            return Answer(
-                mode: .cached, keepsCache: state.isCacheValid && options.cache != .none, lower: shared,
-                isAppendOnly: isAppendOnly)
+            return Answer(mode: .cached, lower: shared, isAppendOnly: isAppendOnly)
         }
     }
 
@@ -316,6 +329,14 @@ extension FileSystem {
     }
 
     private func send(_ answer: Answer, _ opening: Opening, _ reply: consuming Reply) {
+        guard answer.mode == .cached else { return deliver(answer, opening, reply) }
+        let reply = PendingReply(reply)
+        whenPagesAreDropped(opening.inode) { [self] in
+            if let reply = reply.take() { deliver(answer, opening, reply) }
+        }
+    }
+
+    private func deliver(_ answer: Answer, _ opening: Opening, _ reply: consuming Reply) {
         let append = answer.isAppendOnly ? O_APPEND : 0
         let handle = OpenFile(
             inode: opening.inode, mode: answer.mode, flags: lowerFlags(opening.flags) | append,
@@ -325,7 +346,8 @@ extension FileSystem {
         var out = passhsm_open_out(fh: number, open_flags: 0, backing_id: answer.backingID)
         switch answer.mode {
         case .passthrough: out.open_flags = PASSHSM_FOPEN_PASSTHROUGH | PASSHSM_FOPEN_NOFLUSH
-        case .cached: out.open_flags = answer.keepsCache ? UInt32(FOPEN_KEEP_CACHE) : 0
+        // Pages that have to go are gone: the kernel would drop them while others write.
+        case .cached: out.open_flags = UInt32(FOPEN_KEEP_CACHE)
         }
         let wasTaken: Bool
         if let entry = opening.entry {

@@ -64,7 +64,7 @@ extension FileSystem {
         let residence = store.residence(of: lower)
         inode.state.withLock { state in
             state.residence = residence
-            state.isCacheValid = false
+            state.pages?.areStale = true
             state.change = nil
         }
         return true

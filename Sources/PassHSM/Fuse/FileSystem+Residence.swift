@@ -98,7 +98,7 @@ extension FileSystem {
             else { return }
             state.file = nil
             // Of content that was found wrong the kernel has pages.
-            if file.fill.isRefused { state.isCacheValid = false }
+            if file.fill.isRefused { state.pages?.areStale = true }
             if let changed { state.endOwnChange(at: changed) }
             state.residence =
                 record.isComplete
@@ -107,15 +107,25 @@ extension FileSystem {
         }
     }
 
-    /// Puts down every file that nobody uses: those whose last read-ahead ended after their last handle. Looks again after
-    /// files that were still mapped when their last handle for writing was closed.
+    /// Once a second. Puts down every file that nobody uses: those whose last read-ahead ended after their last handle. Looks
+    /// again after files that were still mapped when their last handle for writing was closed, and whether somebody else
+    /// changed those of which the kernel has pages.
     func sweep() {
-        inodes.forEach(where: { inode in
-            inode.state.withLock { $0.file != nil && $0.users == 0 && $0.cachedOpens == 0 }
-        }) { letGo($0) }
-        inodes.forEach(where: { inode in
-            inode.state.withLock { $0.dirtyMark != nil && $0.writers == 0 }
-        }) { unmark($0) }
+        func chores(_ inode: Inode) -> (putDown: Bool, unmark: Bool, look: Bool) {
+            inode.state.withLock { state in
+                (
+                    state.file != nil && state.users == 0 && state.cachedOpens == 0,
+                    state.dirtyMark != nil && state.writers == 0,
+                    state.isComplete && state.cachedOpens > 0
+                )
+            }
+        }
+        inodes.forEach(where: { chores($0) != (false, false, false) }) { inode in
+            let chores = chores(inode)
+            if chores.putDown { letGo(inode) }
+            if chores.unmark { unmark(inode) }
+            if chores.look, let lower = inode.state.withLock(\.anyShared) { lookAtPages(inode, lower) }
+        }
     }
 
     // MARK: Waiting for fills

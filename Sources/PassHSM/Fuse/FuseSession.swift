@@ -95,6 +95,8 @@ final class FuseSession: Sendable {
         // Always listings with attributes: programs read a directory to its end before they ask for the first attribute, so
         // that the kernel's guess (READDIRPLUS_AUTO) comes too late, and each name costs a LOOKUP.
         want(FUSE_CAP_READDIRPLUS_AUTO, false)
+        // See CachedPages.
+        want(FUSE_CAP_AUTO_INVAL_DATA, false)
         want(FUSE_CAP_DONT_MASK)
         want(FUSE_CAP_POSIX_ACL)
         want(FUSE_CAP_EXPORT_SUPPORT)

@@ -38,8 +38,8 @@ final class Inode: Sendable {
         /// What open cached handles share of the lower file, by the flags it was opened with: a descriptor each would be the
         /// end of the daemon's before it is the end of its users'.
         var shared: [Int32: SharedDescriptor] = [:]
-        /// The kernel's cached pages are those of this mount's own cached handles.
-        var isCacheValid = false
+        /// What the kernel may have in its page cache; nil before the first cached handle.
+        var pages: CachedPages?
         /// Set when the dirty flag was only set because the file was opened for writing.
         var dirtyMark: DirtyMark?
         /// Hides that the daemon's own work moves the change time; nil when the lower file's own is shown.
@@ -54,6 +54,17 @@ final class Inode: Sendable {
 
         /// By its record; one that cannot be believed is neither complete nor incomplete.
         var isIncomplete: Bool { if case .incomplete = residence { true } else { false } }
+
+        /// Nothing is left to be done for its content.
+        var isComplete: Bool {
+            switch residence {
+            case .local, .dual: file == nil
+            case .incomplete, .unknown: false
+            }
+        }
+
+        /// The lower file as some cached handle has it open.
+        var anyShared: Descriptor? { shared.values.lazy.compactMap(\.descriptor).first }
 
         /// To be ended by ``FileSystem/endUse(_:)``.
         mutating func addUser() {

@@ -24,6 +24,16 @@ package final class Descriptor: Sendable {
         try withProcPath { path throws(Errno) in try Descriptor.open(path, flags & ~(O_NOFOLLOW | O_CREAT)) }
     }
 
+    /// fcntl(2) with F_DUPFD_CLOEXEC: another descriptor of the same open file, with the lowest free number.
+    package func duplicate() throws(Errno) -> Descriptor {
+        Descriptor(owning: try check { fcntl(raw, F_DUPFD_CLOEXEC, 0) })
+    }
+
+    /// dup3(2): this number stands for the open file of `other` from now on. To be called before others know this one.
+    package func become(_ other: Descriptor) throws(Errno) {
+        _ = try check { passhsm_dup3(other.raw, raw) }
+    }
+
     /// Calls `body` with /proc/self/fd/N, by which calls that refuse O_PATH descriptors reach the inode.
     package func withProcPath<Result>(
         _ body: (UnsafePointer<CChar>) throws(Errno) -> Result

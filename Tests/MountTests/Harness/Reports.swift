@@ -20,6 +20,7 @@ struct Status: Decodable {
     let requests: [String: Int]
     let waiting: Int
     let knownInodes: Int
+    let incompleteFiles: Int
     let openHandles: Int
     let openDescriptors: Int
     let backingIDs: Int

@@ -1,0 +1,73 @@
+import Glibc
+import HSMSystem
+
+/// Keeping the kernel's pages those of the lower file, see ``CachedPages``. Of complete files only: of an incomplete one there
+/// is no telling a fill from a change by somebody else.
+extension FileSystem {
+    /// Others may change the lower directory.
+    private var isWatching: Bool { options.cache != .exclusive }
+
+    /// A handle that reads and writes through the kernel's pages is about to be opened, under the transition lock. Without
+    /// another such handle nobody reads the pages, so that dropping them waits for no request.
+    func openPagesLocked(_ inode: Inode, _ lower: Descriptor) throws(Errno) {
+        let (isFirst, isComplete) = inode.state.withLock { ($0.cachedOpens == 0, $0.isComplete) }
+        guard isFirst else { return lookAtPages(inode, lower) }
+        let stamp = isComplete && isWatching ? CachedPages.Stamp(try lower.stat()) : nil
+        let areStale = inode.state.withLock { state in
+            let pages = state.pages ?? CachedPages()
+            let isChanged = stamp != nil && pages.known != nil && pages.known != stamp
+            defer { (state.pages, pages.areStale, pages.known) = (pages, false, stamp) }
+            return state.pages != nil && (pages.areStale || isChanged)
+        }
+        if areStale { forget(pagesOf: inode) }
+    }
+
+    /// Drops the pages when somebody may have changed the file since the last look. While it is open for writing here nobody
+    /// looks, and so they are dropped after that, too: who changed it is not to be told.
+    func lookAtPages(_ inode: Inode, _ lower: Descriptor) {
+        guard isWatching, inode.state.withLock({ $0.pages != nil }), let status = try? lower.stat() else { return }
+        let stamp = CachedPages.Stamp(status)
+        let isChanged = inode.state.withLock { state in
+            guard let pages = state.pages, state.isComplete, state.writers == 0, !pages.isDropping else { return false }
+            defer { pages.known = stamp }
+            return pages.known.map { $0 != stamp } ?? false
+        }
+        if isChanged { dropPagesLater(inode) }
+    }
+
+    /// Performs `body`, by which this mount changes the size or times of `inode`, perhaps without a handle.
+    func changing(_ inode: Inode, _ lower: Descriptor, _ body: () throws(Errno) -> Void) throws(Errno) {
+        lookAtPages(inode, lower)
+        try body()
+        guard inode.state.withLock({ $0.pages?.known != nil }), let status = try? lower.stat() else { return }
+        inode.state.withLock { state in
+            if state.writers == 0 { state.pages?.known = .init(status) }
+        }
+    }
+
+    /// While handles are open: it waits for reads, which a thread that answers requests must not.
+    private func dropPagesLater(_ inode: Inode) {
+        let isNew = inode.state.withLock { state in
+            guard let pages = state.pages, state.writers == 0, !pages.isDropping else { return false }
+            pages.beginDrop()
+            return true
+        }
+        guard isNew else { return }
+        pool.run { [self] in
+            forget(pagesOf: inode)
+            for body in inode.state.withLock({ $0.pages?.endDrop() }) ?? [] { body() }
+        }
+    }
+
+    private func forget(pagesOf inode: Inode) { invalidate.withLock { $0 }?.call(inode.node) }
+
+    /// Calls `body` at once, or when the pages that are being dropped are gone: no handle may write before.
+    func whenPagesAreDropped(_ inode: Inode, _ body: @escaping @Sendable () -> Void) {
+        let waits = inode.state.withLock { state in
+            guard let pages = state.pages, pages.isDropping else { return false }
+            pages.wait(body)
+            return true
+        }
+        if !waits { body() }
+    }
+}

@@ -1,0 +1,114 @@
+import Foundation
+import Glibc
+import HSMSystem
+import Synchronization
+import Testing
+
+extension MountTests {
+    /// Where the daemon reads and writes, the kernel's pages are what was written last, by whomever.
+    @Suite struct Coherence {
+        /// Each of some threads writes a record of a page that they share, and reads it again, while the file is looked at,
+        /// opened and closed; the count of those that were not what had just been written.
+        private func wrongRecords(_ path: String, seconds: Double) throws -> Int {
+            let wrong = Atomic(0)
+            let end = Clock.now + seconds
+            let done = DispatchGroup()
+            for number in 0..<4 {
+                let file = try File.open(path, O_RDWR)
+                done.enter()
+                Thread.detachNewThread {
+                    defer { done.leave() }
+                    var turn = 0
+                    while Clock.now < end {
+                        turn += 1
+                        let record = Pattern.bytes(0..<512, seed: turn * 4 + number)
+                        let isRight =
+                            (try? file.put(record, at: number * 512)) != nil
+                            && (try? file.bytes(number * 512..<(number + 1) * 512)) == record
+                        if !isRight { wrong.add(1, ordering: .relaxed) }
+                        if number == 0 { _ = try? File.stat(path) }
+                        if number == 1 && turn % 7 == 0 { _ = try? File.open(path) }
+                    }
+                }
+            }
+            done.wait()
+            return wrong.load(ordering: .relaxed)
+        }
+
+        @Test(
+            "What a process wrote it reads, whoever writes to the same page",
+            arguments: ["shared", "exclusive", "none"])
+        func ownWrites(cache: String) throws {
+            try withMirror(mounting: ["--no-passthrough", "--cache", cache]) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 8192)
+            } _: { mirror throws in
+                #expect(try wrongRecords(mirror.at("file"), seconds: 2) == 0)
+            }
+        }
+
+        @Test("So it does in a file that is not all there")
+        func ownWritesWhileFilling() throws {
+            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 32 << 20)
+            } _: { mirror throws in
+                _ = try File.bytes(mirror.at("file"), 0..<8192)
+                try mirror.hold()
+                #expect(try wrongRecords(mirror.at("file"), seconds: 2) == 0)
+                #expect(try mirror.state("file").state == "partial")
+                mirror.letGo()
+            }
+        }
+
+        /// With a complete file that nobody has open.
+        private func withFile(_ body: (Mirror) throws -> Void) throws {
+            try withMirror(apart: true, mounting: ["--no-passthrough"]) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 10_000)
+            } _: { mirror throws in
+                _ = try File.bytes(mirror.at("file"))
+                try until("the file to be put down") { try mirror.status().incompleteFiles == 0 }
+                try body(mirror)
+            }
+        }
+
+        /// What `handle` reads becomes `bytes` within the time that the README promises, and a little more for the machine.
+        private func expectSoon(_ bytes: [UInt8], _ handle: Descriptor) throws {
+            try until("the change to be seen", seconds: 5) { try handle.bytes(0..<bytes.count) == bytes }
+        }
+
+        @Test("A change behind the mount is seen by who has the file open, and at once by who opens it")
+        func changeByOthers() throws {
+            try withFile { mirror in
+                let behind = try File.open(mirror.lower + "/file", O_RDWR)
+                let handle = try File.open(mirror.at("file"))
+                for seed in 1...3 {
+                    #expect(try handle.bytes(0..<10_000) == Pattern.bytes(0..<10_000, seed: seed - 1))
+                    usleep(20_000)
+                    try behind.put(Pattern.bytes(0..<10_000, seed: seed), at: 0)
+                    if seed == 1 {
+                        try expectSoon(Pattern.bytes(0..<10_000, seed: seed), handle)
+                    } else {
+                        let other = try File.open(mirror.at("file"))
+                        #expect(try other.bytes(0..<10_000) == Pattern.bytes(0..<10_000, seed: seed))
+                    }
+                }
+            }
+        }
+
+        @Test("A change behind the mount of a file that is open for writing is seen when it is closed")
+        func changeWhileWriting() throws {
+            try withFile { mirror in
+                let behind = try File.open(mirror.lower + "/file", O_RDWR)
+                let reader = try File.open(mirror.at("file"))
+                var writer: Descriptor? = try File.open(mirror.at("file"), O_RDWR)
+                #expect(try reader.bytes(0..<10_000) == Pattern.bytes(0..<10_000))
+                try behind.put([1, 2, 3], at: 0)
+                try writer?.put([4, 5, 6], at: 9000)
+                sleep(2)
+                #expect(try reader.bytes(9000..<9003) == [4, 5, 6])
+                writer = nil
+                try expectSoon([1, 2, 3], reader)
+                #expect(try reader.bytes(9000..<9003) == [4, 5, 6])
+            }
+        }
+    }
+}

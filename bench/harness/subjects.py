@@ -1,0 +1,157 @@
+"""What is compared: each shows the lower directory at a path, one at a time."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from machine import Process, output
+
+
+def is_mounted(path):
+    with open("/proc/self/mounts") as mounts:
+        return any(line.split()[1] == path for line in mounts)
+
+
+def unmount(path):
+    for attempt in range(50):
+        if not is_mounted(path):
+            return
+        subprocess.run(["umount", path], capture_output=True)
+        time.sleep(0.1)
+    subprocess.run(["umount", "-l", path], capture_output=True)
+
+
+class Native:
+    """The lower directory itself."""
+
+    def __init__(self, name="native"):
+        self.name = name
+        self.absence = None
+        self.process = None
+
+    def start(self, lower, mountpoint):
+        return lower
+
+    def stop(self):
+        pass
+
+
+class Mounted:
+    """A file system over the lower directory, served by a process."""
+
+    def __init__(self, name, program):
+        self.name = name
+        self.program = program
+        self.absence = None if shutil.which(program) else f"{os.path.basename(program)} is not installed"
+        self.process = None
+        self.mountpoint = None
+        self.child = None
+
+    def command(self, lower, mountpoint):
+        raise NotImplementedError
+
+    def start(self, lower, mountpoint):
+        self.mountpoint = mountpoint
+        self.child = subprocess.Popen(
+            self.command(lower, mountpoint), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for attempt in range(200):
+            if is_mounted(mountpoint):
+                break
+            if self.child.poll() is not None:
+                raise RuntimeError(f"{self.name}: {self.child.stderr.read().strip()}")
+            time.sleep(0.05)
+        else:
+            self.stop()
+            raise RuntimeError(f"{self.name} does not mount")
+        self.process = Process(self.child.pid)
+        return mountpoint
+
+    def stop(self):
+        if self.mountpoint:
+            unmount(self.mountpoint)
+        if self.child:
+            try:
+                self.child.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.child.send_signal(signal.SIGKILL)
+                self.child.wait()
+        self.child = self.process = self.mountpoint = None
+
+
+class PassHSM(Mounted):
+    """One of PassHSM's front ends, with the mount's options."""
+
+    def __init__(self, name, program, options=()):
+        super().__init__(name, program)
+        self.options = list(options)
+
+    def command(self, lower, mountpoint):
+        return [self.program, "mount", lower, mountpoint, "--foreground", *self.options]
+
+
+class PassthroughLL(Mounted):
+    """libfuse's own example, compiled from the source that its package ships."""
+
+    SOURCE = "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c"
+
+    def __init__(self, folder):
+        program = os.path.join(folder, "passthrough_ll")
+        if not os.path.exists(program) and os.path.exists(self.SOURCE) and shutil.which("gcc"):
+            flags = output("pkg-config", "--cflags", "--libs", "fuse3").split()
+            subprocess.run(["gcc", "-O2", "-w", self.SOURCE, "-o", program, *flags], check=True)
+        super().__init__("libfuse passthrough_ll", program)
+        if self.absence:
+            self.absence = "libfuse's example passthrough_ll.c is not there, or does not compile"
+
+    def command(self, lower, mountpoint):
+        return [self.program, "-f", "-o", f"source={lower},cache=auto,default_permissions,allow_other", mountpoint]
+
+
+class MergerFS(Mounted):
+    def __init__(self):
+        super().__init__("mergerfs", "mergerfs")
+
+    def command(self, lower, mountpoint):
+        return ["mergerfs", "-f", "-o", "cache.files=auto-full,allow_other", lower, mountpoint]
+
+
+class BindFS(Mounted):
+    def __init__(self):
+        super().__init__("bindfs", "bindfs")
+
+    def command(self, lower, mountpoint):
+        return ["bindfs", "-f", lower, mountpoint]
+
+
+class Rclone(Mounted):
+    """rclone mount with its whole VFS cache, over the lower directory."""
+
+    def __init__(self, program, cache):
+        super().__init__("rclone mount", program)
+        self.cache = cache
+
+    def command(self, lower, mountpoint):
+        return [self.program, "mount", lower, mountpoint, "--vfs-cache-mode", "full", "--cache-dir", self.cache,
+                "--config", "/dev/null", "--allow-other"]
+
+
+def supports(program, option):
+    """Whether `mount` of the program knows an option."""
+    return option in output(program, "mount", "--help")
+
+
+def all_subjects(program, rclone, folder):
+    """Native first, and once more, so that a difference of nothing is measured too."""
+    subjects = [
+        Native(), Native("native, again"),
+        PassHSM("PassHSM FUSE passthrough", program),
+        PassHSM("PassHSM FUSE cached", program, ["--no-passthrough"]),
+    ]
+    fanotify = PassHSM("PassHSM fanotify", program, ["--frontend", "fanotify"])
+    if not supports(program, "--frontend"):
+        fanotify.absence = "this build has no fanotify front end"
+    subjects += [fanotify, PassthroughLL(folder), MergerFS(), BindFS(),
+                 Rclone(rclone, os.path.join(folder, "rclone-cache"))]
+    return subjects
