@@ -62,14 +62,17 @@ import Testing
     @Test func theMountTableUnescapesAndSkipsOptionalFields() {
         let text = """
             36 35 98:0 / /mnt\\040two\\134x rw,noatime shared:1 master:2 - fuse.passhsm /lower\\011t rw
-            37 35 98:0 / /plain rw - ext4 /dev/sda1 rw
+            37 35 98:1 / /plain rw - ext4 /dev/sda1 rw
             garbage
             """
         let entries = MountTable.parse(Array(text.utf8))
         #expect(
             entries == [
-                MountEntry(mountpoint: BytePath("/mnt two\\x"), type: "fuse.passhsm", source: BytePath("/lower\tt")),
-                MountEntry(mountpoint: BytePath("/plain"), type: "ext4", source: BytePath("/dev/sda1")),
+                MountEntry(
+                    device: "98:0", mountpoint: BytePath("/mnt two\\x"), type: "fuse.passhsm",
+                    source: BytePath("/lower\tt")),
+                MountEntry(
+                    device: "98:1", mountpoint: BytePath("/plain"), type: "ext4", source: BytePath("/dev/sda1")),
             ])
     }
 }

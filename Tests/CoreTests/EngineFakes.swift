@@ -16,10 +16,14 @@ final class FakeSource: RemoteSource {
         /// Bytes sent behind the end of each read.
         var extra = 0
         var chunk = 1000
+        /// What everybody gets, whatever is asked for.
+        var outage: FillError?
+        var probesHang = false
     }
 
     struct Log: Sendable {
         var reads: [Range<Int>] = []
+        var probes = 0
         var running = 0
         var mostRunning = 0
     }
@@ -37,6 +41,11 @@ final class FakeSource: RemoteSource {
     var log: Log { state.withLock { $0 } }
 
     static func byte(at offset: Int) -> UInt8 { UInt8(truncatingIfNeeded: offset &* 31 ^ offset >> 8 ^ offset >> 16) }
+
+    /// Nobody answers any more.
+    func goDown(_ error: FillError) { behaviour.withLock { $0.outage = error } }
+
+    func comeBack() { behaviour.withLock { $0 = Behaviour() } }
 
     func hold(_ isHeld: Bool) { behaviour.withLock { $0.isHeld = isHeld } }
 
@@ -59,6 +68,7 @@ final class FakeSource: RemoteSource {
             if behaviour.failuresLeft > 0 { behaviour.failuresLeft -= 1 } else { behaviour.failure = nil }
             return behaviour.failure == nil ? behaviour : current
         }
+        if let outage = behaviour.outage { throw outage }
         var offset = range.lowerBound
         let end = range.upperBound - behaviour.missing + behaviour.extra
         let failure = behaviour.failure.flatMap { (offset..<end).contains($0.offset) ? $0 : nil }
@@ -79,7 +89,13 @@ final class FakeSource: RemoteSource {
     func current(
         _ key: RemoteKey
     ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
-        throw FillError(.io, .remoteGone, "nothing is known of \(key)")
+        state.withLock { $0.probes += 1 }
+        while behaviour.withLock(\.probesHang) {
+            do { try await Task.sleep(for: .milliseconds(1)) } catch {
+                throw FillError(.interrupted, .cancelled, "cancelled while it hung")
+            }
+        }
+        throw behaviour.withLock(\.outage) ?? FillError(.io, .remoteGone, "nothing is known of \(key)")
     }
 
     func list(_ body: (RemoteEvent) throws -> Void) async throws {}

@@ -131,45 +131,6 @@ extension MountTests {
             }
         }
 
-        @Test("A server that is killed under load and comes back: no wrong byte, nobody hangs, and it heals by itself")
-        func restart() throws {
-            try withServer { path in
-                for index in 0..<40 { try Pattern.write("\(path)/file-\(index)", size: 2 << 20, seed: index) }
-            } _: { server, mirror in
-                let readers = try (0..<4).map { _ in
-                    try Child(
-                        [
-                            "bash", "-c",
-                            "for i in $(seq 0 39); do cmp -s \"$1/file-$i\" \"$2/file-$i\"; test $? != 1 || exit 1; done",
-                            "bash", mirror.mount, mirror.source,
-                        ])
-                }
-                try until("the load") { server.log.count > 60 }
-                server.stop()
-                try until("a failure") { try mirror.status().counter("errors") > 0 }
-                try server.start()
-                for reader in readers { #expect(try reader.wait(seconds: 120).code == 0) }
-                for index in 0..<40 {
-                    #expect(try File.sameContent(mirror.at("file-\(index)"), mirror.remote("file-\(index)")))
-                    #expect(try !mirror.state("file-\(index)").flags.contains("lost"))
-                }
-            }
-        }
-
-        @Test("A server that cannot be reached: EIO, an error and not a loss, and what is complete can be read")
-        func unreachable() throws {
-            try withServer { path in
-                for name in ["complete", "absent"] { try Pattern.write("\(path)/\(name)", size: Self.size) }
-            } _: { server, mirror in
-                #expect(try File.sameContent(mirror.at("complete"), mirror.remote("complete")))
-                server.stop()
-                #expect(File.readError(mirror.at("absent")) == EIO)
-                let state = try mirror.state("absent")
-                #expect(state.flags == ["error"] && state.lastError?.contains("127.0.0.1") == true, "\(state)")
-                #expect(try File.sameContent(mirror.at("complete"), mirror.remote("complete")))
-            }
-        }
-
         @Test("Who may not read gets EPERM, and a secret is nowhere to be seen")
         func secrets() throws {
             try withServer(settings: "auth_basic x; auth_basic_user_file passwords;") { path in

@@ -35,6 +35,32 @@ extension MountTests {
             }
         }
 
+        @Test("What an import was told of mounts is recorded and holds for them, and their own options win")
+        func settings() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try File.put("content", mirror.remote("file"))
+            } _: { mirror throws in
+                #expect(try mirror.optionsOfMount() == [:])
+                try mirror.importSource("--offline", "error", "--cache", "none", "--deadline", "7")
+                try mirror.importSource("--no-passthrough", "--cache", "shared")
+                let all = ["offline": "error", "cache": "shared", "deadline": "7", "passthrough": "no"]
+                #expect(try mirror.optionsOfMount() == all)
+                try mirror.importSource()
+                let arguments = ["--offline", "block", "--passthrough", "--verify", "strict", "--fill", "open"]
+                let own = ["offline": "block", "passthrough": "yes", "verify": "strict", "fill": "open"]
+                #expect(try mirror.optionsOfMount(arguments) == all.merging(own) { $1 })
+                #expect(try mirror.optionsOfMount() == all, "a mount records nothing")
+                #expect(try passhsm("import", mirror.source, mirror.lower, "--deadline", "0").code != 0)
+                for line in ["mount.offline=maybe", "mount.deadline=0", "mount.later=yes"] {
+                    try shell("cp .passhsm/config ../kept; echo \"$1\" >>.passhsm/config", in: mirror.lower, [line])
+                    let output = try passhsm("mount", mirror.lower, mirror.mount)
+                    #expect(output.code != 0 && output.err.contains("the configuration"), "\(line): \(output)")
+                    try shell("mv ../kept .passhsm/config", in: mirror.lower)
+                }
+                #expect(try mirror.optionsOfMount() == all)
+            }
+        }
+
         @Test("A second import brings what is new and changed, and leaves alone what is local or dirty")
         func update() throws {
             try withMirror { mirror throws in

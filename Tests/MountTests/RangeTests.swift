@@ -49,6 +49,25 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "A program that reads on is read for in large requests, and one that jumps gets little more than it asks for"
+        )
+        func requests() throws {
+            let size = 32 << 20
+            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
+                for name in ["on", "about"] { try Pattern.write(mirror.remote(name), size: size) }
+            } _: { mirror throws in
+                #expect(try run(["cmp", mirror.remote("on"), mirror.at("on")]).code == 0)
+                #expect(try mirror.status().requests["read"] ?? 0 <= 32 + 16)
+                let before = try mirror.status().counter("bytesFetched")
+                for offset in [20_000_000, 3_000_000, 11_000_000, 30_000_000] {
+                    #expect(
+                        try File.bytes(mirror.at("about"), offset..<offset + 1) == Pattern.bytes(offset..<offset + 1))
+                }
+                #expect(try mirror.status().counter("bytesFetched") - before <= 4 * 2 * Trees.granule)
+            }
+        }
+
         @Test("Many readers of many places of one file get their bytes, and each granule comes once")
         func places() throws {
             let size = 24 << 20

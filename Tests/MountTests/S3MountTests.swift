@@ -72,7 +72,7 @@ extension MountTests {
             "An object that is replaced or deleted is EIO where it is absent, told apart",
             arguments: S3Server.Kind.allCases)
         func changed(kind: S3Server.Kind) throws {
-            try withStore(kind, ["--fill", "read"]) { path in
+            try withStore(kind, ["--fill", "read", "--offline", "error"]) { path in
                 for name in ["replaced", "deleted"] { try Pattern.write("\(path)/\(name)", size: Self.size, seed: 1) }
             } _: { store, mirror in
                 for name in ["replaced", "deleted"] { _ = try File.bytes(mirror.at(name), 0..<1000) }
@@ -164,6 +164,13 @@ extension MountTests {
                 mirror.environment = environment
                 try mirror.start()
                 #expect(File.readError(mirror.at("file")) == EPERM)
+                try mirror.stop()
+                mirror.environment = S3Server.environment
+                try mirror.start()
+                try shell("mv source elsewhere", in: mirror.scratch.path)
+                #expect(File.readError(mirror.at("file")) == EIO)
+                #expect(try mirror.state("file").flags == ["error"], "a bucket that is not there is no loss")
+                try shell("mv elsewhere source", in: mirror.scratch.path)
                 try mirror.stop()
                 let none = try run(
                     [Machine.program, "import", "s3://nothere", mirror.lower + "3"] + mirror.importArguments,

@@ -109,6 +109,7 @@ import Testing
         try await withServer(Self.serve(pages)) { server in
             let events = try await Self.events(source(server.url))
             #expect(events == ["enter "] + names.enumerated().map { "file \($1) \($0)" } + ["leave"])
+            #expect(server.accepted > 8, "several at once")
             #expect(server.accepted < 150, "connections are used again")
             #expect(server.requests.filter { $0.method == "HEAD" }.count == 300)
         }

@@ -155,6 +155,21 @@ import Testing
         }
     }
 
+    @Test func `fewer bytes than the answer said are an error, also where it ends properly`() async throws {
+        let sample = Sample()
+        try await withServer { request in
+            var reply = sample.answer(request)
+            reply.headers["Transfer-Encoding"] = "chunked"
+            reply.body = Array("1FBCF\r\n".utf8) + reply.body.dropLast() + Array("\r\n0\r\n\r\n".utf8)
+            return reply
+        } _: { server in
+            let outcome = await Outcome(try source(server.url), sample.object, Self.range)
+            #expect(outcome.error?.reason == .remoteFailed)
+            let isRight = sample.content[Self.range].starts(with: outcome.bytes)
+            #expect(isRight)
+        }
+    }
+
     @Test func `more bytes than the answer said are an error`() async throws {
         let sample = Sample()
         try await withServer { request in

@@ -35,6 +35,8 @@ struct ImportCommand: ParsableCommand {
 
     @OptionGroup(title: "S3") var store: StoreOptions
 
+    @OptionGroup(title: "How later mounts are, unless they are told otherwise") var settings: MountSettings
+
     @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
     var delete = false
 
@@ -54,6 +56,7 @@ struct ImportCommand: ParsableCommand {
             location, authorities: try authorities, manifest: manifest?.path, readsMetadata: store.metadata)
         var options = Importer.Options()
         options.authorities = try authorities
+        options.mountSettings = settings.recorded
         options.deleteGone = delete
         options.rebind = rebind
         let importer = Importer(location, try tier.open(), into: lower.path.bytes, options: options, log: Self.log)

@@ -7,7 +7,10 @@ import HSMSystem
 struct MountCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "mount", abstract: "Mount a lower directory.",
-        discussion: "Returns when the mount can be used; the daemon goes on in the background.")
+        discussion: """
+            Returns when the mount can be used; the daemon goes on in the background. Where the content comes from, and \
+            the options that were given to the import, are recorded in the lower directory.
+            """)
 
     @Argument(help: "The directory to show, with files that may be incomplete.")
     var lower: PathArgument
@@ -15,23 +18,7 @@ struct MountCommand: ParsableCommand {
     @Argument(help: "Where to show it; may be the same directory.")
     var mountpoint: PathArgument
 
-    @Option(help: "When incomplete files are filled: auto, open or read.")
-    var fill = MountOptions.Fill.auto
-
-    @Option(help: "What the kernel may cache of names and attributes: shared, exclusive or none.")
-    var cache: MountOptions.Cache?
-
-    @Option(help: "What becomes of files whose remote copy has changed: error or refetch.")
-    var onChange = MountOptions.OnChange.error
-
-    @Option(help: "When content is compared with the remote's digest: complete or strict (before any of it is seen).")
-    var verify = MountOptions.Verify.complete
-
-    @Option(help: ArgumentHelp("How long a fill may take before it fails.", valueName: "seconds"))
-    var deadline = 60
-
-    @Flag(name: .customLong("no-passthrough"), help: "Read complete files through the daemon.")
-    var noPassthrough = false
+    @OptionGroup(title: "What an import may have recorded") var settings: MountSettings
 
     @Option(help: ArgumentHelp("The log of a daemon in the background.", valueName: "file"))
     var log: PathArgument?
@@ -41,12 +28,6 @@ struct MountCommand: ParsableCommand {
 
     @Option(help: .hidden)
     var simulate: String?
-
-    func validate() throws {
-        guard (1...86_400).contains(deadline) else {
-            throw ValidationError("--deadline is a number of seconds from 1 to 86400")
-        }
-    }
 
     func run() throws {
         guard foreground else {
@@ -87,10 +68,7 @@ struct MountCommand: ParsableCommand {
         if let daemon = try registry.daemon(forLower: lowerPath) {
             throw CommandError("\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
         }
-        return MountOptions(
-            lower: lowerPath, mountpoint: mountPath, fill: fill, onChange: onChange, verify: verify, cache: cache,
-            deadlineSeconds: deadline,
-            simulate: simulate, usesPassthrough: !noPassthrough)
+        return MountOptions(lower: lowerPath, mountpoint: mountPath, settings: settings, simulate: simulate)
     }
 
     private static func directory(_ path: BytePath, _ role: String) throws -> BytePath {

@@ -2,7 +2,7 @@ import ArgumentParser
 import HSMSystem
 
 /// What `serve` is asked to do. Both paths are canonical, and exist.
-struct MountOptions: Sendable, Equatable {
+struct MountOptions {
     /// When an incomplete file is filled.
     enum Fill: String, Sendable, CaseIterable, ExpressibleByArgument {
         /// Small files when they are opened, others by ranges when they are read.
@@ -36,17 +36,17 @@ struct MountOptions: Sendable, Equatable {
         case strict
     }
 
+    /// What becomes of reads while the remote is down.
+    enum Offline: String, Sendable, CaseIterable, ExpressibleByArgument {
+        /// They wait until it is back, or the deadline.
+        case block
+        /// They fail at once.
+        case error
+    }
+
     var lower: BytePath
     var mountpoint: BytePath
-    var fill: Fill
-    var onChange: OnChange
-    var verify: Verify
-    /// Nil: chosen by what is mounted over what.
-    var cache: Cache?
-    /// After how many seconds a fill fails.
-    var deadlineSeconds: Int
+    var settings: MountSettings
     /// What the remote tier is made to do, for tests.
     var simulate: String?
-    /// False: complete files are read through the daemon.
-    var usesPassthrough: Bool
 }

@@ -21,19 +21,23 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     Capabilities.raiseDescriptorLimit()
     let store = try Store.open(
         options.lower.cString, create: false, purpose: "mounted on \(options.mountpoint)", log: log)
-    let source = try remote(of: store, options)
+    let stored = try store.configuration()
+    guard !stored.source.isEmpty else { throw CommandError("\(options.lower) was never imported") }
+    let settings = try options.settings.over(stored.mountSettings)
+    let source = try remote(stored, options)
     let pool = BlockingPool(name: "fill", limit: 128)
     var configuration = FillEngine.Configuration()
-    configuration.deadline = .seconds(try deadline(options, log))
+    configuration.deadline = .seconds(try deadline(settings.deadline ?? 60, log))
+    configuration.offline = RemoteGate.Offline(rawValue: (settings.offline ?? .block).rawValue) ?? .block
     let engine = FillEngine(source: source, configuration: configuration, pool: pool)
 
-    let cache = options.cache ?? (options.lower == options.mountpoint ? .exclusive : .shared)
+    let cache = settings.cache ?? (options.lower == options.mountpoint ? .exclusive : .shared)
     var mountOptions = FuseMount.Options()
-    mountOptions.fill = FuseMount.Fill(rawValue: options.fill.rawValue) ?? .auto
-    mountOptions.onChange = FuseMount.OnChange(rawValue: options.onChange.rawValue) ?? .error
-    mountOptions.isStrict = options.verify == .strict
+    mountOptions.fill = FuseMount.Fill(rawValue: (settings.fill ?? .auto).rawValue) ?? .auto
+    mountOptions.onChange = FuseMount.OnChange(rawValue: (settings.onChange ?? .error).rawValue) ?? .error
+    mountOptions.isStrict = settings.verify == .strict
     mountOptions.cache = FuseMount.Cache(rawValue: cache.rawValue) ?? .shared
-    mountOptions.allowsPassthrough = options.usesPassthrough
+    mountOptions.allowsPassthrough = settings.passthrough ?? true
     mountOptions.describe = { state in (try? ControlJSON.encode(StateReport(state))) ?? [] }
     let mount = try FuseMount(
         store: store, engine: engine, mountpoint: options.mountpoint.cString, options: mountOptions, pool: pool,
@@ -56,6 +60,8 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         report.uptimeSeconds = Int((ContinuousClock.now - begin).components.seconds)
         report.counters = NamedCounts(engine.counters.snapshot)
         report.waiting = engine.waiting
+        report.options = settings.recorded
+        report.remote = StatusReport.Remote(engine.gate)
         report.errors = failures.last
         return report
     }
@@ -73,17 +79,15 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
 }
 
 /// The remote tier that the lower directory was imported from.
-private func remote(of store: Store, _ options: MountOptions) throws -> any RemoteSource {
-    let configuration = try store.configuration()
-    guard !configuration.source.isEmpty else { throw CommandError("\(options.lower) was never imported") }
+private func remote(_ configuration: StoreConfiguration, _ options: MountOptions) throws -> any RemoteSource {
     let source = try RemoteTier(configuration).open()
     guard let text = options.simulate else { return source }
     return SimulatedSource(source, try SimulatedBehaviour(text))
 }
 
 /// The deadline of fills, in seconds: before the kernel's own, at which it would abort the whole connection.
-private func deadline(_ options: MountOptions, _ log: Logger) throws -> Int {
-    var seconds = options.deadlineSeconds
+private func deadline(_ wanted: Int, _ log: Logger) throws -> Int {
+    var seconds = wanted
     for name in ["max_request_timeout", "default_request_timeout"] {
         guard let value = SmallFile.text("/proc/sys/fs/fuse/\(name)").flatMap({ Int($0) }), value > 0, value <= seconds
         else { continue }
@@ -91,6 +95,14 @@ private func deadline(_ options: MountOptions, _ log: Logger) throws -> Int {
         log.warning("fs.fuse.\(name) is \(value) s: fills fail after \(seconds) s")
     }
     return seconds
+}
+
+extension StatusReport.Remote {
+    fileprivate init(_ gate: RemoteGate) {
+        let outage = gate.outage
+        let seconds = outage.map { Int((ContinuousClock.now - $0.since).components.seconds) }
+        self.init(isDown: gate.isDown, seconds: seconds, cause: outage?.cause)
+    }
 }
 
 extension StatusReport {

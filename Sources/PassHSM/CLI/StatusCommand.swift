@@ -35,7 +35,12 @@ struct StatusCommand: ParsableCommand {
         let reason = status.passthrough.reason.isEmpty ? "" : " (\(status.passthrough.reason))"
         var rows = [
             ["mount point", "\(status.mountpoint)"], ["lower", "\(status.lower)"], ["source", status.source],
-            ["front end", status.frontEnd], ["passthrough", passthrough + reason], ["cache", status.cache],
+            ["remote", text(of: status.remote)], ["front end", status.frontEnd], ["passthrough", passthrough + reason],
+            ["cache", status.cache],
+            [
+                "options",
+                status.options.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "),
+            ],
             ["process", "\(status.pid), version \(status.version)"],
             ["up for", TextTable.duration(seconds: status.uptimeSeconds)],
             ["memory", TextTable.size(status.memoryBytes)], ["waiting", "\(status.waiting)"],
@@ -56,6 +61,12 @@ struct StatusCommand: ParsableCommand {
                 })
         }
         return lines
+    }
+
+    private static func text(of remote: StatusReport.Remote) -> String {
+        guard let seconds = remote.seconds else { return "answers" }
+        let time = TextTable.duration(seconds: seconds)
+        return (remote.isDown ? "down" : "no answer") + " for \(time): " + ArgumentText.readable(remote.cause ?? "")
     }
 
     private static func section(_ name: String, _ counts: NamedCounts) -> [[String]] {

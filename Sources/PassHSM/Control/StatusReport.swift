@@ -14,6 +14,22 @@ package struct StatusReport: Codable, Sendable, Equatable {
         }
     }
 
+    /// Whether the remote tier answers, as the last requests found.
+    package struct Remote: Codable, Sendable, Equatable {
+        /// It is known to be down: it is probed, and asked for nothing else.
+        package var isDown: Bool
+        /// For how long there has been no answer; nil after one.
+        package var seconds: Int?
+        /// Why the last request came to nothing.
+        package var cause: String?
+
+        package init(isDown: Bool, seconds: Int? = nil, cause: String? = nil) {
+            self.isDown = isDown
+            self.seconds = seconds
+            self.cause = cause
+        }
+    }
+
     /// One of the last errors.
     package struct Failure: Codable, Sendable, Equatable {
         /// Relative to the mount; nil where it is unknown or the error is not one file's.
@@ -37,9 +53,12 @@ package struct StatusReport: Codable, Sendable, Equatable {
     package var lower: BytePath
     /// The remote tier's location, without secrets.
     package var source: String
+    package var remote: Remote
     package var passthrough: Passthrough
     /// The cache mode in force: `shared`, `exclusive` or `none`.
     package var cache: String
+    /// The mount options in force, by their names, but those that nobody set.
+    package var options: [String: String]
     package var uptimeSeconds: Int
     /// The engine's counters.
     package var counters: NamedCounts
@@ -66,8 +85,10 @@ package struct StatusReport: Codable, Sendable, Equatable {
         self.mountpoint = mountpoint
         self.lower = lower
         self.source = source
+        remote = Remote(isDown: false)
         passthrough = Passthrough(enabled: false, reason: "")
         self.cache = cache
+        options = [:]
         uptimeSeconds = 0
         counters = NamedCounts()
         requests = NamedCounts()

@@ -15,6 +15,10 @@ package final class FillEngine: Sendable {
         package var deadline: Duration = .seconds(60)
         /// When a remote that fails is asked again; whatever it says there, no pause is longer than ``deadline``.
         package var retries = RetryPolicy()
+        /// What becomes of fills while the remote is down.
+        package var offline = RemoteGate.Offline.block
+        /// When it is known to be.
+        package var circuit = Circuit.Policy()
 
         package init() {}
     }
@@ -34,26 +38,28 @@ package final class FillEngine: Sendable {
     }
 
     /// A fetch that was started and has not ended.
-    private struct Fetch {
+    struct Fetch {
         let file: FillFile
         let granules: Range<Int>
         var task: Task<Void, Never>?
         var isCancelled = false
     }
 
-    private struct Fetches {
+    struct Fetches {
         var queue: FetchQueue<FillState.ID>
         var all: [FillState.ID: Fetch] = [:]
     }
 
     package let source: any RemoteSource
     package let counters = EngineCounters()
-    private let configuration: Configuration
-    private let pool: any TaskExecutor
+    /// Knows whether the remote is there.
+    package let gate: RemoteGate
+    let configuration: Configuration
+    let pool: any TaskExecutor
     private let lastID = Atomic<UInt64>(0)
     // Both are leaf locks: nothing is called while one is held, and no two are held at once.
     private let requests = Mutex<[Ticket: Request]>([:])
-    private let fetches: Mutex<Fetches>
+    let fetches: Mutex<Fetches>
     /// Until then nothing may wait for a fill.
     private let refusal = Mutex<ContinuousClock.Instant?>(nil)
 
@@ -62,6 +68,7 @@ package final class FillEngine: Sendable {
         self.source = source
         self.configuration = configuration
         self.pool = pool
+        gate = RemoteGate(source, configuration.offline, configuration.circuit, pool: pool)
         fetches = Mutex(Fetches(queue: FetchQueue(limit: configuration.concurrentFetches)))
     }
 
@@ -130,13 +137,18 @@ package final class FillEngine: Sendable {
         _ key: RemoteKey, ticket: Ticket,
         found: @escaping @Sendable (RemoteObject, RemoteEntry.Time) throws(FillError) -> Void
     ) {
-        if isRefusing { return complete(ticket, Self.stopped) }
+        if let refusal = isRefusing ? Self.stopped : gate.refusal { return complete(ticket, refusal) }
         let task = Task(executorPreference: pool) {
+            let began = ContinuousClock.now
             var failure: FillError?
             do throws(FillError) {
                 let (object, modified) = try await self.source.current(key)
+                self.gate.note(nil, key, began: began)
                 try found(object, modified)
-            } catch { failure = error }
+            } catch {
+                failure = error
+                self.gate.note(error, key, began: began)
+            }
             self.complete(ticket, failure)
         }
         let isCancelled = requests.withLock { requests in
@@ -167,15 +179,23 @@ package final class FillEngine: Sendable {
 
     /// Fails every request that is past its deadline. To be called about once a second.
     package func expire(now: ContinuousClock.Instant = .now) {
-        let late = requests.withLock { $0.filter { $0.value.deadline < now }.map(\.key) }
-        for ticket in late {
-            fail(ticket, FillError(.io, .deadline, "not filled within \(configuration.deadline)"))
+        let late = requests.withLock { $0.filter { $0.value.deadline < now }.map { ($0.key, $0.value.file) } }
+        guard !late.isEmpty else { return }
+        let outage = gate.outage.map { ": the remote is down: \($0.cause)" }
+        let error = FillError(.io, .deadline, "not filled within \(configuration.deadline)\(outage ?? "")")
+        for (ticket, file) in late {
+            fail(ticket, error)
+            // Of the remote's other errors the fetch tells; this one it waits for.
+            if outage != nil, let file { Task(executorPreference: pool) { file.destination.fillFailed(error) } }
         }
     }
 
     /// Fails everything that waits with EIO, cancels every fetch, and lets nothing wait for a fill from now on. Claims are
     /// still granted: what was written locally can be brought to disk.
-    package func shutDown() { refuse(for: .seconds(1 << 32)) }
+    package func shutDown() {
+        refuse(for: .seconds(1 << 32))
+        gate.stop()
+    }
 
     /// As ``shutDown()``, but only for a while: a reader whose read-ahead fails asks again at once.
     package func refuse(for duration: Duration) {
@@ -187,9 +207,9 @@ package final class FillEngine: Sendable {
         }
     }
 
-    private var isRefusing: Bool { refusal.withLock { $0.map { $0 > .now } ?? false } }
+    var isRefusing: Bool { refusal.withLock { $0.map { $0 > .now } ?? false } }
 
-    private static let stopped = FillError(.io, .shutdown, "the file system is being unmounted")
+    static let stopped = FillError(.io, .shutdown, "the file system is being unmounted")
 
     private func request(
         _ ticket: Ticket, _ file: FillFile, isFill: Bool,
@@ -228,11 +248,11 @@ package final class FillEngine: Sendable {
         complete(ticket, error)
     }
 
-    private func complete(_ ticket: Ticket, _ error: FillError?) {
+    func complete(_ ticket: Ticket, _ error: FillError?) {
         requests.withLock { $0.removeValue(forKey: ticket) }?.completion(error)
     }
 
-    private func change(_ file: FillFile, _ body: (inout FillState, inout [FillState.Action]) -> Void) {
+    func change(_ file: FillFile, _ body: (inout FillState, inout [FillState.Action]) -> Void) {
         var actions: [FillState.Action] = []
         let isComplete = file.state.withLock { state in
             body(&state, &actions)
@@ -240,120 +260,5 @@ package final class FillEngine: Sendable {
         }
         if isComplete { file.destination.contentComplete() }
         perform(actions, of: file)
-    }
-
-    // MARK: Fetches
-
-    private func perform(_ actions: [FillState.Action], of file: FillFile) {
-        for action in actions {
-            switch action {
-            case .finish(let waiter, let error): complete(waiter, error)
-            case .start(let id, let granules, let priority):
-                counters.fetches.add()
-                if priority == .prefetch { counters.prefetches.add() }
-                fetches.withLock {
-                    $0.all[id] = Fetch(file: file, granules: granules)
-                    $0.queue.add(id, priority)
-                }
-                catchUp(id, priority, file)
-                startFetches()
-            case .promote(let id):
-                fetches.withLock { $0.queue.promote(id) }
-                startFetches()
-            case .cancel(let id): cancelFetch(id)
-            case .check:
-                Task(executorPreference: pool) {
-                    let error = file.destination.checkContent()
-                    if error != nil { self.counters.errors.add() }
-                    self.change(file) { $0.checked(error, &$1) }
-                }
-            }
-        }
-    }
-
-    /// Since the fetch was decided on, another thread may have cancelled or promoted it, or shut the engine down: that
-    /// thread saw no fetch, so that it is done here.
-    private func catchUp(_ id: FillState.ID, _ priority: FillState.Priority, _ file: FillFile) {
-        if isRefusing { change(file) { $0.failAll(Self.stopped, &$1) } }
-        switch file.state.withLock({ $0.standing(of: id) }) {
-        case .cancelled: cancelFetch(id)
-        case .wanted(let now) where now < priority: fetches.withLock { $0.queue.promote(id) }
-        case .wanted, nil: break
-        }
-    }
-
-    private func cancelFetch(_ id: FillState.ID) {
-        let (file, task) = fetches.withLock { fetches -> (FillFile?, Task<Void, Never>?) in
-            guard fetches.queue.removeWaiting(id) else {
-                fetches.all[id]?.isCancelled = true
-                return (nil, fetches.all[id]?.task)
-            }
-            return (fetches.all.removeValue(forKey: id)?.file, nil)
-        }
-        task?.cancel()
-        if let file { change(file) { $0.fetchEnded(id, error: nil, &$1) } }
-    }
-
-    private func startFetches() {
-        while let (id, fetch) = fetches.withLock({ fetches in
-            fetches.queue.next().flatMap { id in fetches.all[id].map { (id, $0) } }
-        }) {
-            let task = Task(executorPreference: pool) { await self.run(id, fetch.file, fetch.granules) }
-            let isCancelled = fetches.withLock { fetches in
-                fetches.all[id]?.task = task
-                return fetches.all[id]?.isCancelled ?? false
-            }
-            if isCancelled { task.cancel() }
-        }
-    }
-
-    private func run(_ id: FillState.ID, _ file: FillFile, _ granules: Range<Int>) async {
-        var rest = granules
-        var error = await fetch(id, file, &rest)
-        var retries = configuration.retries
-        retries.longestPause = configuration.deadline
-        var attempt = 1
-        while let failure = error, !rest.isEmpty, let pause = retries.pause(after: failure, attempt: attempt) {
-            do { try await Task.sleep(for: pause) } catch { break }
-            counters.retries.add()
-            error = await fetch(id, file, &rest)
-            attempt += 1
-        }
-        let isCancelled = fetches.withLock { fetches in
-            fetches.queue.ended(id)
-            return fetches.all.removeValue(forKey: id)?.isCancelled ?? false
-        }
-        if let error, !isCancelled {
-            counters.errors.add()
-            file.destination.fillFailed(error)
-        }
-        change(file) { $0.fetchEnded(id, error: error, &$1) }
-        startFetches()
-    }
-
-    /// Asks the remote once; `granules` become those that have not come.
-    private func fetch(_ id: FillState.ID, _ file: FillFile, _ granules: inout Range<Int>) async -> FillError? {
-        let end = granules.upperBound
-        var assembler = GranuleAssembler(granules: granules, layout: file.layout)
-        let range = file.layout.bytes(of: granules)
-        do throws(FillError) {
-            try await source.read(file.object, range: range) { bytes throws(FillError) in
-                try assembler.add(bytes) { whole, content throws(FillError) in
-                    try file.destination.fill(whole, with: content)
-                    granules = whole.upperBound..<end
-                    counters.granulesFetched.add(whole.count)
-                    counters.bytesFetched.add(content.count)
-                    change(file) { $0.filled(id, whole, &$1) }
-                }
-            }
-            if !assembler.isFinished {
-                throw FillError(
-                    .io, .remoteFailed,
-                    "the remote sent \(assembler.received) of \(range.count) bytes at offset \(range.lowerBound)")
-            }
-            return nil
-        } catch {
-            return error
-        }
     }
 }

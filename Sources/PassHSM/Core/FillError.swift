@@ -40,11 +40,16 @@ package struct FillError: Error, Hashable, Sendable {
     package let cause: String
     /// How long the remote wants to be left alone before it is asked again; nil where it did not say.
     package let retryAfter: Duration?
+    /// Of `.remoteFailed`: nobody was at work there, as far as can be told, whatever was asked for. See ``Circuit``.
+    package let isOutage: Bool
 
-    package init(_ code: Code, _ reason: Reason, _ cause: String, retryAfter: Duration? = nil) {
+    package init(
+        _ code: Code, _ reason: Reason, _ cause: String, retryAfter: Duration? = nil, isOutage: Bool = false
+    ) {
         self.code = code
         self.reason = reason
         self.cause = cause
         self.retryAfter = retryAfter
+        self.isOutage = isOutage
     }
 }

@@ -22,6 +22,11 @@ package struct RetryPolicy: Sendable {
         return wanted > longestPause ? nil : max(own, wanted)
     }
 
+    /// How long to wait before a remote that was not there is asked again, by those who wait until it is back.
+    package func pauseOfOutage(attempt: Int) -> Duration {
+        min(firstPause * (1 << min(attempt - 1, 20)), .seconds(5)) * Double.random(in: 0.75...1.25)
+    }
+
     /// Calls `body` until it succeeds, or is not to be called again.
     ///
     /// - Throws: what `body` threw last; `.cancelled` when the task is cancelled while it waits.

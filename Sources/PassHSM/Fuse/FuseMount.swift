@@ -111,6 +111,7 @@ package final class FuseMount: Sendable {
         if isRoot { options += ",allow_other," + fileSystem.tree.mountOptions.joined(separator: ",") }
         let result = try session.start(mountpoint: mountpoint, options: options)
         passthrough.withLock { $0 = result }
+        KernelReadAhead.widen(BytePath(mountpoint.dropLast().map { UInt8(bitPattern: $0) }))
         startThread(name: "tick") { [self] in tick() }
         return result.isOn ? "passthrough: \(result.reason)" : "no passthrough: \(result.reason)"
     }

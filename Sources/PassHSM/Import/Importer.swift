@@ -17,6 +17,8 @@ package struct Importer: Sendable {
         package var rebind = false
         /// A PEM file of certificate authorities that the remote tier is to be reached with, also by later mounts.
         package var authorities: String?
+        /// How later mounts are, by the names of their options; what was recorded before and is not among them stays.
+        package var mountSettings: [String: String] = [:]
         /// Do without O_TMPFILE: what is done anyway where the lower file system lacks it.
         var avoidsUnnamedFiles = false
 
@@ -62,10 +64,10 @@ package struct Importer: Sendable {
             configuration.isImported = false
             try store.save(configuration)
         }
-        if let authorities = options.authorities, authorities != configuration.authorities {
-            configuration.authorities = authorities
-            try store.save(configuration)
-        }
+        let before = configuration
+        if let authorities = options.authorities { configuration.authorities = authorities }
+        configuration.mountSettings.merge(options.mountSettings) { $1 }
+        if configuration != before { try store.save(configuration) }
         let summary = try build(in: store, from: source, progress)
         do throws(Errno) { try store.tree.original.syncFileSystem() } catch {
             throw ImportError("\(lowerName) could not be synced: \(error.text)")

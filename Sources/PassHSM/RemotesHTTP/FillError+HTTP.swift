@@ -8,7 +8,8 @@ extension FillError {
     /// What an answer without content comes to.
     ///
     /// 404 and 410 are `.remoteGone`; 412 to a condition, and 416, are `.remoteChanged`; 401, 403 and 407 have the code
-    /// `.permission`, and are not asked again. Everything else is `.remoteFailed`, with Retry-After.
+    /// `.permission`, and are not asked again. Everything else is `.remoteFailed`, with Retry-After; 502, 503 and 504
+    /// without it say that there is no server at work behind the one that answers.
     package init(status: HTTPResponseStatus, _ headers: HTTPHeaders, _ key: RemoteKey, isConditional: Bool) {
         let cause = "\(key): the server answers \(status.code) \(status.reasonPhrase)"
         switch status.code {
@@ -16,7 +17,11 @@ extension FillError {
         case 412 where isConditional: self.init(.io, .remoteChanged, cause)
         case 416 where isConditional: self.init(.io, .remoteChanged, cause)
         case 401, 403, 407: self.init(.permission, .remoteFailed, cause)
-        default: self.init(.io, .remoteFailed, cause, retryAfter: Self.retryAfter(headers))
+        default:
+            let pause = Self.retryAfter(headers)
+            // Who says when to come back is there.
+            let isOutage = pause == nil && (502...504).contains(status.code)
+            self.init(.io, .remoteFailed, cause, retryAfter: pause, isOutage: isOutage)
         }
     }
 
@@ -32,7 +37,9 @@ extension FillError {
 
     /// What the client throws: no answer, or one that broke off. Never `.remoteGone`: a server that cannot be reached may
     /// still have the object.
-    package init(transport error: any Error, _ url: String) {
+    ///
+    /// - Parameter isOutage: there was no answer at all.
+    package init(transport error: any Error, _ url: String, isOutage: Bool = false) {
         if error is CancellationError || Task.isCancelled {
             self = .cancelledRequest
             return
@@ -43,7 +50,7 @@ extension FillError {
         case let error as NIOConnectionError: cause = "no connection to \(error.host) port \(error.port)"
         default: cause = "\(error)"
         }
-        self.init(.io, .remoteFailed, "\(url): \(cause)")
+        self.init(.io, .remoteFailed, "\(url): \(cause)", isOutage: isOutage)
     }
 
     package static let cancelledRequest = FillError(.interrupted, .cancelled, "the read was cancelled")

@@ -7,6 +7,8 @@ import NIOHTTP1
 package struct HTTPAnswer: Equatable, Sendable {
     /// Bytes of the body that come before the range that was asked for: none, unless the server knows no ranges.
     package let skipped: Int
+    /// The body is the range, and not the whole object.
+    package let isPart: Bool
     /// The body ends with the range.
     package let endsWithRange: Bool
 
@@ -26,11 +28,12 @@ package struct HTTPAnswer: Equatable, Sendable {
         try Self.expectPlain(headers, keepsCodings: keepsCodings, object.key)
         let total: Int?
         // rclone answers 200 with a part; only its length says that it is one.
-        let isPart = headers.contains(name: "Content-Range")
-        if isPart && status == .ok && headers.first(name: "Content-Length") != "\(range.count)" {
+        let namesPart = headers.contains(name: "Content-Range")
+        if namesPart && status == .ok && headers.first(name: "Content-Length") != "\(range.count)" {
             throw FillError(.io, .remoteFailed, "\(object.key): the server does not say whether it sends all of it")
         }
-        if status == .partialContent || isPart {
+        isPart = status == .partialContent || namesPart
+        if isPart {
             total = try Self.total(headers, range, object.key)
             skipped = 0
             endsWithRange = true

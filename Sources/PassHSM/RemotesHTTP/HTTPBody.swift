@@ -2,37 +2,47 @@ import AsyncHTTPClient
 import HSMCore
 import NIOCore
 
-extension HTTPClientResponse {
-    /// Hands `count` bytes of the body behind the first `skipped` to `deliver`.
+/// What is left of an answer's body. Used by one task at a time; dropped before its end, it ends its connection.
+package struct HTTPBody {
+    private var iterator: HTTPClientResponse.Body.AsyncIterator
+    /// What came and was not taken yet.
+    private var piece = ByteBuffer()
+    /// Of what is read, for errors.
+    private let name: String
+
+    package init(_ response: HTTPClientResponse, name: String) {
+        iterator = response.body.makeAsyncIterator()
+        self.name = name
+    }
+
+    /// Hands `count` bytes behind the first `skipped` to `deliver`.
     ///
-    /// - Parameters:
-    ///   - endsThere: more bytes are an error; otherwise what comes behind is not waited for.
-    ///   - name: of what is read, for errors.
+    /// - Parameter endsThere: more bytes are an error; otherwise what comes behind is not waited for.
     /// - Throws: `.remoteFailed` when the body breaks off, or has fewer or more bytes; `.cancelled`; what `deliver` throws.
-    package func deliver(
-        skipping skipped: Int, count: Int, endsThere: Bool, name: String,
+    package mutating func deliver(
+        skipping skipped: Int, count: Int, endsThere: Bool,
         to deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) {
         var (skip, rest) = (skipped, count)
-        var iterator = body.makeAsyncIterator()
         while rest > 0 || endsThere {
-            guard let piece = try await Self.next(&iterator, name) else { break }
-            if piece.readableBytes <= skip {
-                skip -= piece.readableBytes
-                continue
-            }
-            let size = min(piece.readableBytes - skip, rest)
-            if endsThere && piece.readableBytes - skip > rest {
+            guard try await fetch() else { break }
+            let passed = min(skip, piece.readableBytes)
+            piece.moveReaderIndex(forwardBy: passed)
+            skip -= passed
+            if endsThere && piece.readableBytes > rest {
                 throw FillError(.io, .remoteFailed, "\(name): the server sends more bytes than it said")
             }
+            let size = min(piece.readableBytes, rest)
+            guard size > 0 else { continue }
             // The closure is not typed, so that its error is carried out by hand.
             var refusal: FillError?
             piece.withUnsafeReadableBytes { bytes in
-                let part = UnsafeRawBufferPointer(rebasing: bytes[skip..<skip + size])
-                do throws(FillError) { try deliver(part) } catch { refusal = error }
+                do throws(FillError) { try deliver(UnsafeRawBufferPointer(rebasing: bytes[..<size])) } catch {
+                    refusal = error
+                }
             }
             if let refusal { throw refusal }
-            skip = 0
+            piece.moveReaderIndex(forwardBy: size)
             rest -= size
         }
         guard rest == 0 else {
@@ -40,14 +50,14 @@ extension HTTPClientResponse {
         }
     }
 
-    /// The whole body.
+    /// All that is left.
     ///
     /// - Throws: `.remoteFailed` for more than `limit` bytes, or when it breaks off.
-    package func whole(limit: Int, name: String) async throws(FillError) -> [UInt8] {
+    package mutating func whole(limit: Int) async throws(FillError) -> [UInt8] {
         var result: [UInt8] = []
-        var iterator = body.makeAsyncIterator()
-        while let piece = try await Self.next(&iterator, name) {
+        while try await fetch() {
             result += piece.readableBytesView
+            piece.clear()
             guard result.count <= limit else {
                 throw FillError(.io, .remoteFailed, "\(name) has more than \(limit) bytes")
             }
@@ -55,10 +65,23 @@ extension HTTPClientResponse {
         return result
     }
 
-    private static func next(
-        _ iterator: inout Body.AsyncIterator, _ name: String
-    ) async throws(FillError) -> ByteBuffer? {
-        if Task.isCancelled { throw .cancelledRequest }
-        do { return try await iterator.next() } catch { throw FillError(transport: error, name) }
+    /// Makes ``piece`` hold at least one byte; false at the end.
+    private mutating func fetch() async throws(FillError) -> Bool {
+        while piece.readableBytes == 0 {
+            if Task.isCancelled { throw .cancelledRequest }
+            do {
+                guard let next = try await iterator.next() else { return false }
+                piece = next
+            } catch { throw FillError(transport: error, name) }
+        }
+        return true
+    }
+}
+
+extension HTTPClientResponse {
+    /// The whole body; see ``HTTPBody/whole(limit:)``.
+    package func whole(limit: Int, name: String) async throws(FillError) -> [UInt8] {
+        var body = HTTPBody(self, name: name)
+        return try await body.whole(limit: limit)
     }
 }

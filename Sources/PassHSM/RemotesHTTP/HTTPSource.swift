@@ -15,6 +15,7 @@ package final class HTTPSource: RemoteSource {
     private let credentials: HTTPCredentials
     /// Of what an import asks for; the fill engine has its own.
     let retries = RetryPolicy()
+    private let bodies = WholeBodies()
     /// Lists the objects instead of the server's index pages.
     let manifest: HTTPManifest?
 
@@ -48,14 +49,49 @@ package final class HTTPSource: RemoteSource {
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) {
         guard !range.isEmpty else { return }
+        guard case .own(let kept) = try await bodies.turn(of: object, at: range.lowerBound) else {
+            return try await ask(for: object, range, deliver)
+        }
+        guard var kept else {
+            do throws(FillError) { return try await ask(for: object, range, deliver) } catch {
+                bodies.forget(object)
+                throw error
+            }
+        }
+        do throws(FillError) { try await goOn(with: &kept, object, range, deliver) } catch {
+            bodies.forget(object)
+            throw error
+        }
+    }
+
+    private func ask(
+        for object: RemoteObject, _ range: Range<Int>, _ deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
+    ) async throws(FillError) {
         var request = request(.GET, try url(of: object.key))
         request.headers.add(name: "Range", value: "bytes=\(range.lowerBound)-\(range.upperBound - 1)")
         HTTPVersionTag(object.version)?.addCondition(to: &request.headers)
         let response = try await transport.sendFollowing(request)
         let answer = try HTTPAnswer(status: response.status, headers: response.headers, range: range, of: object)
-        try await response.deliver(
-            skipping: answer.skipped, count: range.count, endsThere: answer.endsWithRange, name: "\(object.key)",
-            to: deliver)
+        bodies.note(sendsAll: !answer.isPart)
+        var body = HTTPBody(response, name: "\(object.key)")
+        guard answer.endsWithRange else {
+            var kept = WholeBodies.Kept(body: body, position: 0)
+            return try await goOn(with: &kept, object, range, deliver)
+        }
+        try await body.deliver(skipping: answer.skipped, count: range.count, endsThere: true, to: deliver)
+        bodies.forget(object)
+    }
+
+    /// Reads on in the body of an answer without ranges, and keeps what is behind the range for the next read.
+    private func goOn(
+        with kept: inout WholeBodies.Kept, _ object: RemoteObject, _ range: Range<Int>,
+        _ deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
+    ) async throws(FillError) {
+        let isEnd = range.upperBound == object.size
+        try await kept.body.deliver(
+            skipping: range.lowerBound - kept.position, count: range.count, endsThere: isEnd, to: deliver)
+        kept.position = range.upperBound
+        if isEnd { bodies.forget(object) } else { bodies.putDown(kept, of: object) }
     }
 
     package func current(

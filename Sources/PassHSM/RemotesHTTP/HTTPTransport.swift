@@ -57,7 +57,7 @@ package final class HTTPTransport: Sendable {
             let client = client(for: request.url)
             return try await client.execute(request, deadline: .now() + .init(options.silence + options.connectTimeout))
         } catch {
-            throw FillError(transport: error, request.url)
+            throw FillError(transport: error, request.url, isOutage: true)
         }
     }
 
@@ -66,8 +66,12 @@ package final class HTTPTransport: Sendable {
     /// Another server is not told the authorization, and nobody is led from https to http.
     package func sendFollowing(_ request: HTTPClientRequest) async throws(FillError) -> HTTPClientResponse {
         var request = request
-        for _ in 0...5 {
-            let response = try await send(request)
+        for hop in 0...5 {
+            let response: HTTPClientResponse
+            do throws(FillError) { response = try await send(request) } catch {
+                // Of another server nothing is known.
+                throw hop == 0 ? error : FillError(error.code, error.reason, error.cause)
+            }
             guard [301, 302, 303, 307, 308].contains(response.status.code),
                 let location = response.headers.first(name: "Location")
             else { return response }
@@ -101,6 +105,12 @@ package final class HTTPTransport: Sendable {
         // Servers close idle connections, nginx after 75 s: a request would meet that.
         configuration.connectionPool.idleTimeout = .seconds(30)
         configuration.connectionPool.retryConnectionEstablishment = false
+        // The default is 64 KiB: each piece is handed from thread to thread, and written by itself.
+        configuration.http1_1ConnectionDebugInitializer = { channel in
+            channel.setOption(
+                .recvAllocator,
+                value: AdaptiveRecvByteBufferAllocator(minimum: 16 << 10, initial: 64 << 10, maximum: 512 << 10))
+        }
         configuration.proxy = proxy.map { proxy in
             let parts = proxy.credentials?.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
             let authorization = parts.map {

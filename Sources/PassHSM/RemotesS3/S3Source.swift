@@ -91,7 +91,8 @@ package final class S3Source: RemoteSource {
         guard let code else { return status }
         // An object of a bucket that is not there need not be gone.
         let reason = code == "NoSuchBucket" ? .remoteFailed : status.reason
-        return FillError(status.code, reason, "\(status.cause) (\(code))", retryAfter: status.retryAfter)
+        return FillError(
+            status.code, reason, "\(status.cause) (\(code))", retryAfter: status.retryAfter, isOutage: status.isOutage)
     }
 
     // MARK: Reading
@@ -113,9 +114,9 @@ package final class S3Source: RemoteSource {
         }
         let answer = try HTTPAnswer(
             status: response.status, headers: response.headers, range: range, of: object, keepsCodings: true)
-        try await response.deliver(
-            skipping: answer.skipped, count: range.count, endsThere: answer.endsWithRange, name: "\(object.key)",
-            to: deliver)
+        var body = HTTPBody(response, name: "\(object.key)")
+        try await body.deliver(
+            skipping: answer.skipped, count: range.count, endsThere: answer.endsWithRange, to: deliver)
     }
 
     package func current(

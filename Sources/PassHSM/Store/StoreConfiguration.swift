@@ -7,6 +7,8 @@ package struct StoreConfiguration: Equatable, Sendable {
     package var source = ""
     /// A PEM file of certificate authorities that the remote tier's servers are believed by; empty for the system's alone.
     package var authorities = ""
+    /// How it is mounted where the command line does not say: values by the options' names, `mount.name=value` in the file.
+    package var mountSettings: [String: String] = [:]
     /// The last import came to its end.
     package var isImported = false
     /// The extended attribute of the records; chosen when the store is made.
@@ -14,6 +16,7 @@ package struct StoreConfiguration: Equatable, Sendable {
 
     private static let format = "1"
     private static let file = "config"
+    private static let mountPrefix = "mount."
 
     static func read(from directory: Descriptor) throws(StoreError) -> StoreConfiguration {
         guard let file = try? Descriptor.open(at: directory.raw, Self.file, O_RDONLY | O_NOFOLLOW) else {
@@ -36,20 +39,23 @@ package struct StoreConfiguration: Equatable, Sendable {
                     throw StoreError("the store names the unknown attribute \(parts[1])")
                 }
                 result.attribute = parts[1]
-            default: continue
+            default:
+                guard parts[0].hasPrefix(Self.mountPrefix) else { continue }
+                result.mountSettings[String(parts[0].dropFirst(Self.mountPrefix.count))] = parts[1]
             }
         }
         return result
     }
 
     func write(to directory: Descriptor) throws(StoreError) {
+        let settings = mountSettings.sorted { $0.key < $1.key }.map { "\(Self.mountPrefix)\($0.key)=\($0.value)\n" }
         let text = """
             format=\(Self.format)
             attribute=\(attribute)
             source=\(source)
             authorities=\(authorities)
             imported=\(isImported ? "yes" : "no")
-
+            \(settings.joined())
             """
         do throws(Errno) {
             let new = "config.new"

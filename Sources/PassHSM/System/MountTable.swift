@@ -3,12 +3,15 @@ import Glibc
 
 /// One line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 package struct MountEntry: Sendable, Equatable {
+    /// Of the file system, `major:minor`, as sysfs names it.
+    package var device: String
     package var mountpoint: BytePath
     /// `fuse` with its subtype after a dot, `ext4` ...
     package var type: String
     package var source: BytePath
 
-    package init(mountpoint: BytePath, type: String, source: BytePath) {
+    package init(device: String, mountpoint: BytePath, type: String, source: BytePath) {
+        self.device = device
         self.mountpoint = mountpoint
         self.type = type
         self.source = source
@@ -34,7 +37,7 @@ package enum MountTable {
                 fields.count > hyphen + 2
             else { return nil }
             return MountEntry(
-                mountpoint: BytePath(unescape(fields[4])),
+                device: String(decoding: fields[2], as: UTF8.self), mountpoint: BytePath(unescape(fields[4])),
                 type: String(decoding: fields[hyphen + 1], as: UTF8.self),
                 source: BytePath(unescape(fields[hyphen + 2])))
         }

@@ -131,6 +131,16 @@ final class Mirror {
         return try JSONDecoder().decode(Status.self, from: Data(output.out.utf8))
     }
 
+    /// Those in force of a mount with these arguments, made for the question; it is looked at whether they work.
+    func optionsOfMount(_ arguments: [String] = []) throws -> [String: String] {
+        try start(arguments)
+        let status = try status()
+        #expect(status.passthrough.enabled == (status.options["passthrough"] != "no"))
+        #expect(status.cache == status.options["cache"] ?? (lower == mount ? "exclusive" : "shared"))
+        try stop()
+        return status.options
+    }
+
     func state(_ name: String, inLower: Bool = false) throws -> FileState {
         let output = try passhsm("state", (inLower ? lower : mount) + "/" + name, "--json", seconds: 30)
         guard output.code == 0 else { throw Failure("\(output)") }

@@ -5,9 +5,19 @@ struct Status: Decodable {
         let reason: String
     }
 
+    struct Remote: Decodable {
+        let isDown: Bool
+        let seconds: Int?
+        let cause: String?
+    }
+
     let pid: Int32
+    let remote: Remote
+    let options: [String: String]
+    let cache: String
     let passthrough: Passthrough
     let counters: [String: Int]
+    let requests: [String: Int]
     let waiting: Int
     let knownInodes: Int
     let incompleteFiles: Int
