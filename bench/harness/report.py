@@ -9,6 +9,7 @@ from figures import median, ratio_interval
 HEADINGS = {
     "warm": ("Complete files", "native"),
     "cold": ("Files that are fetched", "PassHSM FUSE"),
+    "split": ("Where the time of a fill goes", None),
     "growth": ("Growth with the inodes that a mount knows", None),
 }
 
