@@ -105,21 +105,20 @@ extension FillEngine {
         let range = file.layout.bytes(of: granules)
         do throws(FillError) { try await gate.pass() } catch { return error }
         let began = ContinuousClock.now
-        var lowerTime = Duration.zero
-        defer {
-            counters.remoteNanoseconds.add(.now - began - lowerTime)
-            counters.writeNanoseconds.add(lowerTime)
-        }
+        // Whoever waits is answered before the remote gives more: that is not the remote's time.
+        var ownTime = Duration.zero
+        defer { counters.remoteNanoseconds.add(.now - began - ownTime) }
         do throws(FillError) {
             try await source.read(file.object, range: range) { bytes throws(FillError) in
                 try assembler.add(bytes) { whole, content throws(FillError) in
                     let received = ContinuousClock.now
                     try file.destination.fill(whole, with: content)
-                    lowerTime += .now - received
+                    counters.writeNanoseconds.add(.now - received)
                     granules = whole.upperBound..<end
                     counters.granulesFetched.add(whole.count)
                     counters.bytesFetched.add(content.count)
                     change(file) { $0.filled(id, whole, &$1) }
+                    ownTime += .now - received
                 }
             }
             if !assembler.isFinished {
