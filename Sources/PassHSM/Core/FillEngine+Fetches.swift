@@ -103,8 +103,14 @@ extension FillEngine {
         let range = file.layout.bytes(of: granules)
         do throws(FillError) { try await gate.pass() } catch { return error }
         let began = ContinuousClock.now
+        var firstByte: ContinuousClock.Instant?
+        var start: Pace.Start?
+        keepPace { start = $0.began(began) }
+        defer { if let start { keepPace { $0.ended(start, firstByte: firstByte, now: .now) } } }
         do throws(FillError) {
             try await source.read(file.object, range: range) { bytes throws(FillError) in
+                if firstByte == nil { firstByte = .now }
+                keepPace { $0.arrived(bytes.count) }
                 try assembler.add(bytes) { whole, content throws(FillError) in
                     try file.destination.fill(whole, with: content)
                     granules = whole.upperBound..<end
