@@ -207,10 +207,13 @@ package final class FillEngine: Sendable {
         guard !late.isEmpty else { return }
         let outage = gate.outage.map { ": the remote is down: \($0.cause)" }
         let error = FillError(.io, .deadline, "not filled within \(configuration.deadline)\(outage ?? "")")
-        for (ticket, file) in late {
-            fail(ticket, error)
-            // Of the remote's other errors the fetch tells; this one it waits for.
-            if outage != nil, let file { Task(executorPreference: pool) { file.destination.fillFailed(error) } }
+        let fetching = fetches.withLock { $0.all.values.map(\.file) }
+        for (ticket, _) in late { fail(ticket, error) }
+        // Of other errors the fetch tells; here it was the fetch that was waited for.
+        var noted: Set<ObjectIdentifier> = []
+        for case let file? in late.map(\.1) where fetching.contains(where: { $0 === file }) {
+            guard noted.insert(ObjectIdentifier(file)).inserted else { continue }
+            Task(executorPreference: pool) { file.destination.fillFailed(error) }
         }
     }
 
