@@ -68,13 +68,15 @@ let package = Package(
         // What `make bench` runs on every subject.
         .executableTarget(
             name: "bench-driver", dependencies: ["HSMSystem"], path: "bench/driver", swiftSettings: swift),
+        .target(name: "FaultServers", path: "Tests/FaultServers", swiftSettings: swift),
         tests("CoreTests", ["HSMCore"]),
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
-        tests("RemotesHTTPTests", ["HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
-        tests("RemotesS3Tests", ["HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem"]),
+        tests("RemotesHTTPTests", ["FaultServers", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
+        tests(
+            "RemotesS3Tests", ["FaultServers", "HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
-        tests("MountTests", ["HSMSystem", "CLinux"]),
+        tests("MountTests", ["FaultServers", "HSMSystem", "CLinux"]),
     ]
 )

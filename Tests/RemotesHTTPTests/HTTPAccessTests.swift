@@ -1,3 +1,4 @@
+import FaultServers
 import Foundation
 import Glibc
 import HSMCore

@@ -1,3 +1,4 @@
+import FaultServers
 import Foundation
 import HSMCore
 import HSMRemotesHTTP

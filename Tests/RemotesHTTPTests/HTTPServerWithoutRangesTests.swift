@@ -1,3 +1,4 @@
+import FaultServers
 import HSMCore
 import HSMRemotesHTTP
 import Synchronization

@@ -1,3 +1,4 @@
+import FaultServers
 import HSMCore
 import HSMRemotes
 import HSMRemotesHTTP

@@ -108,8 +108,14 @@ extension FillEngine {
         // Whoever waits is answered before the remote gives more: that is not the remote's time.
         var ownTime = Duration.zero
         defer { counters.remoteNanoseconds.add(.now - began - ownTime) }
+        var firstByte: ContinuousClock.Instant?
+        var start: Pace.Start?
+        keepPace { start = $0.began(began) }
+        defer { if let start { keepPace { $0.ended(start, firstByte: firstByte, now: .now) } } }
         do throws(FillError) {
             try await source.read(file.object, range: range) { bytes throws(FillError) in
+                if firstByte == nil { firstByte = .now }
+                keepPace { $0.arrived(bytes.count) }
                 try assembler.add(bytes) { whole, content throws(FillError) in
                     let received = ContinuousClock.now
                     try file.destination.fill(whole, with: content)

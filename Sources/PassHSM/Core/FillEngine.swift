@@ -9,8 +9,11 @@ package final class FillEngine: Sendable {
     package struct Configuration: Sendable {
         /// Fetches at the remote at once.
         package var concurrentFetches = 64
-        /// Bytes that read-ahead runs in front of a sequential reader at most.
+        /// Bytes that read-ahead runs in front of a sequential reader at most; more where the line to the remote is long
+        /// (``Pace``).
         package var readAhead = 8 << 20
+        /// And not more than this.
+        package var mostReadAhead = 64 << 20
         /// How long a request waits before it fails with EIO.
         package var deadline: Duration = .seconds(60)
         /// When a remote that fails is asked again; whatever it says there, no pause is longer than ``deadline``.
@@ -60,6 +63,10 @@ package final class FillEngine: Sendable {
     let configuration: Configuration
     let pool: any TaskExecutor
     private let lastID = Atomic<UInt64>(0)
+    /// A leaf lock.
+    private let pace: Mutex<Pace>
+    /// What ``pace`` says, in bytes.
+    private let window: Atomic<Int>
     // Both are leaf locks: nothing is called while one is held, and no two are held at once.
     private let requests = Mutex<[Ticket: Request]>([:])
     let fetches: Mutex<Fetches>
@@ -71,6 +78,9 @@ package final class FillEngine: Sendable {
         self.source = source
         self.configuration = configuration
         self.pool = pool
+        let most = configuration.readAhead == 0 ? 0 : configuration.mostReadAhead
+        pace = Mutex(Pace(least: configuration.readAhead, most: most))
+        window = Atomic(configuration.readAhead)
         gate = RemoteGate(source, configuration.offline, configuration.circuit, pool: pool)
         fetches = Mutex(Fetches(queue: FetchQueue(limit: configuration.concurrentFetches)))
     }
@@ -78,8 +88,20 @@ package final class FillEngine: Sendable {
     @Sendable func makeID() -> FillState.ID { lastID.wrappingAdd(1, ordering: .relaxed).newValue }
 
     func limits(granuleSize: Int) -> FillState.Limits {
-        FillState.Limits(
-            fetchGranules: source.fetchUnit / granuleSize, readAheadGranules: configuration.readAhead / granuleSize)
+        let window = window.load(ordering: .relaxed)
+        var limits = FillState.Limits(
+            fetchGranules: source.fetchUnit / granuleSize, readAheadGranules: window / granuleSize)
+        limits.fetchesPerWaiter = max(limits.fetchesPerWaiter, window / source.fetchUnit)
+        return limits
+    }
+
+    /// Notes how a fetch fares, and what that means for the window.
+    func keepPace(_ body: (inout Pace) -> Void) {
+        let now = pace.withLock { pace in
+            body(&pace)
+            return pace.window
+        }
+        if window.load(ordering: .relaxed) != now { window.store(now, ordering: .relaxed) }
     }
 
     /// How many requests wait, for `status`.
@@ -91,6 +113,7 @@ package final class FillEngine: Sendable {
     package func isResident(_ range: Range<Int>, of file: FillFile) -> Bool {
         var actions: [FillState.Action] = []
         let present = file.state.withLock { state in
+            state.limits = limits(granuleSize: state.layout.granuleSize)
             state.noteRead(range, &actions)
             return state.isPresent(range)
         }
@@ -112,6 +135,7 @@ package final class FillEngine: Sendable {
         _ range: Range<Int>, of file: FillFile, priority: FillState.Priority = .demand, ticket: Ticket
     ) {
         request(ticket, file, isFill: true) { state, actions in
+            state.limits = limits(granuleSize: state.layout.granuleSize)
             switch state.wait(ticket, for: range, priority, &actions) {
             case .present:
                 counters.hits.add()
@@ -186,10 +210,13 @@ package final class FillEngine: Sendable {
         guard !late.isEmpty else { return }
         let outage = gate.outage.map { ": the remote is down: \($0.cause)" }
         let error = FillError(.io, .deadline, "not filled within \(configuration.deadline)\(outage ?? "")")
-        for (ticket, file) in late {
-            fail(ticket, error)
-            // Of the remote's other errors the fetch tells; this one it waits for.
-            if outage != nil, let file { Task(executorPreference: pool) { file.destination.fillFailed(error) } }
+        let fetching = fetches.withLock { $0.all.values.map(\.file) }
+        for (ticket, _) in late { fail(ticket, error) }
+        // Of other errors the fetch tells; here it was the fetch that was waited for.
+        var noted: Set<ObjectIdentifier> = []
+        for case let file? in late.map(\.1) where fetching.contains(where: { $0 === file }) {
+            guard noted.insert(ObjectIdentifier(file)).inserted else { continue }
+            Task(executorPreference: pool) { file.destination.fillFailed(error) }
         }
     }
 

@@ -76,7 +76,8 @@ package struct FillState: Sendable {
     private var isChecking = false
     /// Why nothing will ever become present any more.
     private(set) var refusal: FillError?
-    private let limits: Limits
+    /// May change at any time.
+    var limits: Limits
     private let nextID: @Sendable () -> ID
     private var fetches: [ID: Fetch] = [:]
     private var waiters: [ID: Waiter] = [:]

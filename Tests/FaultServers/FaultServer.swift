@@ -1,37 +1,51 @@
 import Foundation
 import Glibc
 import Synchronization
-import Testing
 
 /// A web server on a loopback port that does what a test says, wrong things above all. Ends with ``stop()``.
-final class FaultServer: Sendable {
-    struct Request: Sendable {
-        let method: String
-        let target: String
+package final class FaultServer: Sendable {
+    /// A request without a body.
+    package struct Request: Sendable {
+        package let method: String
+        /// Path and query, as they were sent.
+        package let target: String
         /// By names in lower case.
-        let headers: [String: String]
+        package let headers: [String: String]
 
         /// Of `Range: bytes=first-last`.
-        var range: Range<Int>? {
+        package var range: Range<Int>? {
             let ends = headers["range"]?.dropFirst("bytes=".count).split(separator: "-").compactMap { Int($0) }
             guard let ends, ends.count == 2 else { return nil }
             return ends[0]..<ends[1] + 1
         }
     }
 
-    struct Reply: Sendable {
-        var status = 200
-        var headers: [String: String] = [:]
-        var body: [UInt8] = []
+    /// What is sent, and how.
+    package struct Reply: Sendable {
+        package var status = 200
+        /// Content-Length is the body's, unless it is among them.
+        package var headers: [String: String] = [:]
+        package var body: [UInt8] = []
         /// Bytes of the body after which the connection is closed.
-        var cut: Int?
+        package var cut: Int?
         /// The body comes in pieces of so many bytes, a hundredth of a second apart.
-        var trickle: Int?
+        package var trickle: Int?
+        /// Milliseconds before anything is sent.
+        package var delay = 0
         /// Nothing is ever sent.
-        var isSilent = false
+        package var isSilent = false
         /// Sent instead of everything above.
-        var raw: String?
+        package var raw: String?
+
+        package init(status: Int = 200, headers: [String: String] = [:], body: [UInt8] = []) {
+            self.status = status
+            self.headers = headers
+            self.body = body
+        }
     }
+
+    /// There is no port to listen on.
+    package struct Failure: Error {}
 
     private struct State {
         var requests: [Request] = []
@@ -40,12 +54,13 @@ final class FaultServer: Sendable {
         var isStopped = false
     }
 
-    let port: Int
+    package let port: Int
     private let listener: Int32
     private let handler: @Sendable (Request) -> Reply
     private let state = Mutex(State())
 
-    init(_ handler: @escaping @Sendable (Request) -> Reply) throws {
+    /// Listens from now on. `handler` is called on a thread of the request's connection, and may block.
+    package init(_ handler: @escaping @Sendable (Request) -> Reply) throws {
         self.handler = handler
         listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var address = sockaddr_in()
@@ -59,17 +74,19 @@ final class FaultServer: Sendable {
                     && getsockname(listener, pointer, &size) == 0
             }
         }
-        try #require(result)
+        guard result else { throw Failure() }
         port = Int(UInt16(bigEndian: address.sin_port))
         Thread.detachNewThread { [self] in accept() }
     }
 
-    var url: String { "http://127.0.0.1:\(port)/" }
-    var requests: [Request] { state.withLock { $0.requests } }
+    package var url: String { "http://127.0.0.1:\(port)/" }
+    /// All that came so far.
+    package var requests: [Request] { state.withLock { $0.requests } }
     /// Connections that were made so far.
-    var accepted: Int { state.withLock { $0.accepted } }
+    package var accepted: Int { state.withLock { $0.accepted } }
 
-    func stop() {
+    /// Closes everything; to be called once.
+    package func stop() {
         state.withLock { state in
             state.isStopped = true
             shutdown(listener, Int32(SHUT_RDWR))
@@ -122,6 +139,7 @@ final class FaultServer: Sendable {
     /// - Returns: whether the connection goes on.
     private func answer(_ request: Request, _ connection: Int32) -> Bool {
         let reply = handler(request)
+        if reply.delay > 0 { usleep(UInt32(reply.delay) * 1000) }
         if reply.isSilent {
             // Until the other side gives up.
             var byte: UInt8 = 0

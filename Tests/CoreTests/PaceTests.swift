@@ -1,0 +1,72 @@
+import Testing
+
+@testable import HSMCore
+
+@Suite struct PaceTests {
+    private static let least = 8 << 20
+    private static let most = 64 << 20
+    private let epoch = ContinuousClock.now
+
+    /// A reader that always has a window under way, over a line of so many bytes a second.
+    ///
+    /// - Returns: the windows, one after each delay.
+    private func run(_ pace: inout Pace, delay: Double, bandwidth: Double, from begin: Double = 0, rounds: Int) -> [Int]
+    {
+        var time = begin
+        return (0..<rounds).map { _ in
+            let window = pace.window
+            let start = pace.began(at(time))
+            // What the line does not carry within the delay takes longer.
+            let end = time + max(delay, Double(window) / bandwidth) + 0.0005
+            pace.arrived(window)
+            pace.ended(start, firstByte: at(time + delay), now: at(end))
+            time = end
+            return pace.window
+        }
+    }
+
+    private func at(_ seconds: Double) -> ContinuousClock.Instant { epoch + .seconds(seconds) }
+
+    @Test func `over a long and broad line the window doubles until it is at its most`() {
+        var pace = Pace(least: Self.least, most: Self.most)
+        #expect(pace.window == Self.least)
+        let windows = run(&pace, delay: 0.1, bandwidth: 1e12, rounds: 6)
+        #expect(zip(windows, windows.dropFirst()).allSatisfy { $1 >= $0 && $1 <= $0 * 2 + 1 })
+        #expect(windows[1] > 3 * Self.least && windows[5] == Self.most)
+    }
+
+    @Test func `it is twice what the line carries within its delay`() {
+        var pace = Pace(least: 1 << 20, most: Self.most)
+        let windows = run(&pace, delay: 0.1, bandwidth: 1e8, rounds: 20)
+        #expect((17_000_000...20_000_000).contains(windows[19]), "\(windows)")
+    }
+
+    @Test func `a near or a slow remote leaves it at its least`() {
+        for (delay, bandwidth) in [(0.0003, 1e9), (0.05, 1e7)] {
+            var pace = Pace(least: Self.least, most: Self.most)
+            #expect(run(&pace, delay: delay, bandwidth: bandwidth, rounds: 20).allSatisfy { $0 == Self.least })
+        }
+    }
+
+    @Test func `it follows a line that becomes slower, or nearer, within some seconds`() {
+        for (delay, bandwidth) in [(0.1, 1e7), (0.001, 1e9)] {
+            var pace = Pace(least: Self.least, most: Self.most)
+            _ = run(&pace, delay: 0.1, bandwidth: 1e12, rounds: 10)
+            #expect(pace.window == Self.most)
+            _ = run(&pace, delay: delay, bandwidth: bandwidth, from: 6, rounds: 20)
+            _ = run(&pace, delay: delay, bandwidth: bandwidth, from: 240, rounds: 20)
+            #expect(pace.window == Self.least)
+        }
+    }
+
+    @Test func `fetches that bring nothing, and single small ones, say nothing about bandwidth`() {
+        var pace = Pace(least: Self.least, most: Self.most)
+        _ = run(&pace, delay: 0.1, bandwidth: 1e12, rounds: 10)
+        for index in 0..<100 {
+            let start = pace.began(at(3 + Double(index) * 0.01))
+            if index % 2 == 0 { pace.arrived(65536) }
+            pace.ended(start, firstByte: index % 2 == 0 ? at(3.1 + Double(index) * 0.01) : nil, now: at(3.2))
+        }
+        #expect(pace.window == Self.most)
+    }
+}
