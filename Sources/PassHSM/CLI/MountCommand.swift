@@ -15,6 +15,9 @@ struct MountCommand: ParsableCommand {
     @Argument(help: "Where to show it; may be the same directory.")
     var mountpoint: PathArgument
 
+    @Option(name: .customLong("frontend"), help: "How the kernel tells of accesses: fuse, fanotify or auto.")
+    var frontEnd = MountOptions.FrontEnd.fuse
+
     @Option(help: "When incomplete files are filled: auto, open or read.")
     var fill = MountOptions.Fill.auto
 
@@ -29,6 +32,11 @@ struct MountCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("How long a fill may take before it fails.", valueName: "seconds"))
     var deadline = 60
+
+    @Option(
+        help: ArgumentHelp(
+            "How long readers wait for a new daemon when this one dies (fanotify).", valueName: "seconds"))
+    var takeover = 30
 
     @Flag(name: .customLong("no-passthrough"), help: "Read complete files through the daemon.")
     var noPassthrough = false
@@ -46,6 +54,19 @@ struct MountCommand: ParsableCommand {
         guard (1...86_400).contains(deadline) else {
             throw ValidationError("--deadline is a number of seconds from 1 to 86400")
         }
+        guard (0...86_400).contains(takeover) else {
+            throw ValidationError("--takeover is a number of seconds from 0 to 86400")
+        }
+        if frontEnd == .fanotify, let option = fuseOption {
+            throw ValidationError("\(option) is for FUSE, and not with --frontend fanotify")
+        }
+    }
+
+    /// The first option that was given and that only FUSE can have.
+    private var fuseOption: String? {
+        if cache != nil { return "--cache" }
+        if onChange == .refetch { return "--on-change refetch" }
+        return noPassthrough ? "--no-passthrough" : nil
     }
 
     func run() throws {
@@ -88,6 +109,7 @@ struct MountCommand: ParsableCommand {
             throw CommandError("\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
         }
         return MountOptions(
+            frontEnd: frontEnd == .auto && fuseOption != nil ? .fuse : frontEnd, takeoverSeconds: takeover,
             lower: lowerPath, mountpoint: mountPath, fill: fill, onChange: onChange, verify: verify, cache: cache,
             deadlineSeconds: deadline,
             simulate: simulate, usesPassthrough: !noPassthrough)
