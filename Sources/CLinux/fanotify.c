@@ -23,7 +23,7 @@
 #define EMPTY_FROM 4 /* MOVE_MOUNT_F_EMPTY_PATH */
 
 const uint64_t PASSHSM_FAN_PRE_ACCESS = PRE_ACCESS, PASSHSM_FAN_OPEN_PERM = FAN_OPEN_PERM,
-               PASSHSM_FAN_MODIFY = FAN_MODIFY, PASSHSM_FAN_Q_OVERFLOW = FAN_Q_OVERFLOW;
+               PASSHSM_FAN_Q_OVERFLOW = FAN_Q_OVERFLOW;
 const unsigned PASSHSM_FAN_ALLOW = FAN_ALLOW, PASSHSM_FAN_DENY = FAN_DENY;
 
 _Static_assert(sizeof(struct passhsm_fan_event) == FAN_EVENT_METADATA_LEN, "the kernel's layout");
@@ -34,7 +34,7 @@ _Static_assert(sizeof(struct passhsm_fan_range) == 24, "the kernel's layout");
 int passhsm_fanotify_group(void)
 {
     return fanotify_init(PRE_CONTENT_CLASS | FAN_CLOEXEC | FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS | FAN_REPORT_TID,
-        O_RDONLY | O_LARGEFILE | O_CLOEXEC | O_NONBLOCK | O_NOATIME);
+        O_RDONLY | O_LARGEFILE | O_CLOEXEC | O_NOATIME);
 }
 
 int passhsm_fanotify_mark_mount(int group, uint64_t mask, int directory, const char *name)

@@ -23,17 +23,17 @@ import Testing
 
     private func parse(_ bytes: [UInt8]) -> EventBatch { bytes.withUnsafeBytes { EventBatch($0) } }
 
-    @Test func `Opens, accesses and changes are told apart, with their ranges and threads`() {
+    @Test func `Opens and accesses are told apart, with their ranges and threads`() {
         let bytes =
             event(PASSHSM_FAN_OPEN_PERM) + event(PASSHSM_FAN_PRE_ACCESS, fd: 8, range: (4096, 8192))
-            + event(PASSHSM_FAN_MODIFY, fd: 9) + event(PASSHSM_FAN_Q_OVERFLOW, fd: -1)
+            + event(2, fd: 9) + event(PASSHSM_FAN_Q_OVERFLOW, fd: -1)
         let batch = parse(bytes)
         #expect(!batch.isDamaged)
         #expect(
             batch.events == [
                 Event(number: 7, kind: .open, wantsAnswer: true, thread: 42),
                 Event(number: 8, kind: .access(4096..<12288), wantsAnswer: true, thread: 42),
-                Event(number: 9, kind: .change, wantsAnswer: false, thread: 42),
+                Event(number: 9, kind: .unknown, wantsAnswer: false, thread: 42),
                 Event(number: -1, kind: .overflow, wantsAnswer: false, thread: 42),
             ])
     }

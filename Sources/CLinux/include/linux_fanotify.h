@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-extern const uint64_t PASSHSM_FAN_PRE_ACCESS, PASSHSM_FAN_OPEN_PERM, PASSHSM_FAN_MODIFY, PASSHSM_FAN_Q_OVERFLOW;
+extern const uint64_t PASSHSM_FAN_PRE_ACCESS, PASSHSM_FAN_OPEN_PERM, PASSHSM_FAN_Q_OVERFLOW;
 extern const unsigned PASSHSM_FAN_ALLOW, PASSHSM_FAN_DENY;
 /* FAN_DENY_ERRNO(): the errno stands above these bits. */
 #define PASSHSM_FAN_ERRNO_SHIFT 24
@@ -31,7 +31,7 @@ struct passhsm_fan_range {
 };
 
 /* fanotify_init(): a group of the class FAN_CLASS_PRE_CONTENT without limits, whose events name threads. Its descriptors
- * of files are for reading, and never wait in open (O_NONBLOCK), nor touch the access time. */
+ * of files are for reading, and do not touch the access time; reading an event waits for whoever has a lease on its file. */
 int passhsm_fanotify_group(void);
 /* fanotify_mark() for the mount that `name` in `directory` is on. */
 int passhsm_fanotify_mark_mount(int group, uint64_t mask, int directory, const char *name);

@@ -8,8 +8,6 @@ package struct Event: Equatable, Sendable {
         case open
         /// Bytes are about to be read, written, mapped or cut off, in whole pages; whoever does waits for the answer.
         case access(Range<Int>)
-        /// The content was changed. No answer is wanted.
-        case change
         /// Events were lost.
         case overflow
         /// Nothing that was asked for, or more than one of these at once. Answered with an error where one is wanted.
@@ -61,7 +59,6 @@ package struct EventBatch: Equatable, Sendable {
             switch header.mask {
             case PASSHSM_FAN_OPEN_PERM: .open
             case PASSHSM_FAN_PRE_ACCESS: range(in: details).map(Event.Kind.access) ?? .unknown
-            case PASSHSM_FAN_MODIFY: .change
             case PASSHSM_FAN_Q_OVERFLOW: .overflow
             default: .unknown
             }

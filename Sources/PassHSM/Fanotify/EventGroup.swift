@@ -8,8 +8,8 @@ import HSMSystem
 package final class EventGroup: Sendable {
     package let descriptor: Descriptor
 
-    /// What is marked on mounts: every open, every access, and, told afterwards, every change.
-    static let mask = PASSHSM_FAN_OPEN_PERM | PASSHSM_FAN_PRE_ACCESS | PASSHSM_FAN_MODIFY
+    /// What is marked on mounts: every open, and every access.
+    static let mask = PASSHSM_FAN_OPEN_PERM | PASSHSM_FAN_PRE_ACCESS
 
     /// A new group (fanotify_init(2)).
     ///
@@ -42,16 +42,13 @@ package final class EventGroup: Sendable {
     enum Ignored {
         /// Everything: nothing that can happen to the file is of interest.
         case all
-        /// Reads and writes, also of mappings. Opens are told, and so are changes, afterwards.
+        /// Reads and writes, also of mappings. Opens are told.
         case access
-        /// Reads, writes and changes. Opens are told.
-        case accessAndChanges
 
         var mask: UInt64 {
             switch self {
             case .all: EventGroup.mask
             case .access: PASSHSM_FAN_PRE_ACCESS
-            case .accessAndChanges: PASSHSM_FAN_PRE_ACCESS | PASSHSM_FAN_MODIFY
             }
         }
     }

@@ -73,8 +73,6 @@ extension EventHandler {
         if let lower, store.isOpenForWriting(lower) { return }
         node.state.withLock { $0.dirtyMark = nil }
         guard let lower else { return }
-        // First, so that a change from here on is told.
-        group.ignore(.access, of: lower)
         if (try? store.unmarkDirty(lower, mark)) != true { group.ignore(.all, of: lower) }
     }
 }

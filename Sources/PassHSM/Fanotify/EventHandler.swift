@@ -69,29 +69,6 @@ final class EventHandler: Sendable {
         pool.run { [self] in proceed(event, node) }
     }
 
-    /// A file was changed that is not told about before: cut off by its path, while its accesses were ignored.
-    func noteChange(_ handle: FileHandle) {
-        let node = nodes.use(handle)
-        pool.run { [self] in
-            defer { endUse(node) }
-            node.transition.withLock {
-                do throws(Errno) {
-                    guard node.state.withLock({ $0.file == nil }) else { return }
-                    let file = try store.tree.open(handle, O_RDONLY)
-                    guard case .dual(let flags) = store.residence(of: file) else { return }
-                    if flags.contains(.dirty) { return }
-                    _ = try store.markDirty(file)
-                } catch {
-                    if error.rawValue != ESTALE {
-                        log.error(
-                            "a changed file could not be marked: \(error.text)",
-                            metadata: ["file": "\(handle.name)"])
-                    }
-                }
-            }
-        }
-    }
-
     /// Takes the next step of an event; comes back after each wait. Ends the use of `node`.
     private func proceed(_ event: WaitingEvent, _ node: Node) {
         do throws(Errno) {
@@ -112,6 +89,8 @@ final class EventHandler: Sendable {
 
     private func fill(_ event: WaitingEvent, _ node: Node, _ file: IncompleteFile, _ range: Range<Int>?) {
         let ticket = engine.makeTicket { [self] error in
+            // Here users see the lower file's own time.
+            try? file.stored.restoreModified()
             if let error {
                 event.answer(Errno(error))
             } else if range != nil {
@@ -179,21 +158,23 @@ final class EventHandler: Sendable {
     ) throws(Errno) -> Step {
         let isMarked = node.state.withLock { $0.dirtyMark != nil }
         if flags.contains(.dirty) {
-            group.ignore(isMarked ? .accessAndChanges : .all, of: file)
+            group.ignore(isMarked ? .access : .all, of: file)
             return .allow
         }
         // The opener counts as one who writes before the event comes; a lease that it refuses tells.
         let mayChange =
             event.isOpen
             ? store.isOpenForWriting(file) : Caller(event.thread, mayBlock: mayBlock).map(\.mayTruncate) ?? true
-        guard mayChange else {
+        // Cut off by its path, while accesses were ignored, or by an open that only reads (O_TRUNC).
+        let wasChanged = event.isOpen ? try store.wasChangedUnseen(file) : false
+        guard mayChange || wasChanged else {
             group.ignore(.access, of: file)
             return .allow
         }
         guard mayBlock else { return .later }
-        let mark = try store.markDirty(file)
+        let mark = try wasChanged ? store.markDirtyForGood(file) : store.markDirty(file)
         node.state.withLock { $0.dirtyMark = mark }
-        group.ignore(mark == nil ? .all : .accessAndChanges, of: file)
+        group.ignore(mark == nil ? .all : .access, of: file)
         return .allow
     }
 

@@ -54,10 +54,6 @@ final class EventReader: Sendable {
         switch event.kind {
         case .open: (range, _) = (nil, link.counters.add(.open))
         case .access(let bytes): (range, _) = (bytes, link.counters.add(.access))
-        case .change:
-            link.counters.add(.change)
-            if let handle = try? FileHandle(of: file) { handler.noteChange(handle) }
-            return
         case .overflow, .unknown:
             if event.wantsAnswer { deny(event, file) }
             return

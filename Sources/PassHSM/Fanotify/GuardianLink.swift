@@ -109,13 +109,15 @@ package final class GuardianLink: Sendable {
         guard case .done = try ask(.end).0 else { throw Errno(rawValue: EBUSY) }
     }
 
-    /// Returns when the guardian has ended.
+    /// Returns when the guardian has ended. Takes no answer away from who asks meanwhile.
     func waitForEnd() {
         while true {
             do throws(Errno) {
-                guard try socket.descriptor.wait(for: Int16(POLLIN), until: Deadline(seconds: 3600)) else { continue }
-                _ = try socket.receive(until: Deadline(seconds: 0))
+                if try socket.descriptor.wait(for: Self.peerHasEnded, until: Deadline(seconds: 3600)) { return }
             } catch { return }
         }
     }
+
+    /// POLLRDHUP, a GNU name.
+    private static let peerHasEnded: Int16 = 0x2000
 }

@@ -68,7 +68,7 @@ final class WaitingEvent: Sendable {
 /// How many events of each kind came, and what became of them.
 package final class EventCounters: Sendable {
     package enum Name: Int, CaseIterable, Sendable {
-        case open, access, change, allowed, denied
+        case open, access, allowed, denied
         /// Whoever waited was killed before the answer.
         case abandoned
         /// The kernel did not take the answer.
