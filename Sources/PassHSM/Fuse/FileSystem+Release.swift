@@ -99,9 +99,6 @@ extension FileSystem {
         }
     }
 
-    /// Bytes that one request of a recall waits for: each has the engine's deadline.
-    private static let recallStep = 8 << 20
-
     /// Fills a file whole, behind whatever else wants the remote, and returns when it is done.
     ///
     /// - Parameter progress: told the bytes that became present or were so already; false ends it.
@@ -110,25 +107,6 @@ extension FileSystem {
         do throws(Errno) { used = try use(inode) } catch { throw Refusal("using it: \(error.text)") }
         guard let file = used else { return }
         defer { endUse(inode) }
-        var offset = 0
-        while offset < file.fill.layout.limit {
-            let end = min(offset + Self.recallStep, file.fill.layout.limit)
-            if let error = waitForFill(of: offset..<end, of: file, { progress(0) }) { throw Refusal(error.cause) }
-            if !progress(end - offset) { throw Refusal("given up") }
-            offset = end
-        }
-    }
-
-    /// - Parameter goesOn: asked about five times a second; false ends the wait.
-    private func waitForFill(
-        of range: Range<Int>, of file: IncompleteFile, _ goesOn: () -> Bool
-    ) -> FillError? {
-        let outcome = Outcome<FillError?>()
-        let ticket = engine.makeTicket { outcome.finish($0) }
-        engine.ensureResident(range, of: file.fill, priority: .background, ticket: ticket)
-        while true {
-            if let error = outcome.result(seconds: 0.2) { return error }
-            if !goesOn() { engine.cancel(ticket) }
-        }
+        try file.recall(by: engine, progress)
     }
 }

@@ -46,6 +46,22 @@ extension Store {
         return isRecent ? nil : DirtyMark(try lower.stat())
     }
 
+    /// Whether a complete file that is recorded as clean is not what was recorded, by its size and modification time: it was
+    /// changed unseen, and is to be marked dirty.
+    package func wasChangedUnseen(_ lower: Descriptor) throws(Errno) -> Bool {
+        guard let record = try believedRecord(of: lower), record.state == .dual, !record.flags.contains(.dirty) else {
+            return false
+        }
+        let status = try lower.stat()
+        return status.st_size != record.object.size || !record.isModificationTime(status.st_mtim)
+    }
+
+    /// As ``markDirty(_:)``, for a file that was changed: the mark is not taken back.
+    package func markDirtyForGood(_ lower: Descriptor) throws(Errno) -> DirtyMark? {
+        _ = try markDirty(lower)
+        return nil
+    }
+
     /// Takes the mark back when nothing was written since; false when something was.
     package func unmarkDirty(_ lower: Descriptor, _ mark: DirtyMark) throws(Errno) -> Bool {
         let now = DirtyMark(try lower.stat())
