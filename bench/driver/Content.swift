@@ -8,7 +8,9 @@ enum Content {
     static func readAt(
         _ path: String, count: Int, size: Int, threads: Int, seed: UInt64
     ) throws -> [String: Double] {
+        let beginning = seconds()
         let file = try Descriptor.open(path, O_RDONLY)
+        let opened = seconds() - beginning
         let length = try file.stat().st_size
         guard length >= size else { throw Workload.Refusal(description: "\(path) is too small") }
         let all = Mutex<[Double]>([])
@@ -35,7 +37,7 @@ enum Content {
         let sorted = all.withLock { $0.sorted() }
         return [
             "median_seconds": sorted[sorted.count / 2], "p99_seconds": sorted[sorted.count * 99 / 100],
-            "operations_per_second": Double(sorted.count) / elapsed,
+            "operations_per_second": Double(sorted.count) / elapsed, "open_seconds": opened,
         ]
     }
 

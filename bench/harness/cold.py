@@ -66,7 +66,11 @@ class ColdRandom(WholeFile):
 
     def measure(self, path):
         result = Driver.run("read-at", os.path.join(path, "large", "file"), 50, 4096, 1, 7)
-        return {"latency": Figure(result["median_seconds"] * 1e3, "ms")}
+        # Where a file is filled when it is opened, its reads are warm: the open belongs to them.
+        return {
+            "open": Figure(result["open_seconds"] * 1e3, "ms"), "read": Figure(result["median_seconds"] * 1e3, "ms"),
+            "open and 50 reads": Figure((result["open_seconds"] + 50 / result["operations_per_second"]) * 1e3, "ms"),
+        }
 
 
 class SmallFiles(ColdWorkload):

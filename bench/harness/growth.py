@@ -4,7 +4,7 @@ import os
 import subprocess
 
 from subjects import PassHSM, fanotify
-from workloads import Driver, Figure, make_tree, run
+from workloads import Driver, Figure, make_tree
 
 
 class Open:
@@ -20,8 +20,6 @@ def measure(bench):
     every = bench.present([
         PassHSM("PassHSM FUSE passthrough", program), PassHSM("PassHSM FUSE cached", program, ["--no-passthrough"]),
         fanotify(PassHSM, program)])
-    if not os.path.exists(os.path.join(bench.lower, ".passhsm")):
-        run([program, "import", "--quiet", bench.remote, bench.lower])
     with open(os.path.join(bench.lower, "small"), "wb") as file:
         file.write(os.urandom(4096))
     for count in bench.sizes.inodes:
