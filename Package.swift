@@ -57,12 +57,13 @@ let package = Package(
         module("RemotesS3", ["HSMCore", "HSMSystem", "HSMRemotes", "HSMRemotesHTTP", crypto, httpClient, httpTypes]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
         module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", logging]),
+        module("Fanotify", ["CLinux", "HSMCore", "HSMSystem", "HSMStore", logging]),
         module("Control", ["HSMCore", "HSMSystem"]),
         .executableTarget(
             name: "passhsm",
             dependencies: [
                 "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMRemotesS3", "HSMImport",
-                "HSMFuse", "HSMControl", arguments, logging,
+                "HSMFuse", "HSMFanotify", "HSMControl", arguments, logging,
             ],
             path: "Sources/PassHSM/CLI", swiftSettings: swift),
         // What `make bench` runs on every subject.
@@ -77,6 +78,7 @@ let package = Package(
             "RemotesS3Tests", ["FaultServers", "HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
+        tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),
         tests("MountTests", ["FaultServers", "HSMSystem", "CLinux"]),
     ]
 )

@@ -20,6 +20,22 @@ import Testing
         #expect(harness.counter("granulesFetched") == 10 && harness.counter("bytesFetched") == file.layout.limit)
     }
 
+    @Test("The time that a fill takes is counted where it goes")
+    func times() async throws {
+        let harness = EngineHarness(.init(isHeld: true))
+        let (file, _) = harness.file(granules: 4)
+        let ticket = harness.ask(0..<4, of: file)
+        await harness.until("the read") { !harness.source.log.reads.isEmpty }
+        try await Task.sleep(for: .milliseconds(20))
+        harness.source.hold(false)
+        #expect(await harness.answer(ticket) == nil)
+        await harness.until("the end of the fetch") { harness.counter("remoteNanoseconds") > 0 }
+        let (waited, remote) = (harness.counter("waitNanoseconds"), harness.counter("remoteNanoseconds"))
+        #expect(waited >= 20_000_000 && remote >= 20_000_000)
+        #expect(harness.counter("queueNanoseconds") > 0 && harness.counter("writeNanoseconds") > 0)
+        #expect(harness.counter("queueNanoseconds") + harness.counter("writeNanoseconds") < waited)
+    }
+
     @Test("64 waiters of one range fetch each granule exactly once")
     func singleFlight() async {
         let harness = EngineHarness(.init(isHeld: true))

@@ -54,6 +54,21 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "A file that is pinned while it is open for writing is clean when it was not written",
+            arguments: [false, true])
+        func pinned(isWritten: Bool) throws {
+            try withFile { mirror in
+                var file: Descriptor? = try File.open(mirror.at("file"), O_RDWR)
+                #expect(try passhsm("pin", mirror.at("file")).code == 0)
+                if isWritten { try file?.put([1], at: 0) }
+                file = nil
+                try until("the flags to be settled") { try mirror.status().openHandles == 0 }
+                sleep(2)
+                #expect(try Set(mirror.state("file").flags) == (isWritten ? ["pinned", "dirty"] : ["pinned"]))
+            }
+        }
+
         @Test("O_TRUNC empties a file that is opened for reading only, complete or not", arguments: [false, true])
         func truncatedByReader(isComplete: Bool) throws {
             try withMirror { mirror throws in

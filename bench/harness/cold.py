@@ -7,7 +7,7 @@ import time
 
 from figures import median
 from machine import drop_caches
-from subjects import PassHSM
+from subjects import PassHSM, fanotify
 from workloads import Driver, Figure, Workload, make_source, run
 
 
@@ -155,12 +155,7 @@ def remotes(is_quick):
     return some if is_quick else {**some, "5 ms": "latency=5ms", "20 ms, 100 MB/s": "latency=20ms,bandwidth=100M"}
 
 
-def cold_subjects(program, remote, fanotify_absence):
-    simulated = ["--simulate", remote]
-    fanotify = ColdMount("PassHSM fanotify", program, ["--frontend", "fanotify", *simulated])
-    fanotify.absence = fanotify.absence or fanotify_absence
-    return [
-        ColdMount("PassHSM FUSE", program, simulated),
-        ColdMount("PassHSM FUSE, --fill read", program, ["--fill", "read", *simulated]),
-        fanotify,
-    ]
+def cold_subjects(program, remote, options=()):
+    """Both front ends, as `options` want them."""
+    options = ["--simulate", remote, *options]
+    return [ColdMount("PassHSM FUSE", program, options), fanotify(ColdMount, program, options)]

@@ -3,8 +3,8 @@
 import os
 import subprocess
 
-from subjects import PassHSM, supports
-from workloads import Driver, Figure, make_tree
+from subjects import PassHSM, fanotify
+from workloads import Driver, Figure, make_tree, run
 
 
 class Open:
@@ -17,9 +17,13 @@ class Memory:
 
 def measure(bench):
     program = bench.options.program
-    every = [PassHSM("PassHSM FUSE passthrough", program), PassHSM("PassHSM FUSE cached", program, ["--no-passthrough"])]
-    if supports(program, "--frontend"):
-        every.append(PassHSM("PassHSM fanotify", program, ["--frontend", "fanotify"]))
+    every = bench.present([
+        PassHSM("PassHSM FUSE passthrough", program), PassHSM("PassHSM FUSE cached", program, ["--no-passthrough"]),
+        fanotify(PassHSM, program)])
+    if not os.path.exists(os.path.join(bench.lower, ".passhsm")):
+        run([program, "import", "--quiet", bench.remote, bench.lower])
+    with open(os.path.join(bench.lower, "small"), "wb") as file:
+        file.write(os.urandom(4096))
     for count in bench.sizes.inodes:
         make_tree(os.path.join(bench.lower, f"growth-{count}"), count)
         for round_number in range(1, 4):

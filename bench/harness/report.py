@@ -9,6 +9,7 @@ from figures import median, ratio_interval
 HEADINGS = {
     "warm": ("Complete files", "native"),
     "cold": ("Files that are fetched", "PassHSM FUSE"),
+    "split": ("Where the time of a fill goes", None),
     "growth": ("Growth with the inodes that a mount knows", None),
 }
 
@@ -81,8 +82,8 @@ def medians(records, part):
     return table(["", "unit", *every], rows)
 
 
-def ratios(records, part, baseline):
-    every = [s for s in records.names("subject", part=part) if s != baseline]
+def ratios(records, part, baseline, wanted=lambda subject: True):
+    every = [s for s in records.names("subject", part=part) if s != baseline and wanted(s)]
     rows = []
     for row in rows_of(records, part):
         cells = []
@@ -161,8 +162,21 @@ def write(folder):
                 lines += [f"![{title}]({chart})", ""]
         lines += ["Medians, and the least and the most:", "", *medians(records, part)]
     lines += ["## What it costs", "", *costs(records)]
-    with open(os.path.join(folder, "report.md"), "w") as file:
-        file.write("\n".join(lines))
+    for name, text in (("report.md", lines), ("summary.md", summary(records, about))):
+        with open(os.path.join(folder, name), "w") as file:
+            file.write("\n".join(text))
+
+
+def summary(records, about):
+    """One page: this program's front ends alone, and how far that can be trusted."""
+    lines = ["# Measured overhead, in short", "", *heading(about), *again(records)]
+    for part in records.parts():
+        title, baseline = HEADINGS[part]
+        if baseline:
+            lines += [f"## {title}", "", *ratios(records, part, baseline, lambda s: s.startswith("PassHSM"))]
+        else:
+            lines += [f"## {title}", "", *medians(records, part)]
+    return lines + ["All subjects, charts and costs are in [the report](report.md); every figure is in `records.jsonl`.", ""]
 
 
 def chart_rows(records, part, baseline):

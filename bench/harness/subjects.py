@@ -142,16 +142,20 @@ def supports(program, option):
     return option in output(program, "mount", "--help")
 
 
+def fanotify(kind, program, options=()):
+    """The front end, as far as the build and the machine have it."""
+    subject = kind("PassHSM fanotify", program, ["--frontend", "fanotify", *options])
+    if not subject.absence and not supports(program, "--frontend"):
+        subject.absence = "this build has no fanotify front end"
+    return subject
+
+
 def all_subjects(program, rclone, folder):
     """Native first, and once more, so that a difference of nothing is measured too."""
-    subjects = [
+    return [
         Native(), Native("native, again"),
         PassHSM("PassHSM FUSE passthrough", program),
         PassHSM("PassHSM FUSE cached", program, ["--no-passthrough"]),
+        fanotify(PassHSM, program),
+        PassthroughLL(folder), MergerFS(), BindFS(), Rclone(rclone, os.path.join(folder, "rclone-cache")),
     ]
-    fanotify = PassHSM("PassHSM fanotify", program, ["--frontend", "fanotify"])
-    if not supports(program, "--frontend"):
-        fanotify.absence = "this build has no fanotify front end"
-    subjects += [fanotify, PassthroughLL(folder), MergerFS(), BindFS(),
-                 Rclone(rclone, os.path.join(folder, "rclone-cache"))]
-    return subjects

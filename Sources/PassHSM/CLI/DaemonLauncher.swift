@@ -41,7 +41,7 @@ struct DaemonLauncher {
     }
 
     /// This program's file by its name, so that the daemon is called `passhsm` in lists of processes.
-    private static var program: BytePath {
+    static var program: BytePath {
         let link = BytePath("/proc/self/exe")
         // Replaced by an upgrade, the old file has no name any more.
         guard let path = try? link.readLink(), let named = try? path.stat(), let own = try? link.stat(),

@@ -1,7 +1,6 @@
 import Glibc
 import HSMControl
 import HSMCore
-import HSMFuse
 import HSMStore
 import HSMSystem
 
@@ -33,7 +32,7 @@ final class FileWork: Sendable {
     }
 
     /// What a client of the control socket asks for.
-    convenience init(_ request: ControlRequest, on mount: FuseMount) {
+    convenience init(_ request: ControlRequest, on mount: some FrontEnd) {
         let action: Action =
             switch request.command {
             case .release:

@@ -18,6 +18,14 @@ struct MountCommand: ParsableCommand {
     @Argument(help: "Where to show it; may be the same directory.")
     var mountpoint: PathArgument
 
+    @Option(name: .customLong("frontend"), help: "How the kernel tells of accesses: fuse, fanotify or auto.")
+    var frontEnd = MountOptions.FrontEnd.fuse
+
+    @Option(
+        help: ArgumentHelp(
+            "How long readers wait for a new daemon when this one dies (fanotify).", valueName: "seconds"))
+    var takeover = 30
+
     @OptionGroup(title: "What an import may have recorded") var settings: MountSettings
 
     @Option(help: ArgumentHelp("The log of a daemon in the background.", valueName: "file"))
@@ -28,6 +36,15 @@ struct MountCommand: ParsableCommand {
 
     @Option(help: .hidden)
     var simulate: String?
+
+    func validate() throws {
+        guard (0...86_400).contains(takeover) else {
+            throw ValidationError("--takeover is a number of seconds from 0 to 86400")
+        }
+        if frontEnd == .fanotify, let option = settings.fuseOption {
+            throw ValidationError("\(option) is for FUSE, and not with --frontend fanotify")
+        }
+    }
 
     func run() throws {
         guard foreground else {
@@ -68,7 +85,9 @@ struct MountCommand: ParsableCommand {
         if let daemon = try registry.daemon(forLower: lowerPath) {
             throw CommandError("\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
         }
-        return MountOptions(lower: lowerPath, mountpoint: mountPath, settings: settings, simulate: simulate)
+        return MountOptions(
+            frontEnd: frontEnd == .auto && settings.fuseOption != nil ? .fuse : frontEnd, takeoverSeconds: takeover,
+            lower: lowerPath, mountpoint: mountPath, settings: settings, simulate: simulate)
     }
 
     private static func directory(_ path: BytePath, _ role: String) throws -> BytePath {

@@ -44,6 +44,18 @@ struct MountOptions {
         case error
     }
 
+    /// How the kernel tells of accesses.
+    enum FrontEnd: String, Sendable, CaseIterable, ExpressibleByArgument {
+        case fuse
+        /// Pre-content events.
+        case fanotify
+        /// Fanotify where it is as safe as FUSE, else FUSE.
+        case auto
+    }
+
+    var frontEnd: FrontEnd
+    /// Seconds that readers wait for a new daemon when this one dies (fanotify).
+    var takeoverSeconds: Int
     var lower: BytePath
     var mountpoint: BytePath
     var settings: MountSettings

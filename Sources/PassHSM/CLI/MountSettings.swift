@@ -29,6 +29,13 @@ struct MountSettings: ParsableArguments {
         }
     }
 
+    /// The option that is given and that only FUSE can have.
+    var fuseOption: String? {
+        if cache != nil { return "--cache" }
+        if onChange == .refetch { return "--on-change refetch" }
+        return passthrough == false ? "--no-passthrough" : nil
+    }
+
     /// What was given, as it is recorded: the options' names and values.
     var recorded: [String: String] {
         let all: [(String, String?)] = [

@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import HSMControl
 import HSMCore
+import HSMFanotify
 import HSMFuse
 import HSMRemotes
 import HSMStore
@@ -19,44 +20,49 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let signals = TerminationSignals()
     // Files that the kernel does not read by itself take a descriptor each, and the usual limit is 1,024.
     Capabilities.raiseDescriptorLimit()
+    let choice = try FrontEndChoice(options, log)
+    let path = choice.session?.isInherited == true ? choice.session?.lowerPath : nil
     let store = try Store.open(
-        options.lower.cString, create: false, purpose: "mounted on \(options.mountpoint)", log: log)
+        (path ?? options.lower).cString, create: false, purpose: "mounted on \(options.mountpoint)", log: log,
+        prepare: { tree throws(Errno) in try choice.session?.prepare(tree) })
     let stored = try store.configuration()
     guard !stored.source.isEmpty else { throw CommandError("\(options.lower) was never imported") }
     let settings = try options.settings.over(stored.mountSettings)
     let source = try remote(stored, options)
     let pool = BlockingPool(name: "fill", limit: 128)
+    let isFuse = choice.session == nil
+    if !isFuse, let option = settings.fuseOption { log.warning("\(option), which is recorded, is for FUSE: left out") }
     var configuration = FillEngine.Configuration()
-    configuration.deadline = .seconds(try deadline(settings.deadline ?? 60, log))
+    let seconds = settings.deadline ?? 60
+    configuration.deadline = .seconds(isFuse ? try deadline(seconds, log) : seconds)
     configuration.offline = RemoteGate.Offline(rawValue: (settings.offline ?? .block).rawValue) ?? .block
     let engine = FillEngine(source: source, configuration: configuration, pool: pool)
+    let wiring = Wiring(options: options, settings: settings, store: store, engine: engine, pool: pool, log: log)
 
+    let frontEnd = isFuse ? "fuse" : "fanotify"
     let cache = settings.cache ?? (options.lower == options.mountpoint ? .exclusive : .shared)
-    var mountOptions = FuseMount.Options()
-    mountOptions.fill = FuseMount.Fill(rawValue: (settings.fill ?? .auto).rawValue) ?? .auto
-    mountOptions.onChange = FuseMount.OnChange(rawValue: (settings.onChange ?? .error).rawValue) ?? .error
-    mountOptions.isStrict = settings.verify == .strict
-    mountOptions.cache = FuseMount.Cache(rawValue: cache.rawValue) ?? .shared
-    mountOptions.allowsPassthrough = settings.passthrough ?? true
-    mountOptions.describe = { state in (try? ControlJSON.encode(StateReport(state))) ?? [] }
-    let mount = try FuseMount(
-        store: store, engine: engine, mountpoint: options.mountpoint.cString, options: mountOptions, pool: pool,
-        log: log)
-
     let registration = try RuntimeDirectory.standard().register(
-        DaemonInfo(mountpoint: options.mountpoint, lower: options.lower, frontEnd: "fuse"))
+        DaemonInfo(mountpoint: options.mountpoint, lower: options.lower, frontEnd: frontEnd))
+    let mount: any FrontEnd
     let answer: String
-    do {
-        answer = try mount.start(source: "\(options.lower)")
+    do throws(Errno) {
+        if let session = choice.session {
+            (mount, answer) = try wiring.startFanotify(session)
+        } else {
+            (mount, answer) = try wiring.startFuse(cache)
+        }
     } catch {
+        if !isFuse && error.rawValue == EOPNOTSUPP {
+            throw CommandError("cannot mount on \(options.mountpoint): the file system has no pre-content events")
+        }
         throw CommandError("cannot mount on \(options.mountpoint): \(error.text)")
     }
     let begin = ContinuousClock.now
     let status: @Sendable () -> StatusReport = {
         var report = StatusReport(
-            frontEnd: "fuse", mountpoint: options.mountpoint, lower: options.lower, source: source.location,
-            cache: cache.rawValue)
-        report.fill(from: mount.status)
+            frontEnd: frontEnd, mountpoint: options.mountpoint, lower: options.lower, source: source.location,
+            cache: isFuse ? cache.rawValue : "exclusive")
+        mount.fill(&report)
         report.uptimeSeconds = Int((ContinuousClock.now - begin).components.seconds)
         report.counters = NamedCounts(engine.counters.snapshot)
         report.waiting = engine.waiting
@@ -71,7 +77,9 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let server = try ControlServer(registration, handlers: handlers)
     signals.onArrival { mount.stop() }
 
-    let line = "mounted \(options.lower) on \(options.mountpoint) (fuse, \(answer))"
+    let line =
+        "mounted \(options.lower) on \(options.mountpoint) (\(frontEnd), \(answer))\(choice.remark)"
+        + (isFuse || settings.fill != .read ? "" : FrontEndChoice.holesWarning)
     log.info("\(line)")
     readiness.ready(line)
     mount.run()
@@ -105,13 +113,35 @@ extension StatusReport.Remote {
     }
 }
 
-extension StatusReport {
-    fileprivate mutating func fill(from status: FuseMount.Status) {
-        passthrough = Passthrough(enabled: status.isPassthrough, reason: status.passthroughReason)
-        requests = NamedCounts(status.requests)
-        knownInodes = status.knownInodes
-        openHandles = status.openHandles
-        backingIDs = status.backingIDs
-        incompleteFiles = status.incompleteFiles
+/// What front ends are made of.
+private struct Wiring {
+    let options: MountOptions
+    let settings: MountSettings
+    let store: Store
+    let engine: FillEngine
+    let pool: BlockingPool
+    let log: Logger
+
+    func startFuse(_ cache: MountOptions.Cache) throws(Errno) -> (any FrontEnd, String) {
+        var fuse = FuseMount.Options()
+        fuse.fill = FuseMount.Fill(rawValue: (settings.fill ?? .auto).rawValue) ?? .auto
+        fuse.onChange = FuseMount.OnChange(rawValue: (settings.onChange ?? .error).rawValue) ?? .error
+        fuse.isStrict = settings.verify == .strict
+        fuse.cache = FuseMount.Cache(rawValue: cache.rawValue) ?? .shared
+        fuse.allowsPassthrough = settings.passthrough ?? true
+        fuse.describe = { state in (try? ControlJSON.encode(StateReport(state))) ?? [] }
+        let mount = try FuseMount(
+            store: store, engine: engine, mountpoint: options.mountpoint.cString, options: fuse, pool: pool, log: log)
+        return (mount, try mount.start(source: "\(options.lower)"))
+    }
+
+    func startFanotify(_ session: FanotifySession) throws(Errno) -> (any FrontEnd, String) {
+        var fanotify = FanotifyMount.Options()
+        fanotify.fill = settings.fill == .read ? .read : .open
+        fanotify.isStrict = settings.verify == .strict
+        let mount = FanotifyMount(
+            session: session, store: store, engine: engine, mountpoint: options.mountpoint, options: fanotify,
+            pool: pool, log: log)
+        return (mount, try mount.start())
     }
 }

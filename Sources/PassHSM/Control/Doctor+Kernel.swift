@@ -26,30 +26,13 @@ extension Doctor {
         return Finding(name, .ok, "can be opened; fusermount3 mounts")
     }
 
-    func preContent(_ lower: LowerDoctor?) -> Finding {
+    func preContent(_ lower: BytePath?) -> Finding {
         let name = "fanotify pre-content"
-        let group: Descriptor
-        do throws(Errno) {
-            group = try .preContentGroup()
-        } catch {
-            let reason = capabilities.mayAdministrate ? "needs Linux 6.14 or later" : "needs CAP_SYS_ADMIN"
-            return Finding(name, .missing, "\(reason) (\(error.text))")
-        }
-        guard let directory = lower?.directory else {
-            return Finding(name, .ok, "the kernel makes groups for it; the file system is tried with LOWER")
-        }
-        do throws(Errno) {
-            try group.tryMarkingPreAccess(directory)
-            return Finding(name, .ok, "the lower file system takes marks")
-        } catch {
-            let reason =
-                switch error.rawValue {
-                case EOPNOTSUPP: "not on \(lower?.type ?? "this file system")"
-                case EINVAL: "needs Linux 6.14 or later"
-                default: "the mark is refused"
-                }
-            return Finding(name, .missing, "\(reason) (\(error.text))")
-        }
+        let support = PreContentSupport(lower: lower, mayAdministrate: capabilities.mayAdministrate)
+        if let obstacle = support.obstacle { return Finding(name, .missing, obstacle) }
+        if lower == nil { return Finding(name, .ok, "the kernel has it; the file system is tried with LOWER") }
+        if let reservation = support.reservation { return Finding(name, .limited, reservation) }
+        return Finding(name, .ok, "all of the file system can be marked; `mount --frontend auto` takes it")
     }
 
     func requestTimeout() -> Finding {

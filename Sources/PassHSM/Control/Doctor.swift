@@ -68,7 +68,7 @@ package struct Doctor: Sendable {
         let passthrough = Self.passthrough(
             kernel: kernel, mayAdministrate: capabilities.mayAdministrate, lowerType: type)
         var findings = [kernelFinding(), Finding("libfuse", .ok, libfuse), device, passthrough]
-        findings += [preContent(lowerDoctor), requestTimeout(), ring()]
+        findings += [preContent(lower.flatMap { try? $0.real() }), requestTimeout(), ring()]
         findings += privileges()
         let lowerFindings = lowerDoctor?.findings() ?? []
         findings += lowerFindings

@@ -43,6 +43,9 @@ package struct RuntimeDirectory: Sendable {
         }
     }
 
+    /// The registry's folder, made when there is none: also for sockets that outlive a daemon.
+    package func folder() throws(Errno) -> Descriptor { try open(create: true) }
+
     /// Opens the registry's folder, which must be a directory of ours that others cannot enter.
     private func open(create: Bool) throws(Errno) -> Descriptor {
         if create {

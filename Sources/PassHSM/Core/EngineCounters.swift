@@ -13,6 +13,14 @@ package final class EngineCounters: Sendable {
     package let errors = Atomic<Int>(0)
     package let cancelled = Atomic<Int>(0)
     package let retries = Atomic<Int>(0)
+    /// Where the time of fills goes: sums over all of them. What waited for a range, from its request to its end without
+    /// error; and its answer, from there until it was given.
+    package let waitNanoseconds = Atomic<Int>(0)
+    package let answerNanoseconds = Atomic<Int>(0)
+    /// Of fetches: until a thread took them on; at the remote; writing to the lower file.
+    package let queueNanoseconds = Atomic<Int>(0)
+    package let remoteNanoseconds = Atomic<Int>(0)
+    package let writeNanoseconds = Atomic<Int>(0)
 
     package init() {}
 
@@ -23,7 +31,9 @@ package final class EngineCounters: Sendable {
             ("hits", read(hits)), ("joins", read(joins)), ("misses", read(misses)), ("fetches", read(fetches)),
             ("prefetches", read(prefetches)), ("granulesFetched", read(granulesFetched)),
             ("bytesFetched", read(bytesFetched)), ("errors", read(errors)), ("cancelled", read(cancelled)),
-            ("retries", read(retries)),
+            ("retries", read(retries)), ("waitNanoseconds", read(waitNanoseconds)),
+            ("answerNanoseconds", read(answerNanoseconds)), ("queueNanoseconds", read(queueNanoseconds)),
+            ("remoteNanoseconds", read(remoteNanoseconds)), ("writeNanoseconds", read(writeNanoseconds)),
         ]
     }
 }
@@ -31,4 +41,9 @@ package final class EngineCounters: Sendable {
 extension Atomic where Value == Int {
     @inline(__always)
     package func add(_ amount: Int = 1) { _ = wrappingAdd(amount, ordering: .relaxed) }
+
+    /// Adds the nanoseconds of a duration.
+    func add(_ time: Duration) {
+        add(Int(time.components.seconds) * 1_000_000_000 + Int(time.components.attoseconds / 1_000_000_000))
+    }
 }

@@ -56,7 +56,7 @@ extension FillEngine {
         while let (id, fetch) = fetches.withLock({ fetches in
             fetches.queue.next().flatMap { id in fetches.all[id].map { (id, $0) } }
         }) {
-            let task = Task(executorPreference: pool) { await self.run(id, fetch.file, fetch.granules) }
+            let task = Task(executorPreference: pool) { await self.run(id, fetch) }
             let isCancelled = fetches.withLock { fetches in
                 fetches.all[id]?.task = task
                 return fetches.all[id]?.isCancelled ?? false
@@ -65,8 +65,10 @@ extension FillEngine {
         }
     }
 
-    private func run(_ id: FillState.ID, _ file: FillFile, _ granules: Range<Int>) async {
-        var rest = granules
+    private func run(_ id: FillState.ID, _ wanted: Fetch) async {
+        let file = wanted.file
+        var rest = wanted.granules
+        counters.queueNanoseconds.add(.now - wanted.decided)
         var error = await fetch(id, file, &rest)
         var retries = configuration.retries
         retries.longestPause = configuration.deadline
@@ -103,6 +105,9 @@ extension FillEngine {
         let range = file.layout.bytes(of: granules)
         do throws(FillError) { try await gate.pass() } catch { return error }
         let began = ContinuousClock.now
+        // Whoever waits is answered before the remote gives more: that is not the remote's time.
+        var ownTime = Duration.zero
+        defer { counters.remoteNanoseconds.add(.now - began - ownTime) }
         var firstByte: ContinuousClock.Instant?
         var start: Pace.Start?
         keepPace { start = $0.began(began) }
@@ -112,11 +117,14 @@ extension FillEngine {
                 if firstByte == nil { firstByte = .now }
                 keepPace { $0.arrived(bytes.count) }
                 try assembler.add(bytes) { whole, content throws(FillError) in
+                    let received = ContinuousClock.now
                     try file.destination.fill(whole, with: content)
+                    counters.writeNanoseconds.add(.now - received)
                     granules = whole.upperBound..<end
                     counters.granulesFetched.add(whole.count)
                     counters.bytesFetched.add(content.count)
                     change(file) { $0.filled(id, whole, &$1) }
+                    ownTime += .now - received
                 }
             }
             if !assembler.isFinished {

@@ -32,7 +32,9 @@ package final class FillEngine: Sendable {
     /// One waiter, of a range or of a claim.
     private struct Request {
         var file: FillFile?
+        let made = ContinuousClock.now
         var deadline: ContinuousClock.Instant
+        var isFill = false
         /// Cancelled before the request was made under the ticket.
         var isCancelled = false
         /// Of a request that is of no file's content.
@@ -44,6 +46,7 @@ package final class FillEngine: Sendable {
     struct Fetch {
         let file: FillFile
         let granules: Range<Int>
+        let decided = ContinuousClock.now
         var task: Task<Void, Never>?
         var isCancelled = false
     }
@@ -244,6 +247,7 @@ package final class FillEngine: Sendable {
     ) {
         let isCancelled = requests.withLock { requests in
             requests[ticket]?.file = file
+            requests[ticket]?.isFill = isFill
             return requests[ticket]?.isCancelled ?? true
         }
         if isCancelled || (isFill && isRefusing) {
@@ -276,7 +280,12 @@ package final class FillEngine: Sendable {
     }
 
     func complete(_ ticket: Ticket, _ error: FillError?) {
-        requests.withLock { $0.removeValue(forKey: ticket) }?.completion(error)
+        guard let request = requests.withLock({ $0.removeValue(forKey: ticket) }) else { return }
+        guard request.isFill, error == nil else { return request.completion(error) }
+        let completed = ContinuousClock.now
+        counters.waitNanoseconds.add(completed - request.made)
+        request.completion(nil)
+        counters.answerNanoseconds.add(.now - completed)
     }
 
     func change(_ file: FillFile, _ body: (inout FillState, inout [FillState.Action]) -> Void) {

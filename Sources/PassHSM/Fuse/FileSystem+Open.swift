@@ -244,6 +244,7 @@ extension FileSystem {
                     if case .dual(let flags) = state.residence { state.residence = .dual(flags.union(.dirty)) }
                     state.dirtyMark = mark
                 }
+                if mark != nil { inodes.watch(inode) }
             }
             if opening.truncates {
                 inode.state.withLock { $0.dirtyMark = nil }
@@ -285,7 +286,7 @@ extension FileSystem {
     ) throws(Errno) -> Answer {
         let flags = lowerFlags(opening.flags) | (isAppendOnly ? O_APPEND : 0)
         try openPagesLocked(opening.inode, lower)
-        return try opening.inode.state.withLock { state throws(Errno) in
+        let answer = try opening.inode.state.withLock { state throws(Errno) in
             // Cannot be: passthrough is refused only while cached handles are open, or never was agreed.
             if state.passthroughOpens > 0 { throw Errno(rawValue: EBUSY) }
             let known = state.shared[flags]?.descriptor
@@ -296,6 +297,8 @@ extension FileSystem {
             if opening.isForWriting { state.writers += 1 }
             return Answer(mode: .cached, lower: shared, isAppendOnly: isAppendOnly)
         }
+        inodes.watch(opening.inode)
+        return answer
     }
 
     /// A file that is not recorded as complete. When its content is all there, it is made so first if that is needed.

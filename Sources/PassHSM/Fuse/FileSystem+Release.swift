@@ -86,19 +86,18 @@ extension FileSystem {
                 if let file = inode.state.withLock(\.file) { return try file.stored.setPinned(isPinned) }
             } catch { throw Refusal("writing its record: \(error.text)") }
             let lower: Descriptor
-            let changed: timespec
+            let before: stat
             do throws(Errno) {
                 lower = try open(inode, O_RDONLY)
-                changed = try lower.stat().st_ctim
+                before = try lower.stat()
             } catch { throw Refusal("opening it: \(error.text)") }
-            inode.state.withLock { $0.beginOwnChange(at: changed) }
+            inode.state.withLock { $0.beginOwnChange(at: before.st_ctim) }
             defer { noteOwnChange(inode, lower) }
             try store.setPinned(isPinned, lower)
+            guard let after = try? lower.stat() else { return }
+            inode.state.withLock { $0.dirtyMark = $0.dirtyMark?.kept(before: before, after: after) }
         }
     }
-
-    /// Bytes that one request of a recall waits for: each has the engine's deadline.
-    private static let recallStep = 8 << 20
 
     /// Fills a file whole, behind whatever else wants the remote, and returns when it is done.
     ///
@@ -108,25 +107,6 @@ extension FileSystem {
         do throws(Errno) { used = try use(inode) } catch { throw Refusal("using it: \(error.text)") }
         guard let file = used else { return }
         defer { endUse(inode) }
-        var offset = 0
-        while offset < file.fill.layout.limit {
-            let end = min(offset + Self.recallStep, file.fill.layout.limit)
-            if let error = waitForFill(of: offset..<end, of: file, { progress(0) }) { throw Refusal(error.cause) }
-            if !progress(end - offset) { throw Refusal("given up") }
-            offset = end
-        }
-    }
-
-    /// - Parameter goesOn: asked about five times a second; false ends the wait.
-    private func waitForFill(
-        of range: Range<Int>, of file: IncompleteFile, _ goesOn: () -> Bool
-    ) -> FillError? {
-        let outcome = Outcome<FillError?>()
-        let ticket = engine.makeTicket { outcome.finish($0) }
-        engine.ensureResident(range, of: file.fill, priority: .background, ticket: ticket)
-        while true {
-            if let error = outcome.result(seconds: 0.2) { return error }
-            if !goesOn() { engine.cancel(ticket) }
-        }
+        try file.recall(by: engine, progress)
     }
 }

@@ -58,6 +58,7 @@ extension FileSystem {
                 }
                 if let residence { state.residence = residence }
             }
+            if file != nil { inodes.watch(inode) }
             return file
         }
     }
@@ -111,20 +112,17 @@ extension FileSystem {
     /// again after files that were still mapped when their last handle for writing was closed, and whether somebody else
     /// changed those of which the kernel has pages.
     func sweep() {
-        func chores(_ inode: Inode) -> (putDown: Bool, unmark: Bool, look: Bool) {
-            inode.state.withLock { state in
+        for inode in inodes.takeWatched() {
+            let (putsDown, unmarks, lower) = inode.state.withLock { state in
                 (
                     state.file != nil && state.users == 0 && state.cachedOpens == 0,
-                    state.dirtyMark != nil && state.writers == 0,
-                    state.isComplete && state.cachedOpens > 0
+                    state.dirtyMark != nil && state.writers == 0, state.isComplete ? state.anyShared : nil
                 )
             }
-        }
-        inodes.forEach(where: { chores($0) != (false, false, false) }) { inode in
-            let chores = chores(inode)
-            if chores.putDown { letGo(inode) }
-            if chores.unmark { unmark(inode) }
-            if chores.look, let lower = inode.state.withLock(\.anyShared) { lookAtPages(inode, lower) }
+            if putsDown { letGo(inode) }
+            if unmarks { unmark(inode) }
+            if let lower { lookAtPages(inode, lower) }
+            if inode.state.withLock(\.isWatched) { inodes.watch(inode) }
         }
     }
 
@@ -199,23 +197,5 @@ extension FileSystem {
             if isDying { engine.cancel(ticket) }
             if isDying || !engine.isWaiting(ticket) { interrupted.withLock { $0[ticket] = nil } }
         }
-    }
-}
-
-extension Errno {
-    /// What a user of the mount gets for a failed fill.
-    init(_ error: FillError) {
-        let code =
-            switch error.code {
-            case .io: Glibc.EIO
-            case .permission: Glibc.EPERM
-            case .busy: Glibc.EBUSY
-            case .textBusy: Glibc.ETXTBSY
-            case .again: Glibc.EAGAIN
-            case .noSpace: Glibc.ENOSPC
-            case .quota: Glibc.EDQUOT
-            case .interrupted: Glibc.EINTR
-            }
-        self.init(rawValue: code)
     }
 }

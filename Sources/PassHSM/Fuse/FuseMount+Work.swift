@@ -15,25 +15,14 @@ extension FuseMount {
     package func release(_ file: Descriptor, _ goesOn: () -> Bool) throws(Refusal) -> Int {
         let (node, freed) = try fileSystem.withInode(of: file) { inode throws(Refusal) in
             // First, because the remote may be slow, and the record is then up to date.
-            try whenIdle { () throws(Refusal) in try fileSystem.putDown(inode) }
+            try Refusal.whenIdle { () throws(Refusal) in try fileSystem.putDown(inode) }
             let record = try fileSystem.store.releasable(file)
             try fileSystem.engine.source.confirm(record, on: fileSystem.pool, while: goesOn)
-            let freed = try whenIdle { () throws(Refusal) in try fileSystem.release(inode, expecting: record) }
+            let freed = try Refusal.whenIdle { () throws(Refusal) in try fileSystem.release(inode, expecting: record) }
             return (inode.node, freed)
         }
         session.invalidate(node)
         return freed
-    }
-
-    /// What was just closed may still be on its way to its end here: a busy file is looked at again for a tenth of a second.
-    private func whenIdle<Result>(_ body: () throws(Refusal) -> Result) throws(Refusal) -> Result {
-        for _ in 0..<10 {
-            do throws(Refusal) { return try body() } catch {
-                if !error.isBusy { throw error }
-            }
-            usleep(10_000)
-        }
-        return try body()
     }
 
     /// Fills a file whole, behind whatever else wants the remote.

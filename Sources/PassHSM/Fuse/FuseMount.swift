@@ -173,8 +173,7 @@ package final class FuseMount: Sendable {
 
     package var status: Status {
         let passthrough = passthrough.withLock { $0 }
-        var incomplete = 0
-        fileSystem.inodes.forEach(where: { $0.state.withLock { $0.file != nil } }) { _ in incomplete += 1 }
+        let incomplete = fileSystem.inodes.count { $0.state.withLock { $0.file != nil } }
         return Status(
             isPassthrough: passthrough.isOn, passthroughReason: passthrough.reason, requests: session.requests.snapshot,
             knownInodes: fileSystem.inodes.count, openHandles: fileSystem.openHandles.load(ordering: .relaxed),

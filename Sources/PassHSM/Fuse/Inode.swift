@@ -52,6 +52,9 @@ final class Inode: Sendable {
         /// Something is still to be done with the file, and only this inode knows.
         var isInUse: Bool { file != nil || users > 0 || dirtyMark != nil }
 
+        /// Looked at once a second.
+        var isWatched: Bool { file != nil || dirtyMark != nil || cachedOpens > 0 }
+
         /// By its record; one that cannot be believed is neither complete nor incomplete.
         var isIncomplete: Bool { if case .incomplete = residence { true } else { false } }
 
@@ -107,6 +110,8 @@ final class Inode: Sendable {
 final class InodeTable: Sendable {
     private static let shardCount = 16
     private let shards: [Shard]
+    /// Those that are looked at once a second: a look at all would be felt with a million of them. A leaf lock.
+    private let watched = Mutex<[ObjectIdentifier: Inode]>([:])
     private let lastGeneration = Atomic<UInt64>(0)
 
     private final class Shard: Sendable {
@@ -155,10 +160,18 @@ final class InodeTable: Sendable {
         }
     }
 
-    /// Calls `body` with every inode of which `filter` is true.
-    func forEach(where filter: (Inode) -> Bool, _ body: (Inode) -> Void) {
-        for shard in shards {
-            for inode in shard.inodes.withLock({ $0.values.filter(filter) }) { body(inode) }
+    /// To be called after ``Inode/State/isWatched`` became true.
+    func watch(_ inode: Inode) { watched.withLock { $0[ObjectIdentifier(inode)] = inode } }
+
+    /// The watched inodes, which are not watched any more: who is in need of it is to be watched again.
+    func takeWatched() -> [Inode] {
+        watched.withLock { all in
+            defer { all = [:] }
+            return Array(all.values)
         }
+    }
+
+    func count(where filter: (Inode) -> Bool) -> Int {
+        shards.reduce(0) { $0 + $1.inodes.withLock { $0.values.count(where: filter) } }
     }
 }

@@ -14,6 +14,17 @@ package struct DirtyMark: Sendable {
         modified = RemoteEntry.Time(seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec)
         changed = RemoteEntry.Time(seconds: status.st_ctim.tv_sec, nanoseconds: status.st_ctim.tv_nsec)
     }
+
+    /// The mark after a change of the record, which moves the change time only: nil when something was written.
+    ///
+    /// - Parameters:
+    ///   - before: of the file before that change.
+    ///   - after: of the file after it.
+    package func kept(before: stat, after: stat) -> DirtyMark? {
+        let (old, new) = (DirtyMark(before), DirtyMark(after))
+        let isUnwritten = old.changed == changed && new.size == size && new.modified == modified
+        return isUnwritten ? new : nil
+    }
 }
 
 extension Store {
@@ -33,6 +44,22 @@ extension Store {
         try lower.fsync()
         let isRecent = RemoteEntry.Time.now.seconds - before.st_mtim.tv_sec < 2
         return isRecent ? nil : DirtyMark(try lower.stat())
+    }
+
+    /// Whether a complete file that is recorded as clean is not what was recorded, by its size and modification time: it was
+    /// changed unseen, and is to be marked dirty.
+    package func wasChangedUnseen(_ lower: Descriptor) throws(Errno) -> Bool {
+        guard let record = try believedRecord(of: lower), record.state == .dual, !record.flags.contains(.dirty) else {
+            return false
+        }
+        let status = try lower.stat()
+        return status.st_size != record.object.size || !record.isModificationTime(status.st_mtim)
+    }
+
+    /// As ``markDirty(_:)``, for a file that was changed: the mark is not taken back.
+    package func markDirtyForGood(_ lower: Descriptor) throws(Errno) -> DirtyMark? {
+        _ = try markDirty(lower)
+        return nil
     }
 
     /// Takes the mark back when nothing was written since; false when something was.

@@ -31,9 +31,7 @@ extension Store {
             throw Refusal("it has \(status.st_size) bytes, and the remote \(record.object.size)")
         }
         // Written to behind PassHSM's back, it would still be called clean.
-        let isRecorded =
-            status.st_mtim.tv_sec == record.modified.seconds
-            && (status.st_mtim.tv_nsec == record.modified.nanoseconds || status.st_mtim.tv_nsec == 0)
+        let isRecorded = record.isModificationTime(status.st_mtim)
         if record.state == .dual && !isRecorded {
             throw Refusal("its modification time is not the one that was recorded: it may have been changed")
         }

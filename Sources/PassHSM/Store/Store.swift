@@ -42,18 +42,22 @@ package final class Store: Sendable {
     ///   - create: make `.passhsm` and an empty configuration when there is none.
     ///   - purpose: what another process that finds the lock is told, such as `mounted on /data`.
     ///   - keepsLeftovers: leave the residency maps of files that are gone, for a ``Verifier``.
+    ///   - prepare: called before the first file is opened, which may depend on it.
     /// - Throws: `StoreError` when `path` is not a directory, was never imported, is in use, or needs privilege.
     package static func open(
-        _ path: [CChar], create: Bool, purpose: String, log: Logger, keepsLeftovers: Bool = false
+        _ path: [CChar], create: Bool, purpose: String, log: Logger, keepsLeftovers: Bool = false,
+        prepare: (LowerTree) throws(Errno) -> Void = { _ in }
     ) throws(StoreError) -> Store {
         try open(
-            path, create: create, purpose: purpose, log: log, committer: Committer(), keepsLeftovers: keepsLeftovers)
+            path, create: create, purpose: purpose, log: log, committer: Committer(), keepsLeftovers: keepsLeftovers,
+            prepare: prepare)
     }
 
     static func open(
-        _ path: [CChar], create: Bool, purpose: String, log: Logger, committer: Committer, keepsLeftovers: Bool = false
+        _ path: [CChar], create: Bool, purpose: String, log: Logger, committer: Committer, keepsLeftovers: Bool = false,
+        prepare: (LowerTree) throws(Errno) -> Void = { _ in }
     ) throws(StoreError) -> Store {
-        let store = try Store(path, create: create, locked: true, log: log, committer: committer)
+        let store = try Store(path, create: create, locked: true, log: log, committer: committer, prepare: prepare)
         store.writeLock(purpose)
         if !keepsLeftovers { store.removeLeftovers() }
         return store
@@ -65,13 +69,15 @@ package final class Store: Sendable {
     }
 
     private init(
-        _ path: [CChar], create: Bool, locked: Bool, log: Logger, committer: Committer
+        _ path: [CChar], create: Bool, locked: Bool, log: Logger, committer: Committer,
+        prepare: (LowerTree) throws(Errno) -> Void = { _ in }
     ) throws(StoreError) {
         self.log = log
         self.committer = committer
         let shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         do throws(Errno) {
             tree = try LowerTree(path: path)
+            try prepare(tree)
         } catch {
             throw StoreError("\(shown): \(error.text)")
         }

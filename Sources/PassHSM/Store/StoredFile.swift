@@ -261,7 +261,8 @@ package final class StoredFile: FillDestination {
         durable.record = record
     }
 
-    func restoreModified() throws(Errno) { try lower.setModified(modified) }
+    /// Sets the lower file's modification time to the one to show, which commits do too: fills move it.
+    package func restoreModified() throws(Errno) { try lower.setModified(modified) }
 }
 
 extension Descriptor {

@@ -17,4 +17,11 @@ package final class Lock: @unchecked Sendable {
         defer { pthread_mutex_unlock(mutex) }
         return try body()
     }
+
+    /// As ``withLock(_:)`` when the lock is free; nil, and nothing is done, when it is not.
+    package func withLockIfFree<Result, Failure>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result? {
+        guard pthread_mutex_trylock(mutex) == 0 else { return nil }
+        defer { pthread_mutex_unlock(mutex) }
+        return try body()
+    }
 }

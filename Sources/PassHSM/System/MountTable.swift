@@ -9,12 +9,17 @@ package struct MountEntry: Sendable, Equatable {
     /// `fuse` with its subtype after a dot, `ext4` ...
     package var type: String
     package var source: BytePath
+    /// What of the file system is the top of the mount: `/` but for bind mounts of a part.
+    package var root: BytePath
 
-    package init(device: String, mountpoint: BytePath, type: String, source: BytePath) {
+    package init(
+        device: String, mountpoint: BytePath, type: String, source: BytePath, root: BytePath = BytePath("/")
+    ) {
         self.device = device
         self.mountpoint = mountpoint
         self.type = type
         self.source = source
+        self.root = root
     }
 }
 
@@ -39,7 +44,7 @@ package enum MountTable {
             return MountEntry(
                 device: String(decoding: fields[2], as: UTF8.self), mountpoint: BytePath(unescape(fields[4])),
                 type: String(decoding: fields[hyphen + 1], as: UTF8.self),
-                source: BytePath(unescape(fields[hyphen + 2])))
+                source: BytePath(unescape(fields[hyphen + 2])), root: BytePath(unescape(fields[3])))
         }
     }
 

@@ -1,0 +1,56 @@
+import CLinux
+import Glibc
+import HSMSystem
+
+/// What the thread that waits for an event is doing: the system call that it waits in (/proc/PID/syscall).
+///
+/// An event does not tell whether bytes are read or changed. What is not known to be a read is dealt with as a change. The
+/// thread may have been killed, and its number used again: then its event needs no right answer any more; so nothing is
+/// ever destroyed on the strength of this.
+struct Caller {
+    private let number: Int
+    private let arguments: [UInt]
+
+    /// Nil where it cannot be told: no /proc, a kernel thread, one of io_uring(7).
+    ///
+    /// - Parameter mayBlock: wait for up to two milliseconds for a thread that has not gone to sleep yet.
+    init?(_ thread: Int32, mayBlock: Bool) {
+        for attempt in 0..<(mayBlock ? 20 : 1) {
+            if attempt > 0 { usleep(100) }
+            guard let text = SmallFile.text("/proc/\(thread)/syscall") else { return nil }
+            if text == "running" { continue }
+            self.init(text)
+            return
+        }
+        return nil
+    }
+
+    /// - Parameter text: the file's content.
+    init?(_ text: String) {
+        let fields = text.split(separator: " ")
+        guard fields.count >= 7, let number = Int(fields[0]), number >= 0 else { return nil }
+        let arguments = fields[1...6].compactMap { UInt($0.dropFirst(2), radix: 16) }
+        guard arguments.count == 6 else { return nil }
+        self.number = number
+        self.arguments = arguments
+    }
+
+    /// It opens a file to read it, or to execute it, and does not cut it off.
+    var opensForReading: Bool {
+        let flags: UInt
+        switch number {
+        case PASSHSM_SYS_EXECVE, PASSHSM_SYS_EXECVEAT: return true
+        case PASSHSM_SYS_OPEN: flags = arguments[1]
+        case PASSHSM_SYS_OPENAT: flags = arguments[2]
+        default: return false
+        }
+        return flags & UInt(O_ACCMODE) == UInt(O_RDONLY) && flags & UInt(O_TRUNC) == 0
+    }
+
+    /// It may cut off a file by its path, for which the file need not be open. 92 and 193 are the numbers of 32-bit
+    /// programs on x86, which cannot be told from others.
+    var mayTruncate: Bool { [PASSHSM_SYS_TRUNCATE, 92, 193].contains(number) }
+
+    /// Whether the thread is one of this process.
+    static func isOwn(_ thread: Int32) -> Bool { access("/proc/self/task/\(thread)", F_OK) == 0 }
+}

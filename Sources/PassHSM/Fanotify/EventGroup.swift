@@ -1,0 +1,132 @@
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// A group of fanotify(7) for pre-content events: what it is told of, and how it answers. Safe on every thread.
+package final class EventGroup: Sendable {
+    package let descriptor: Descriptor
+
+    /// What is marked on mounts: every open, and every access.
+    static let mask = PASSHSM_FAN_OPEN_PERM | PASSHSM_FAN_PRE_ACCESS
+
+    /// A new group (fanotify_init(2)).
+    ///
+    /// - Throws: EPERM without CAP_SYS_ADMIN; EINVAL before Linux 6.14.
+    package init() throws(Errno) { descriptor = Descriptor(owning: try check { passhsm_fanotify_group() }) }
+
+    /// One that another process has made.
+    package init(_ descriptor: Descriptor) { self.descriptor = descriptor }
+
+    // MARK: Marks
+
+    /// Marks the mount that `directory` (O_PATH will do) is on.
+    ///
+    /// - Throws: EOPNOTSUPP where the file system has no pre-content events; EINVAL before Linux 6.14.
+    package func markMount(of directory: Descriptor) throws(Errno) {
+        _ = try check { passhsm_fanotify_mark_mount(descriptor.raw, Self.mask, directory.raw, ".") }
+    }
+
+    /// Marks the whole file system that `directory` is on: whichever mount it is reached by.
+    package func markFileSystem(of directory: Descriptor) throws(Errno) {
+        _ = try check { passhsm_fanotify_mark_file_system(descriptor.raw, Self.mask, directory.raw, ".") }
+    }
+
+    /// What comes through the mount of `directory` raises no events.
+    package func ignoreMount(of directory: Descriptor) throws(Errno) {
+        _ = try check { passhsm_fanotify_ignore_mount(descriptor.raw, Self.mask, directory.raw, ".") }
+    }
+
+    /// What is not told of one file any more.
+    enum Ignored {
+        /// Everything: nothing that can happen to the file is of interest.
+        case all
+        /// Reads and writes, also of mappings. Opens are told.
+        case access
+
+        var mask: UInt64 {
+            switch self {
+            case .all: EventGroup.mask
+            case .access: PASSHSM_FAN_PRE_ACCESS
+            }
+        }
+    }
+
+    /// From now on exactly `ignored` is not told of the file that `file` is open on. The kernel drops that when it drops the
+    /// inode from memory.
+    func ignore(_ ignored: Ignored, of file: Descriptor) {
+        _ = try? file.withProcPath { path throws(Errno) in
+            // More events than are needed cost time only.
+            _ = try check { passhsm_fanotify_ignore(descriptor.raw, ignored.mask, path) }
+            let rest = Self.mask & ~ignored.mask
+            if rest != 0 { _ = passhsm_fanotify_unignore(descriptor.raw, rest, path) }
+        }
+    }
+
+    /// From now on everything is told of the file.
+    func unignore(_ file: Descriptor) throws(Errno) {
+        do throws(Errno) {
+            try file.withProcPath { path throws(Errno) in
+                _ = try check { passhsm_fanotify_unignore(descriptor.raw, Self.mask, path) }
+            }
+        } catch {
+            // Nothing was ignored.
+            if error.rawValue != ENOENT { throw error }
+        }
+    }
+
+    /// Whether a mount that is marked still exists: also one that nobody sees any more, and whose files are open.
+    package var hasMount: Bool {
+        guard let text = SmallFile.text("/proc/self/fdinfo/\(descriptor.raw)") else { return true }
+        return text.split(separator: "\n").contains { line in
+            line.hasPrefix("fanotify mnt_id:") && !line.contains(" mask:0 ")
+        }
+    }
+
+    // MARK: Events
+
+    /// Waits for events, and reads them into `buffer`.
+    func read(into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> EventBatch {
+        let count = try check { Glibc.read(descriptor.raw, buffer.baseAddress, buffer.count) }
+        return EventBatch(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+    }
+
+    /// Answers the event of the number `event`: nil allows it.
+    ///
+    /// - Parameter refusal: one of ``Errno/answerable``; any other is answered as EIO.
+    /// - Throws: ENOENT when no event of this number waits: it was answered, or whoever waited was killed.
+    package func answer(_ event: Int32, _ refusal: Errno?) throws(Errno) {
+        var response = PASSHSM_FAN_ALLOW
+        if let refusal {
+            let code = Errno.answerable.contains(refusal.rawValue) ? refusal.rawValue : EIO
+            response = PASSHSM_FAN_DENY | UInt32(code) << UInt32(PASSHSM_FAN_ERRNO_SHIFT)
+        }
+        _ = try check { passhsm_fanotify_answer(descriptor.raw, event, response) }
+    }
+
+    /// Denies with EIO every event that was read and is not answered, whatever its number; how many there were.
+    ///
+    /// - Parameters:
+    ///   - limit: numbers are below this.
+    ///   - kept: numbers that are left.
+    package func denyAll(below limit: Int, except kept: Set<Int32> = []) -> Int {
+        var denied = 0
+        for number in 0..<Int32(clamping: limit) where !kept.contains(number) {
+            // Of two processes' events with the same number, one after the other.
+            while passhsm_fanotify_answer(
+                descriptor.raw, number, PASSHSM_FAN_DENY | UInt32(EIO) << UInt32(PASSHSM_FAN_ERRNO_SHIFT)) == 0
+            {
+                denied += 1
+            }
+        }
+        return denied
+    }
+}
+
+extension Errno {
+    /// The errnos that a permission event can be denied with (FAN_DENY_ERRNO).
+    package static let answerable: Set<Int32> = [
+        Glibc.EIO, Glibc.EPERM, Glibc.EBUSY, Glibc.ETXTBSY, Glibc.EAGAIN, Glibc.ENOSPC, Glibc.EDQUOT,
+    ]
+}

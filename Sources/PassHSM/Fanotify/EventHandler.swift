@@ -1,0 +1,186 @@
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+import Logging
+
+/// Decides on events: what is not there is fetched before they are allowed, and a file is dirty before it can be changed.
+///
+/// Two rules make that safe although nobody tells when an access that was allowed has happened. A file is filled whole
+/// before it is opened for writing, or cut off: so no fill ever meets a local change. And whatever decides on a file, or
+/// changes its record, does so under its node's transition lock.
+final class EventHandler: Sendable {
+    let store: Store
+    let engine: FillEngine
+    let group: EventGroup
+    let options: FanotifyMount.Options
+    let log: Logger
+    /// Runs what may block on the lower file system.
+    let pool: BlockingPool
+    let nodes = NodeTable()
+
+    init(
+        store: Store, engine: FillEngine, group: EventGroup, options: FanotifyMount.Options, pool: BlockingPool,
+        log: Logger
+    ) {
+        self.store = store
+        self.engine = engine
+        self.group = group
+        self.options = options
+        self.pool = pool
+        self.log = log
+    }
+
+    // MARK: Events
+
+    /// What is to be done with an event next.
+    private enum Step {
+        case allow
+        /// It waits until the range (nil: the whole file) is there; then it is looked at again, or allowed.
+        case fill(IncompleteFile, Range<Int>?)
+        /// More than may be done on the reader's thread.
+        case later
+    }
+
+    /// Answers `event`, now or later. Called on the reader's thread: does not block for long.
+    ///
+    /// - Parameter file: open on the file.
+    func handle(_ event: WaitingEvent, _ file: Descriptor) {
+        let node = nodes.use(event.handle)
+        do throws(Errno) {
+            let step = try node.transition.withLockIfFree { () throws(Errno) in
+                try stepLocked(event, node, file, mayBlock: false)
+            }
+            if case .allow = step {
+                event.answer(nil)
+                return endUse(node)
+            }
+            pool.run { [self] in proceed(event, node) }
+        } catch {
+            event.answer(error)
+            endUse(node)
+        }
+    }
+
+    /// As ``handle(_:_:)`` for an event of which only the handle is known. May block.
+    func handleInherited(_ event: WaitingEvent) {
+        let node = nodes.use(event.handle)
+        pool.run { [self] in proceed(event, node) }
+    }
+
+    /// Takes the next step of an event; comes back after each wait. Ends the use of `node`.
+    private func proceed(_ event: WaitingEvent, _ node: Node) {
+        do throws(Errno) {
+            let file = try store.tree.open(node.handle, O_RDONLY)
+            let step = try node.transition.withLock { () throws(Errno) in
+                try stepLocked(event, node, file, mayBlock: true)
+            }
+            switch step {
+            case .allow: event.answer(nil)
+            case .later: throw Errno(rawValue: EIO)
+            case .fill(let file, let range): return fill(event, node, file, range)
+            }
+        } catch {
+            event.answer(error)
+        }
+        endUse(node)
+    }
+
+    private func fill(_ event: WaitingEvent, _ node: Node, _ file: IncompleteFile, _ range: Range<Int>?) {
+        let ticket = engine.makeTicket { [self] error in
+            // Here users see the lower file's own time.
+            try? file.stored.restoreModified()
+            if let error {
+                event.answer(Errno(error))
+            } else if range != nil {
+                event.answer(nil)
+            } else {
+                // On a thread of its own: this one may be the caller's, who holds nothing but is on its way.
+                return pool.run { [self] in proceed(event, node) }
+            }
+            endUse(node)
+        }
+        if let range {
+            // Feeds the read-ahead.
+            if engine.isResident(range, of: file.fill) { return engine.finish(ticket) }
+            engine.ensureResident(range, of: file.fill, ticket: ticket)
+        } else {
+            engine.ensureResident(0..<file.fill.layout.limit, of: file.fill, ticket: ticket)
+        }
+    }
+
+    // MARK: Decisions
+
+    private func stepLocked(
+        _ event: WaitingEvent, _ node: Node, _ file: Descriptor, mayBlock: Bool
+    ) throws(Errno) -> Step {
+        if let used = node.state.withLock(\.file) {
+            if !used.fill.isComplete { return mayBlock ? fillStep(event, used) : .later }
+            if isHarmless(event, mayBlock) { return .allow }
+            guard mayBlock else { return .later }
+            // A change needs a finished record, which can say dirty before the change comes.
+            used.stored.contentComplete()
+            try used.stored.commit()
+            settleLocked(node, used)
+            if node.state.withLock({ $0.file != nil }) { throw Errno(rawValue: EBUSY) }
+        }
+        switch store.residence(of: file) {
+        case .local:
+            group.ignore(.all, of: file)
+            return .allow
+        case .unknown(let error):
+            log.error("\(error.cause)", metadata: ["file": "\(node.handle.name)"])
+            throw Errno(rawValue: EIO)
+        case .dual(let flags): return try completeStep(event, node, file, flags, mayBlock)
+        case .incomplete:
+            guard mayBlock else { return .later }
+            guard let used = try useLocked(node) else { return .later }
+            return fillStep(event, used)
+        }
+    }
+
+    /// A file of which something is missing.
+    private func fillStep(_ event: WaitingEvent, _ file: IncompleteFile) -> Step {
+        if file.fill.isComplete && isHarmless(event, true) { return .allow }
+        if let range = event.range {
+            // Cut off by its path, it is filled first: see the type.
+            let mayTruncate = Caller(event.thread, mayBlock: true).map(\.mayTruncate) ?? true
+            return .fill(file, options.fill == .read && !mayTruncate ? range : nil)
+        }
+        if options.fill == .read && isHarmless(event, true) { return .allow }
+        return .fill(file, nil)
+    }
+
+    /// A file that is complete on disk. It becomes dirty before it can be changed.
+    private func completeStep(
+        _ event: WaitingEvent, _ node: Node, _ file: Descriptor, _ flags: Record.Flags, _ mayBlock: Bool
+    ) throws(Errno) -> Step {
+        let isMarked = node.state.withLock { $0.dirtyMark != nil }
+        if flags.contains(.dirty) {
+            group.ignore(isMarked ? .access : .all, of: file)
+            return .allow
+        }
+        // The opener counts as one who writes before the event comes; a lease that it refuses tells.
+        let mayChange =
+            event.isOpen
+            ? store.isOpenForWriting(file) : Caller(event.thread, mayBlock: mayBlock).map(\.mayTruncate) ?? true
+        // Cut off by its path, while accesses were ignored, or by an open that only reads (O_TRUNC).
+        let wasChanged = event.isOpen ? try store.wasChangedUnseen(file) : false
+        guard mayChange || wasChanged else {
+            group.ignore(.access, of: file)
+            return .allow
+        }
+        guard mayBlock else { return .later }
+        let mark = try wasChanged ? store.markDirtyForGood(file) : store.markDirty(file)
+        node.state.withLock { $0.dirtyMark = mark }
+        group.ignore(mark == nil ? .all : .access, of: file)
+        return .allow
+    }
+
+    /// Nothing is changed by what the event tells, nor by what the descriptor of an open allows.
+    private func isHarmless(_ event: WaitingEvent, _ mayBlock: Bool) -> Bool {
+        guard let caller = Caller(event.thread, mayBlock: mayBlock) else { return false }
+        return event.isOpen ? caller.opensForReading : !caller.mayTruncate
+    }
+}

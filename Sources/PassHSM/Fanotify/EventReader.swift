@@ -1,0 +1,86 @@
+import CLinux
+import Glibc
+import HSMSystem
+import Logging
+import Synchronization
+
+/// The one thread that reads a group's events and hands them on.
+final class EventReader: Sendable {
+    private let link: WaitingEvent.Link
+    private let handler: EventHandler
+    private let log: Logger
+    private static let bufferSize = 64 << 10
+
+    init(link: WaitingEvent.Link, handler: EventHandler, log: Logger) {
+        self.link = link
+        self.handler = handler
+        self.log = log
+    }
+
+    /// Reads until the process ends.
+    func start() { startThread(name: "events") { [self] in loop() } }
+
+    private func loop() {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 16)
+        defer { buffer.deallocate() }
+        while true {
+            let batch: EventBatch
+            do throws(Errno) { batch = try link.group.read(into: buffer) } catch {
+                if [EBADF, EINVAL, EFAULT].contains(error.rawValue) {
+                    // What waits is denied by who takes this process's place.
+                    log.critical("events cannot be read any more: \(error.text)")
+                    kill(getpid(), SIGKILL)
+                    return
+                }
+                // The kernel could not open the file for its event, and has denied it.
+                link.counters.add(.unreadable)
+                continue
+            }
+            for event in batch.events { take(event) }
+            if batch.isDamaged {
+                log.critical("the kernel sends events of an unknown format")
+                kill(getpid(), SIGKILL)
+            }
+        }
+    }
+
+    private func take(_ event: Event) {
+        guard event.number >= 0 else {
+            if event.kind == .overflow { log.error("the kernel has lost events") }
+            return
+        }
+        let file = Descriptor(owning: event.number)
+        let range: Range<Int>?
+        switch event.kind {
+        case .open: (range, _) = (nil, link.counters.add(.open))
+        case .access(let bytes): (range, _) = (bytes, link.counters.add(.access))
+        case .overflow, .unknown:
+            if event.wantsAnswer { deny(event, file) }
+            return
+        }
+        do throws(Errno) {
+            let handle = try FileHandle(of: file)
+            link.table.enter(
+                EventTable.Entry(number: event.number, thread: event.thread, range: range, file: handle))
+            let waiting = WaitingEvent(
+                number: event.number, range: range, thread: event.thread, handle: handle, descriptor: file, link: link)
+            // This process knows what it does, and must not wait for itself. What is no regular file has no content.
+            if try file.stat().st_mode & S_IFMT != S_IFREG || Caller.isOwn(event.thread) {
+                return waiting.answer(nil)
+            }
+            handler.handle(waiting, file)
+        } catch {
+            log.error("a file of an event cannot be examined: \(error.text)")
+            deny(event, file)
+        }
+    }
+
+    /// An event that nothing else answers.
+    private func deny(_ event: Event, _ file: Descriptor) {
+        do throws(Errno) {
+            try link.group.answer(event.number, Errno(rawValue: EIO))
+            link.counters.add(.denied)
+        } catch { link.counters.add(.abandoned) }
+        withExtendedLifetime(file) {}
+    }
+}

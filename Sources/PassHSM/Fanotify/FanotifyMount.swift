@@ -1,0 +1,163 @@
+import CLinux
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+import Logging
+import Synchronization
+
+/// A mounted mirror: the front end of pre-content events over a store and an engine, from the mount to its end.
+package final class FanotifyMount: Sendable {
+    /// When an incomplete file is filled.
+    package enum Fill: String, Sendable, CaseIterable {
+        /// Whole, when it is opened.
+        case open
+        /// By ranges, when they are read. Who looks for holes finds those of what is not there.
+        case read
+    }
+
+    package struct Options: Sendable {
+        package var fill = Fill.open
+        /// Nothing of a remote's content is seen before all of it was compared with its digest.
+        package var isStrict = false
+        /// Seconds that whoever waits is kept waiting for a new daemon when this one dies.
+        package var takeoverSeconds = 30.0
+
+        package init() {}
+    }
+
+    /// For `status`.
+    package struct Status: Sendable {
+        package var events: [(name: String, value: Int)]
+        package var knownFiles: Int
+        package var incompleteFiles: Int
+        package var scope: String
+    }
+
+    private let store: Store
+    private let engine: FillEngine
+    private let log: Logger
+    private let mountpoint: BytePath
+    private let session: FanotifySession
+    private let handler: EventHandler
+    private let reader: EventReader
+    private let isStopping = Atomic<Bool>(false)
+    private let isAborted = Atomic<Bool>(false)
+    private let isDone = Atomic<Bool>(false)
+
+    /// - Parameters:
+    ///   - session: new, or taken over from a daemon that died; `store` was opened with its ``FanotifySession/prepare(_:)``.
+    ///   - pool: runs what may block.
+    package init(
+        session: FanotifySession, store: Store, engine: FillEngine, mountpoint: BytePath, options: Options,
+        pool: BlockingPool, log: Logger
+    ) {
+        self.store = store
+        self.engine = engine
+        self.mountpoint = mountpoint
+        self.session = session
+        self.log = log
+        handler = EventHandler(
+            store: store, engine: engine, group: session.group, options: options, pool: pool, log: log)
+        reader = EventReader(link: session.link, handler: handler, log: log)
+        store.afterCommit { [weak handler] handle in
+            guard let handler, let node = handler.nodes.find(handle) else { return }
+            handler.letGo(node)
+        }
+    }
+
+    /// Mounts, unless the mount was taken over, and returns when events are answered; a line that says what was got.
+    package func start() throws(Errno) -> String {
+        // From here on nobody who waits is let through, whatever becomes of this process.
+        for event in session.takeInherited() { handler.handleInherited(event) }
+        reader.start()
+        if !session.isInherited { try session.mount(at: mountpoint) }
+        startThread(name: "tick") { [self] in tick() }
+        return session.isInherited ? "taken over; \(session.scope)" : session.scope
+    }
+
+    /// Deadlines, and files that can be put down: once a second.
+    private func tick() {
+        while !isDone.load(ordering: .acquiring) {
+            sleep(1)
+            engine.expire()
+            handler.sweep()
+        }
+    }
+
+    /// Serves until the mount is gone, by whomever; then everything is on disk.
+    package func run() {
+        let table = try? Descriptor.open("/proc/self/mountinfo", O_RDONLY)
+        var looks = 0
+        while !isAborted.load(ordering: .acquiring) && session.group.hasMount {
+            // After a change of the mount table the mount is gone in a moment; one that was detached goes without a change.
+            if looks == 0, let table {
+                if (try? table.wait(for: Int16(POLLPRI), until: Deadline(seconds: 0.5))) == true { looks = 50 }
+            } else {
+                looks -= 1
+                usleep(20_000)
+            }
+        }
+        isDone.store(true, ordering: .releasing)
+        engine.shutDown()
+        handler.sweep()
+        store.drain()
+        session.end()
+        log.info("unmounted")
+    }
+
+    /// Fails every request that waits for a fill, now and for five seconds: so that those who wait close their files, and
+    /// the mount can be unmounted.
+    package func drain() { engine.refuse(for: .seconds(5)) }
+
+    /// Ends the mount: everyone who waits is answered and the mount is detached. What is still open is denied what is not
+    /// there by the guardian. Returns when ``run()`` can return.
+    package func stop() {
+        if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
+        engine.shutDown()
+        try? MountTable.unmount(mountpoint, lazily: true)
+        let deadline = Deadline(seconds: Self.patience)
+        while session.group.hasMount {
+            if deadline.hasPassed {
+                log.warning("files are still open; what is missing of them is denied from now on")
+                return isAborted.store(true, ordering: .releasing)
+            }
+            usleep(10_000)
+        }
+    }
+
+    /// Seconds that users get to close their files.
+    private static let patience = 2.0
+
+    package var status: Status {
+        Status(
+            events: session.link.counters.snapshot, knownFiles: handler.nodes.count,
+            incompleteFiles: handler.nodes.all { $0.state.withLock { $0.file != nil } }.count, scope: session.scope)
+    }
+}
+
+/// Work on files that the control socket asks for. Each call takes a descriptor (O_PATH) of a file in the lower tree, and may
+/// block for as long as the remote does.
+extension FanotifyMount {
+    /// Below it lie the files that are named by paths.
+    package var top: Descriptor { store.tree.root }
+
+    /// Makes a file offline when the remote still has it; the bytes that were freed.
+    ///
+    /// - Parameter goesOn: asked about five times a second; false gives up.
+    package func release(_ file: Descriptor, _ goesOn: () -> Bool) throws(Refusal) -> Int {
+        try handler.release(file, goesOn)
+    }
+
+    /// Fills a file whole, behind whatever else wants the remote.
+    ///
+    /// - Parameter progress: told the bytes that became present or were so already; false gives up.
+    package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) throws(Refusal) {
+        try handler.recall(file, progress)
+    }
+
+    /// Forbids that a file is released, or allows it again.
+    package func setPinned(_ isPinned: Bool, _ file: Descriptor) throws(Refusal) {
+        try handler.setPinned(isPinned, file)
+    }
+}

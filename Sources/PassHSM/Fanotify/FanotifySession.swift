@@ -1,0 +1,152 @@
+import CLinux
+import Glibc
+import HSMStore
+import HSMSystem
+import Logging
+import Synchronization
+
+/// What outlives a daemon: the group, the table of waiting events, the mount; and the guardian that holds them.
+package final class FanotifySession: Sendable {
+    let link: WaitingEvent.Link
+    var group: EventGroup { link.group }
+    /// It was another daemon's.
+    package let isInherited: Bool
+    /// The lower directory, below whatever covers it.
+    private let lower: Descriptor
+    private let guarded: GuardedMount
+    private let address: GuardianAddress
+    private let startGuardian: @Sendable () throws -> Void
+    private let log: Logger
+    private let guardian: Mutex<GuardianLink?>
+    private let isEnding = Atomic<Bool>(false)
+    private let inherited: Mutex<[WaitingEvent]>
+
+    /// A new one, whose guardian is there when this returns; nothing is mounted yet.
+    ///
+    /// - Parameter startGuardian: starts a process that runs a ``Guardian`` at `address`.
+    package init(
+        _ guarded: GuardedMount, at address: GuardianAddress, log: Logger,
+        startGuardian: @escaping @Sendable () throws -> Void
+    ) throws {
+        link = WaitingEvent.Link(
+            try EventGroup(), try EventTable(count: max(1024, Capabilities.descriptorLimit().now)))
+        lower = try guarded.lower.withCString { path throws(Errno) in
+            try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
+        }
+        (self.guarded, self.address, self.log) = (guarded, address, log)
+        self.startGuardian = startGuardian
+        isInherited = false
+        guardian = Mutex(nil)
+        inherited = Mutex([])
+        try guardNow()
+        watch()
+    }
+
+    /// That of a daemon which died; nil when there is none. To be called before this process has many descriptors: an event
+    /// whose number is taken here is denied.
+    package init?(
+        takingOver address: GuardianAddress, log: Logger, startGuardian: @escaping @Sendable () throws -> Void
+    ) throws {
+        guard let connection = try? GuardianLink(address), let (mount, descriptors) = try connection.take() else {
+            return nil
+        }
+        let table = try EventTable(descriptors[1])
+        link = WaitingEvent.Link(EventGroup(descriptors[0]), table)
+        lower = descriptors[2]
+        (guarded, self.address, self.log) = (mount, address, log)
+        self.startGuardian = startGuardian
+        isInherited = true
+        guardian = Mutex(connection)
+        var waiting: [WaitingEvent] = []
+        let placeholder = try Descriptor.open("/dev/null", O_RDONLY)
+        for entry in table.entries where fcntl(entry.number, F_GETFD) < 0 {
+            // No event that comes may get the number of one that waits.
+            guard passhsm_dup_to(placeholder.raw, entry.number) == entry.number else { continue }
+            waiting.append(
+                WaitingEvent(
+                    number: entry.number, range: entry.range, thread: entry.thread, handle: entry.file,
+                    descriptor: Descriptor(owning: entry.number), link: link))
+        }
+        inherited = Mutex(waiting)
+        // What had been read and not been entered yet.
+        let limit = max(table.count, Capabilities.descriptorLimit().now)
+        let denied = link.group.denyAll(below: limit, except: Set(waiting.map(\.number)))
+        link.counters.add(.inherited, waiting.count)
+        log.notice("took over \(mount.mountpoint): \(waiting.count) accesses wait, \(denied) were denied")
+        watch()
+    }
+
+    package var mount: GuardedMount { guarded }
+
+    /// The path of the lower directory below whatever covers it.
+    package var lowerPath: BytePath { BytePath("/proc/self/fd/\(lower.raw)") }
+
+    /// How far the marks reach, for people.
+    package var scope: String {
+        guarded.isWholeFileSystem
+            ? "the whole file system is marked" : "the mount is marked, and not its copies in other mount namespaces"
+    }
+
+    /// To be called with the tree by which the daemon reaches the lower directory, before it opens files.
+    package func prepare(_ tree: LowerTree) throws(Errno) {
+        if guarded.isWholeFileSystem { try group.ignoreMount(of: tree.root) }
+    }
+
+    /// The events that the last daemon left, once.
+    func takeInherited() -> [WaitingEvent] {
+        inherited.withLock { events in
+            defer { events = [] }
+            return events
+        }
+    }
+
+    /// Makes the mount. - Throws: EOPNOTSUPP where the file system has no pre-content events.
+    func mount(at mountpoint: BytePath) throws(Errno) {
+        let mount = try PrivateMount(of: lower)
+        try mount.mark(group)
+        if guarded.isWholeFileSystem { try group.markFileSystem(of: lower) }
+        try mount.attach(at: mountpoint)
+    }
+
+    // MARK: The guardian
+
+    /// Starts a guardian and hands it what it holds.
+    private func guardNow() throws {
+        try startGuardian()
+        let deadline = Deadline(seconds: 10)
+        while true {
+            do {
+                let connection = try GuardianLink(address)
+                try connection.keep(guarded, [group.descriptor, link.table.memory, lower])
+                return guardian.withLock { $0 = connection }
+            } catch {
+                if deadline.hasPassed { throw error }
+                usleep(20_000)
+            }
+        }
+    }
+
+    /// A guardian that ends before the daemon is replaced.
+    private func watch() {
+        startThread(name: "guardian") { [weak self] in
+            while let self, !self.isEnding.load(ordering: .acquiring) {
+                self.guardian.withLock { $0 }?.waitForEnd()
+                if self.isEnding.load(ordering: .acquiring) { return }
+                self.log.error("the guardian is gone: starting another")
+                do { try self.guardNow() } catch {
+                    self.log.critical(
+                        "no guardian can be started; should the daemon die now, holes can be read: \(error)")
+                    sleep(1)
+                }
+            }
+        }
+    }
+
+    /// The daemon ends: the guardian denies what is left, and ends with the mount.
+    func end() {
+        isEnding.store(true, ordering: .releasing)
+        do throws(Errno) { try guardian.withLock { $0 }?.end() } catch {
+            log.error("the guardian does not answer: \(error.text)")
+        }
+    }
+}

@@ -1,0 +1,27 @@
+import CLinux
+import Glibc
+import HSMSystem
+
+/// The mount that users see: a clone of the lower directory's, marked before anybody can reach it.
+struct PrivateMount {
+    /// O_PATH on the top of the clone, which holds the mount: to be let go of, so that it can be unmounted.
+    private let top: Descriptor
+
+    /// Clones the mount that `lower` is open on, from there on down (open_tree(2)); nobody sees the clone yet.
+    init(of lower: Descriptor) throws(Errno) {
+        top = Descriptor(owning: try check { passhsm_clone_tree(lower.raw) })
+    }
+
+    func mark(_ group: EventGroup) throws(Errno) { try group.markMount(of: top) }
+
+    /// Attaches it, and forbids to clone it: a clone would have no mark, and show holes for content.
+    func attach(at mountpoint: BytePath) throws(Errno) {
+        try mountpoint.withCString { path throws(Errno) in
+            _ = try check { passhsm_attach_mount(top.raw, path) }
+            do throws(Errno) { _ = try check { passhsm_make_unbindable(path) } } catch {
+                try? MountTable.unmount(mountpoint, lazily: true)
+                throw error
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+import Glibc
+import HSMSystem
+import Synchronization
+
+/// An event that somebody waits with for its answer. It is answered once; when it is let go of without, with EIO.
+final class WaitingEvent: Sendable {
+    let number: Int32
+    /// Nil: an open.
+    let range: Range<Int>?
+    let thread: Int32
+    let handle: FileHandle
+    private let link: Link
+    /// Holds the event's number: until it is answered no other event may get it. Nil afterwards.
+    private let descriptor: Mutex<Descriptor?>
+    private let isAnswered = Atomic<Bool>(false)
+
+    /// What an answer needs, shared by all events.
+    final class Link: Sendable {
+        let group: EventGroup
+        let table: EventTable
+        let counters = EventCounters()
+
+        init(_ group: EventGroup, _ table: EventTable) {
+            self.group = group
+            self.table = table
+        }
+    }
+
+    /// - Parameter descriptor: the event's own, or one that keeps its number from being used.
+    init(
+        number: Int32, range: Range<Int>?, thread: Int32, handle: FileHandle, descriptor: Descriptor, link: Link
+    ) {
+        self.number = number
+        self.range = range
+        self.thread = thread
+        self.handle = handle
+        self.link = link
+        self.descriptor = Mutex(descriptor)
+    }
+
+    deinit {
+        if !isAnswered.load(ordering: .acquiring) { answer(Errno(rawValue: EIO)) }
+    }
+
+    var isOpen: Bool { range == nil }
+
+    /// Nil allows it. To be called once; a second call is a fault of the program, and changes nothing.
+    func answer(_ refusal: Errno?) {
+        if isAnswered.exchange(true, ordering: .acquiringAndReleasing) {
+            link.counters.add(.answeredTwice)
+            assertionFailure("an event was answered twice")
+            return
+        }
+        do throws(Errno) {
+            try link.group.answer(number, refusal)
+            link.counters.add(refusal == nil ? .allowed : .denied)
+        } catch {
+            // Whoever waited was killed.
+            link.counters.add(error.rawValue == ENOENT ? .abandoned : .unanswered)
+        }
+        link.table.remove(number)
+        // Last: from here on the kernel may give its number to another event.
+        let last = descriptor.withLock { $0.take() }
+        _ = consume last
+    }
+}
+
+/// How many events of each kind came, and what became of them.
+package final class EventCounters: Sendable {
+    package enum Name: Int, CaseIterable, Sendable {
+        case open, access, allowed, denied
+        /// Whoever waited was killed before the answer.
+        case abandoned
+        /// The kernel did not take the answer.
+        case unanswered
+        case answeredTwice
+        /// Taken over from another daemon.
+        case inherited
+        /// The kernel could not hand an event over, and has denied it.
+        case unreadable
+    }
+
+    private let counts = Mutex([Int](repeating: 0, count: Name.allCases.count))
+
+    func add(_ name: Name, _ count: Int = 1) { counts.withLock { $0[name.rawValue] += count } }
+
+    /// All of them, by name.
+    package var snapshot: [(name: String, value: Int)] {
+        let counts = counts.withLock { $0 }
+        return Name.allCases.map { (name: "\($0)", value: counts[$0.rawValue]) }
+    }
+}

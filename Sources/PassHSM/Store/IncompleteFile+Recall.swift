@@ -1,0 +1,46 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+extension IncompleteFile {
+    /// Bytes that one request of a recall waits for: each has the engine's deadline.
+    private static let recallStep = 8 << 20
+
+    /// Fills the file whole, behind whatever else wants the remote, and returns when it is done. Blocks.
+    ///
+    /// - Parameter progress: told the bytes that became present or were so already; false ends it.
+    package func recall(by engine: FillEngine, _ progress: (Int) -> Bool) throws(Refusal) {
+        var offset = 0
+        while offset < fill.layout.limit {
+            let end = min(offset + Self.recallStep, fill.layout.limit)
+            if let error = wait(for: offset..<end, engine, { progress(0) }) { throw Refusal(error.cause) }
+            if !progress(end - offset) { throw Refusal("given up") }
+            offset = end
+        }
+    }
+
+    /// - Parameter goesOn: asked about five times a second; false ends the wait.
+    private func wait(for range: Range<Int>, _ engine: FillEngine, _ goesOn: () -> Bool) -> FillError? {
+        let outcome = Outcome<FillError?>()
+        let ticket = engine.makeTicket { outcome.finish($0) }
+        engine.ensureResident(range, of: fill, priority: .background, ticket: ticket)
+        while true {
+            if let error = outcome.result(seconds: 0.2) { return error }
+            if !goesOn() { engine.cancel(ticket) }
+        }
+    }
+}
+
+extension Refusal {
+    /// What was just closed may still be on its way to its end: a file that is busy is looked at again for a tenth of a
+    /// second.
+    package static func whenIdle<Result>(_ body: () throws(Refusal) -> Result) throws(Refusal) -> Result {
+        for _ in 0..<10 {
+            do throws(Refusal) { return try body() } catch {
+                if !error.isBusy { throw error }
+            }
+            usleep(10_000)
+        }
+        return try body()
+    }
+}

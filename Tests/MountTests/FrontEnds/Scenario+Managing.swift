@@ -1,0 +1,80 @@
+import Glibc
+import HSMSystem
+import Testing
+
+extension Scenario {
+    private static func done(_ command: String, _ path: String) throws {
+        let output = try passhsm(command, path)
+        #expect(output.code == 0, "\(output)")
+    }
+
+    static let managing: [Scenario] = [
+        Scenario(name: "a released file has no blocks, and reads the same") { mirror, _ throws in
+            for _ in 0..<3 {
+                #expect(try mirror.content("a") == Scenario.content(0))
+                try mirror.await("a", "complete") { $0.state == "dual" }
+                try done("release", mirror.at("a"))
+                let state = try mirror.state("a")
+                #expect(state.state == "offline" && state.presentBytes == 0)
+                let before = try mirror.status().counter("bytesFetched")
+                #expect(try mirror.content("a") == Scenario.content(0))
+                #expect(try mirror.status().counter("bytesFetched") == before + Scenario.size)
+            }
+        },
+        Scenario(name: "an open, mapped, dirty, pinned or local file is not released") { mirror, _ throws in
+            func refusal(_ name: String) throws -> String {
+                let output = try passhsm("release", mirror.at(name))
+                #expect(output.code == 1, "\(output)")
+                return output.err
+            }
+            var reader: Descriptor? = try File.open(mirror.at("a"))
+            _ = try reader?.bytes(0..<Scenario.size)
+            try mirror.await("a", "complete") { $0.state == "dual" }
+            #expect(try refusal("a").contains("open"))
+            let raw = try #require(reader?.raw)
+            let address = mmap(nil, Scenario.size, PROT_READ, MAP_SHARED, raw, 0)
+            let memory = try #require(address == MAP_FAILED ? nil : address)
+            reader = nil
+            #expect(try refusal("a").contains("open"))
+            munmap(memory, Scenario.size)
+            try done("release", mirror.at("a"))
+            try done("pin", mirror.at("b"))
+            #expect(try refusal("b").contains("pinned"))
+            try done("unpin", mirror.at("b"))
+            try done("release", mirror.at("b"))
+            try File.open(mirror.at("c"), O_WRONLY).put([1], at: 9)
+            #expect(try refusal("c").contains("local changes"))
+            try File.put("new", mirror.at("new"))
+            #expect(try refusal("new").contains("local"))
+        },
+        Scenario(name: "recall fills files whole, and tells of those that fail") { mirror, _ throws in
+            let output = try passhsm("recall", mirror.at("a"), mirror.at("b"))
+            #expect(output.code == 0, "\(output)")
+            try mirror.fail(true)
+            #expect(try mirror.content("a") == Scenario.content(0))
+            let failed = try passhsm("recall", mirror.at("c"))
+            #expect(failed.code == 1 && failed.err.contains("simulated remote fails"))
+        },
+        Scenario(name: "readers never see anything else while their files are released again and again") {
+            mirror, _ throws in
+            let script = """
+                for i in $(seq 15); do cmp "$1/a" "$2/a" && cmp "$1/c" "$2/c" && python3 -c 'import mmap,sys
+                with open(sys.argv[1],"rb") as f: m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ)
+                assert m[:]==open(sys.argv[2],"rb").read()' "$1/a" "$2/a" || exit 1; done
+                """
+            let readers = try (0..<3).map { _ in
+                try Child(["bash", "-c", script, "bash", mirror.mount, mirror.source])
+            }
+            var released = 0
+            while readers.contains(where: { $0.poll() == nil }) {
+                let output = try passhsm("release", mirror.at("a"), mirror.at("c"))
+                if output.out.hasPrefix("0 ") == false { released += 1 }
+            }
+            for reader in readers {
+                let output = try reader.wait(seconds: 1)
+                #expect(output.code == 0, "\(output)")
+            }
+            #expect(released > 0, "no release came through: nothing was tested")
+        },
+    ]
+}
