@@ -74,7 +74,7 @@ extension MountTests {
                 let few = try importBucket(count / 10, scratch)
                 let many = try importBucket(count, scratch)
                 // A tenth of what the listing alone would take: 200 bytes a key as XML.
-                #expect(many - few < max(4 << 10, count / 10 * 9 * 20 / 1024), "\(few) and \(many) KiB")
+                #expect(many - few < max(2 << 10, count / 10 * 9 * 20 / 1024), "\(few) and \(many) KiB")
             }
         }
     }
