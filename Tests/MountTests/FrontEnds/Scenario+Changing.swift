@@ -93,7 +93,8 @@ extension Scenario {
         } by: { path throws in
             try shell("dd if=\"$1\" of=\"$1\" bs=1000 count=100 seek=1000 conv=notrunc status=none", [path])
         },
-        Scenario(name: "a complete file is dirty before it is changed, and clean again when it was not") { mirror, _ throws in
+        Scenario(name: "a complete file is dirty before it is changed, and clean again when it was not") {
+            mirror, _ throws in
             #expect(try mirror.content("b") == Scenario.content(1))
             try mirror.await("b", "complete") { $0.state == "dual" && $0.flags.isEmpty }
             do {
@@ -107,7 +108,9 @@ extension Scenario {
             sleep(2)
             #expect(try mirror.state("b").flags == ["dirty"], "written and closed")
         },
-        Scenario(name: "a complete file that is cut off is not released, and dirty at the latest when it is opened again") {
+        Scenario(
+            name: "a complete file that is cut off is not released, and dirty at the latest when it is opened again"
+        ) {
             mirror, _ throws in
             for (name, isByPath) in [("a", true), ("b", false)] {
                 _ = try mirror.content(name)

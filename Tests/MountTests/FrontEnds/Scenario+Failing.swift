@@ -14,7 +14,8 @@ extension Scenario {
             #expect(try mirror.content("a") == Scenario.content(0))
             try mirror.await("a", "no error") { $0.state == "dual" && $0.flags.isEmpty }
         },
-        Scenario(name: "a remote object that changed or vanished is EIO, and the file is stale or lost") { mirror, _ throws in
+        Scenario(name: "a remote object that changed or vanished is EIO, and the file is stale or lost") {
+            mirror, _ throws in
             try Pattern.write(mirror.remote("a"), size: 100, seed: 5)
             try shell("rm b", in: mirror.source)
             #expect(File.readError(mirror.at("a")) == EIO)
@@ -60,7 +61,8 @@ extension Scenario {
             try mirror.start(frontEnd.arguments)
             #expect(try mirror.content("a") == Scenario.content(0))
         },
-        Scenario(name: "a mount that is used is not unmounted, but by force and by SIGTERM") { mirror, frontEnd throws in
+        Scenario(name: "a mount that is used is not unmounted, but by force and by SIGTERM") {
+            mirror, frontEnd throws in
             for how in ["force", "signal"] {
                 var file: Descriptor? = try File.open(mirror.at("b"))
                 let output = try passhsm("unmount", mirror.mount, seconds: 30)

@@ -55,7 +55,8 @@ extension Scenario {
             let failed = try passhsm("recall", mirror.at("c"))
             #expect(failed.code == 1 && failed.err.contains("simulated remote fails"))
         },
-        Scenario(name: "readers never see anything else while their files are released again and again") { mirror, _ throws in
+        Scenario(name: "readers never see anything else while their files are released again and again") {
+            mirror, _ throws in
             let script = """
                 for i in $(seq 15); do cmp "$1/a" "$2/a" && cmp "$1/c" "$2/c" && python3 -c 'import mmap,sys
                 with open(sys.argv[1],"rb") as f: m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ)

@@ -30,7 +30,8 @@ extension Scenario {
                 }
             }
         },
-        Scenario(name: "a mapping of a cold file shows the source's bytes", mounting: ["--fill", "read"]) { mirror, _ throws in
+        Scenario(name: "a mapping of a cold file shows the source's bytes", mounting: ["--fill", "read"]) {
+            mirror, _ throws in
             let file = try File.open(mirror.at("b"))
             let address = mmap(nil, Scenario.size, PROT_READ, MAP_PRIVATE, file.raw, 0)
             let memory = try #require(address == MAP_FAILED ? nil : address)
@@ -63,7 +64,8 @@ extension Scenario {
             try shell("rm d/c", in: mirror.mount)
             #expect(try file.bytes(0..<Scenario.size + 2) == Scenario.content(2))
         },
-        Scenario(name: "what is present stays present over a restart, and is not fetched again") { mirror, frontEnd throws in
+        Scenario(name: "what is present stays present over a restart, and is not fetched again") {
+            mirror, frontEnd throws in
             #expect(try mirror.content("a") == Scenario.content(0))
             try mirror.restart(frontEnd)
             #expect(try mirror.content("a") == Scenario.content(0))
