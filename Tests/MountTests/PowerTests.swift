@@ -34,7 +34,7 @@ extension MountTests {
 
         @Test(
             "After a power cut every byte is the remote's or a write, and every synced write is there",
-            arguments: Disk.Kind.allCases)
+            arguments: Disk.Kind.withShutdown)
         func cuts(kind: Disk.Kind) throws {
             let seed = UInt64(Self.environment["PASSHSM_SEED"] ?? "") ?? UInt64.random(in: 0..<1_000_000)
             print("power cuts on \(kind): PASSHSM_SEED=\(seed)")
@@ -113,7 +113,7 @@ extension MountTests {
             try mirror.stop()
         }
 
-        @Test("The check sees it when the map is written before the data", arguments: Disk.Kind.allCases)
+        @Test("The check sees it when the map is written before the data", arguments: Disk.Kind.withShutdown)
         func brokenOrder(kind: Disk.Kind) throws {
             for isSwapped in [false, true] {
                 let ledger = Ledger("f", Pattern.bytes(0..<3 << 20))

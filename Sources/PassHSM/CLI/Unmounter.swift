@@ -126,7 +126,7 @@ struct Unmounter {
             try link.end()
             // Whoever has a file open still is denied what is not there.
             try? MountTable.unmount(mountpoint, lazily: true)
-            let deadline = Deadline(seconds: endSeconds)
+            let deadline = Deadline(seconds: 1)
             while !deadline.hasPassed && (try? GuardianLink(address)) != nil { usleep(20_000) }
             return true
         }

@@ -69,10 +69,13 @@ package final class FanotifyMount: Sendable {
     /// Mounts, unless the mount was taken over, and returns when events are answered; a line that says what was got.
     package func start() throws(Errno) -> String {
         // From here on nobody who waits is let through, whatever becomes of this process.
-        for event in session.takeInherited() { handler.handleInherited(event) }
+        startThread(name: "tick") { [self] in tick() }
+        let inherited = session.takeInherited()
+        for event in inherited { handler.handleInherited(event) }
+        // An event that is read now could get the number of one of these. They have the deadline of fills.
+        while inherited.contains(where: { !$0.holdsNumber && !$0.hasEnded }) { usleep(1000) }
         reader.start()
         if !session.isInherited { try session.mount(at: mountpoint) }
-        startThread(name: "tick") { [self] in tick() }
         return session.isInherited ? "taken over; \(session.scope)" : session.scope
     }
 

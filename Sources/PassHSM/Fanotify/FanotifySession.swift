@@ -43,7 +43,7 @@ package final class FanotifySession: Sendable {
     }
 
     /// That of a daemon which died; nil when there is none. To be called before this process has many descriptors: an event
-    /// whose number is taken here is denied.
+    /// whose number is taken here has to be answered before others are read.
     package init?(
         takingOver address: GuardianAddress, log: Logger, startGuardian: @escaping @Sendable () throws -> Void
     ) throws {
@@ -59,13 +59,16 @@ package final class FanotifySession: Sendable {
         guardian = Mutex(connection)
         var waiting: [WaitingEvent] = []
         let placeholder = try Descriptor.open("/dev/null", O_RDONLY)
-        for entry in table.entries where fcntl(entry.number, F_GETFD) < 0 {
+        for entry in table.entries {
             // No event that comes may get the number of one that waits.
-            guard passhsm_dup_to(placeholder.raw, entry.number) == entry.number else { continue }
+            var holder: Descriptor?
+            if fcntl(entry.number, F_GETFD) < 0, passhsm_dup_to(placeholder.raw, entry.number) == entry.number {
+                holder = Descriptor(owning: entry.number)
+            }
             waiting.append(
                 WaitingEvent(
                     number: entry.number, range: entry.range, thread: entry.thread, handle: entry.file,
-                    descriptor: Descriptor(owning: entry.number), link: link))
+                    descriptor: holder, link: link))
         }
         inherited = Mutex(waiting)
         // What had been read and not been entered yet.

@@ -13,6 +13,8 @@ final class WaitingEvent: Sendable {
     /// Holds the event's number: until it is answered no other event may get it. Nil afterwards.
     private let descriptor: Mutex<Descriptor?>
     private let isAnswered = Atomic<Bool>(false)
+    private let isOver = Atomic<Bool>(false)
+    let holdsNumber: Bool
 
     /// What an answer needs, shared by all events.
     final class Link: Sendable {
@@ -26,9 +28,10 @@ final class WaitingEvent: Sendable {
         }
     }
 
-    /// - Parameter descriptor: the event's own, or one that keeps its number from being used.
+    /// - Parameter descriptor: the event's own, or one that keeps its number from being used. Nil when neither can be: then no
+    ///   event may be read before this one is answered.
     init(
-        number: Int32, range: Range<Int>?, thread: Int32, handle: FileHandle, descriptor: Descriptor, link: Link
+        number: Int32, range: Range<Int>?, thread: Int32, handle: FileHandle, descriptor: Descriptor?, link: Link
     ) {
         self.number = number
         self.range = range
@@ -36,6 +39,7 @@ final class WaitingEvent: Sendable {
         self.handle = handle
         self.link = link
         self.descriptor = Mutex(descriptor)
+        holdsNumber = descriptor != nil
     }
 
     deinit {
@@ -43,6 +47,8 @@ final class WaitingEvent: Sendable {
     }
 
     var isOpen: Bool { range == nil }
+    /// It was answered, and the kernel has the answer.
+    var hasEnded: Bool { isOver.load(ordering: .acquiring) }
 
     /// Nil allows it. To be called once; a second call is a fault of the program, and changes nothing.
     func answer(_ refusal: Errno?) {
@@ -59,6 +65,7 @@ final class WaitingEvent: Sendable {
             link.counters.add(error.rawValue == ENOENT ? .abandoned : .unanswered)
         }
         link.table.remove(number)
+        isOver.store(true, ordering: .releasing)
         // Last: from here on the kernel may give its number to another event.
         let last = descriptor.withLock { $0.take() }
         _ = consume last

@@ -69,10 +69,12 @@ package struct Record: Equatable, Sendable {
     }
 
     package var isComplete: Bool { state == .dual || state == .local }
+
     /// Whether the lower file's own time is the recorded one, also on a file system that keeps whole seconds only.
     func isModificationTime(_ time: timespec) -> Bool {
         time.tv_sec == modified.seconds && (time.tv_nsec == modified.nanoseconds || time.tv_nsec == 0)
     }
+
     package var layout: GranuleLayout { GranuleLayout(granuleSize: granuleSize, limit: limit) }
 }
 

@@ -4,7 +4,12 @@ import HSMSystem
 
 /// A file system on an image of its own, whose power can fail.
 final class Disk {
-    enum Kind: String, CaseIterable { case ext4, xfs }
+    enum Kind: String, CaseIterable {
+        case ext4, xfs, btrfs
+
+        /// Those whose power can be cut.
+        static let withShutdown: [Kind] = [.ext4, .xfs]
+    }
 
     let path: String
     private let image: String
@@ -13,7 +18,12 @@ final class Disk {
     /// Mounts a new one at `path`, which is made.
     init(_ kind: Kind, at path: String) throws {
         (self.path, image) = (path, path + ".image")
-        let make = kind == .ext4 ? "mkfs.ext4 -q -F -E lazy_itable_init=0" : "mkfs.xfs -q -f"
+        let make =
+            switch kind {
+            case .ext4: "mkfs.ext4 -q -F -E lazy_itable_init=0"
+            case .xfs: "mkfs.xfs -q -f"
+            case .btrfs: "mkfs.btrfs -q -f"
+            }
         try shell("truncate -s 400M \"$1\"; \(make) \"$1\" >/dev/null; mkdir -p \"$2\"", [image, path])
         try mount()
     }

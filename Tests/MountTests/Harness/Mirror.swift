@@ -88,11 +88,13 @@ final class Mirror {
     }
 
     /// As a power cut is to the process: what it knew and had not written is lost.
-    func killDaemon() throws {
+    ///
+    /// - Parameter detaching: take away what is left of the mount.
+    func killDaemon(detaching: Bool = true) throws {
         Glibc.kill(daemon, SIGKILL)
         try until("the end of the killed daemon") { !isRunning(daemon) }
         forget()
-        umount2(mount, Int32(MNT_DETACH))
+        if detaching { umount2(mount, Int32(MNT_DETACH)) }
     }
 
     private func forget() {
