@@ -22,7 +22,7 @@ import Testing
         defer { fixture.remove() }
         try fixture.run()
         // As a fill would leave it.
-        fixture.shell("echo old > lower/d/f; touch -d 2001-01-01 lower/d/f")
+        fixture.shell("echo old > lower/d/f; touch -r source/d/f lower/d/f")
         try fixture.change("d/f") {
             $0.state = .dual
             $0.flags = [.pinned, .stale]
@@ -59,6 +59,23 @@ import Testing
         #expect(!summary.isClean)
         fixture.shell("test $(cat lower/f) = mine && test $(cat lower/g) = mine")
         #expect(try fixture.record("f")?.flags == .dirty)
+    }
+
+    @Test(arguments: ["truncate -s 2 lower/f", "printf NEW | dd of=lower/f conv=notrunc status=none"])
+    func `a complete file that was changed unseen is a conflict when the source has another version`(
+        change: String
+    ) throws {
+        let fixture = try ImportFixture("echo old > f; echo old > g")
+        defer { fixture.remove() }
+        try fixture.run()
+        // As fills leave them: the content, and the recorded time.
+        fixture.shell("for f in f g; do echo old > lower/$f; touch -r source/$f lower/$f; done")
+        for name in ["f", "g"] { try fixture.change(name) { $0.state = .dual } }
+        fixture.shell("\(change); cp -p lower/f kept; echo newer > source/f; echo newer > source/g")
+        let summary = try fixture.run()
+        #expect(summary.counts.conflicts == 1 && summary.counts.changed == 1)
+        #expect(summary.problems.map(\.path) == [Array("f".utf8)])
+        fixture.shell("cmp lower/f kept")
     }
 
     @Test func `what is local is never touched, whatever the source has under its name`() throws {

@@ -17,8 +17,10 @@ struct Existing {
     /// An import made it, and it holds nothing that the remote does not have.
     var isClean: Bool {
         guard let record else { return false }
-        return record.state != .local && !record.flags.contains(.dirty)
+        return record.state != .local && !record.flags.contains(.dirty) && !wasChangedUnseen
     }
+    /// Behind a mount, or in a way that its front end is not told.
+    private var wasChangedUnseen: Bool { kind == S_IFREG && record?.wasChangedUnseen(status) == true }
 
     init(_ place: Descriptor, _ store: Store) throws(Errno) {
         self.place = place
@@ -40,6 +42,7 @@ struct Existing {
     var reason: String {
         if let damage { return damage.cause }
         guard let record, record.state != .local else { return "something local has this name" }
+        if wasChangedUnseen { return "it may have been changed: its size or modification time is not the recorded one" }
         return record.flags.contains(.dirty) ? "it has local changes, and another version in the source" : "in the way"
     }
 }

@@ -49,11 +49,8 @@ extension Store {
     /// Whether a complete file that is recorded as clean is not what was recorded, by its size and modification time: it was
     /// changed unseen, and is to be marked dirty.
     package func wasChangedUnseen(_ lower: Descriptor) throws(Errno) -> Bool {
-        guard let record = try believedRecord(of: lower), record.state == .dual, !record.flags.contains(.dirty) else {
-            return false
-        }
-        let status = try lower.stat()
-        return status.st_size != record.object.size || !record.isModificationTime(status.st_mtim)
+        guard let record = try believedRecord(of: lower) else { return false }
+        return record.wasChangedUnseen(try lower.stat())
     }
 
     /// As ``markDirty(_:)``, for a file that was changed: the mark is not taken back.

@@ -75,6 +75,13 @@ package struct Record: Equatable, Sendable {
         time.tv_sec == modified.seconds && (time.tv_nsec == modified.nanoseconds || time.tv_nsec == 0)
     }
 
+    /// Whether a complete file was changed unseen since it was recorded as clean, by its size and modification time. An empty
+    /// one by its size alone: its source may know no time.
+    package func wasChangedUnseen(_ status: stat) -> Bool {
+        guard state == .dual, !flags.contains(.dirty) else { return false }
+        return status.st_size != object.size || (object.size > 0 && !isModificationTime(status.st_mtim))
+    }
+
     package var layout: GranuleLayout { GranuleLayout(granuleSize: granuleSize, limit: limit) }
 }
 
