@@ -35,7 +35,7 @@ struct Scenario: CustomTestStringConvertible, Sendable {
     /// The content of `a`, `b` and `c`.
     static func content(_ index: Int) -> [UInt8] { Pattern.bytes(0..<size + index, seed: index) }
 
-    func run(_ frontEnd: FrontEnd, on folder: String? = nil) throws {
+    func run(_ frontEnd: FrontEnd) throws {
         try withMirror(mounting: nil) { mirror throws in
             try prepare(mirror)
         } _: { mirror throws in

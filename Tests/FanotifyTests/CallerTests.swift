@@ -1,0 +1,35 @@
+import CLinux
+import Glibc
+import Testing
+
+@testable import HSMFanotify
+
+@Suite struct CallerTests {
+    /// As /proc/PID/syscall has it: the number, six arguments, stack and instruction pointer.
+    private func caller(_ number: Int, _ arguments: [Int32] = []) -> Caller? {
+        let all = arguments + Array(repeating: 0, count: 6 - arguments.count)
+        let fields = all.map { "0x" + String(UInt32(bitPattern: $0), radix: 16) }
+        return Caller("\(number) \(fields.joined(separator: " ")) 0x7ffd 0x7f00")
+    }
+
+    @Test func `Opens that only read are told from those that may change the file`() throws {
+        let open = { (flags: Int32) in try #require(caller(PASSHSM_SYS_OPENAT, [-100, 0x1000, flags])).opensForReading }
+        #expect(try open(O_RDONLY) && open(O_RDONLY | O_CLOEXEC | O_NOFOLLOW))
+        #expect(try !open(O_WRONLY) && !open(O_RDWR) && !open(O_RDONLY | O_TRUNC) && !open(O_ACCMODE))
+        #expect(try #require(caller(PASSHSM_SYS_OPEN, [0x1000, O_RDONLY])).opensForReading)
+        #expect(try !#require(caller(PASSHSM_SYS_OPEN, [0x1000, O_RDWR])).opensForReading)
+        #expect(try #require(caller(PASSHSM_SYS_EXECVE, [0x1000])).opensForReading)
+    }
+
+    @Test func `What is not known counts as a change`() throws {
+        // openat2(2) has its flags in memory.
+        #expect(try !#require(caller(437, [-100, 0x1000, 0x2000, 24])).opensForReading)
+        #expect(try #require(caller(PASSHSM_SYS_TRUNCATE, [0x1000, 5])).mayTruncate)
+        #expect(try !#require(caller(0, [3])).mayTruncate)
+    }
+
+    @Test(arguments: ["", "running", "-1 0x0 0x0", "257 0x0 0x0", "257 a b c d e f", "x 0x0 0x0 0x0 0x0 0x0 0x0"])
+    func `Anything else is nobody who can be told`(text: String) {
+        #expect(Caller(text) == nil)
+    }
+}
