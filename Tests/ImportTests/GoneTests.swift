@@ -72,7 +72,8 @@ import Testing
         fixture.options.deleteGone = true
         let failure = FillError(.io, .remoteFailed, "unplugged")
         for unreadable in ["d", ""] {
-            let builder = try TreeBuilder(store: fixture.store(), options: fixture.options)
+            let builder = try TreeBuilder(
+                store: fixture.store(), granuleSize: GranuleLayout.defaultGranuleSize, options: fixture.options)
             let source = ScriptedSource([
                 .enter(RemoteEntry(name: [], kind: .directory, metadata: .init())),
                 .unreadable(RemoteKey(Array(unreadable.utf8)), failure), .leave,

@@ -61,6 +61,45 @@ extension MountTests {
             }
         }
 
+        @Test("Granules are what the import says, also of later imports, and a file keeps its own", arguments: [4, 256, 1024])
+        func granules(kibibytes: Int) throws {
+            let size = 3 << 20
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("before"), size: size, seed: 1)
+            } _: { mirror throws in
+                try mirror.importSource("--granule", "\(kibibytes)K")
+                try Pattern.write(mirror.remote("file"), size: size, seed: 2)
+                try mirror.importSource()
+                try mirror.start(["--fill", "read"])
+                for name in ["before", "file"] {
+                    let file = try File.open(mirror.at(name), O_RDWR)
+                    posix_fadvise(file.raw, 0, 0, POSIX_FADV_RANDOM)
+                    let seed = name == "file" ? 2 : 1
+                    let range = 1_500_000..<1_500_001
+                    #expect(try file.bytes(range) == Pattern.bytes(range, seed: seed))
+                    // Across the edges of granules: what is around it has to be fetched.
+                    try file.put([1, 2, 3], at: (2 << 20) - 1)
+                }
+                let granule = kibibytes << 10
+                let start = 1_500_000 / granule * granule
+                #expect(try mirror.state("file").ranges.contains { $0[0] <= start && $0[1] >= start + granule })
+                if granule == 4096 { #expect(try mirror.state("file").presentBytes < Trees.granule) }
+                #expect(try mirror.state("before").granuleSize == Trees.granule)
+                #expect(try mirror.state("file").granuleSize == granule)
+                try mirror.stop()
+                try mirror.start()
+                for (seed, name) in ["before", "file"].enumerated() {
+                    var expected = Pattern.bytes(0..<size, seed: seed + 1)
+                    expected.replaceSubrange((2 << 20) - 1..<(2 << 20) + 2, with: [1, 2, 3])
+                    #expect(try File.bytes(mirror.at(name)) == expected)
+                }
+                try mirror.stop()
+                for wrong in ["0", "5K", "2M", "2048", "-4K", "x", "9223372036854775807M"] {
+                    #expect(try passhsm("import", mirror.source, mirror.lower, "--granule", wrong).code == 64)
+                }
+            }
+        }
+
         @Test("A second import brings what is new and changed, and leaves alone what is local or dirty")
         func update() throws {
             try withMirror { mirror throws in

@@ -33,6 +33,9 @@ struct ImportCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Certificate authorities (PEM) to trust beside the system's.", valueName: "file"))
     var caFile: PathArgument?
 
+    @Option(help: "The unit in which content is fetched and known to be there, from 4K to 1M, for new files (64K).")
+    var granule: GranuleArgument?
+
     @OptionGroup(title: "S3") var store: StoreOptions
 
     @OptionGroup(title: "How later mounts are, unless they are told otherwise") var settings: MountSettings
@@ -57,6 +60,7 @@ struct ImportCommand: ParsableCommand {
         var options = Importer.Options()
         options.authorities = try authorities
         options.mountSettings = settings.recorded
+        options.granuleSize = granule?.size
         options.deleteGone = delete
         options.rebind = rebind
         let importer = Importer(location, try tier.open(), into: lower.path.bytes, options: options, log: Self.log)

@@ -34,6 +34,9 @@ struct MountCommand: ParsableCommand {
     @Flag(help: "Stay in the foreground, and log to stderr.")
     var foreground = false
 
+    @Flag(help: .hidden)
+    var ignoreNothing = false
+
     @Option(help: .hidden)
     var simulate: String?
 
@@ -87,7 +90,8 @@ struct MountCommand: ParsableCommand {
         }
         return MountOptions(
             frontEnd: frontEnd == .auto && settings.fuseOption != nil ? .fuse : frontEnd, takeoverSeconds: takeover,
-            lower: lowerPath, mountpoint: mountPath, settings: settings, simulate: simulate)
+            lower: lowerPath, mountpoint: mountPath, settings: settings, ignoresNothing: ignoreNothing,
+            simulate: simulate)
     }
 
     private static func directory(_ path: BytePath, _ role: String) throws -> BytePath {

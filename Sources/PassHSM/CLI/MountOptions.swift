@@ -59,6 +59,8 @@ struct MountOptions {
     var lower: BytePath
     var mountpoint: BytePath
     var settings: MountSettings
+    /// Complete files raise events too (fanotify), for measurements.
+    var ignoresNothing: Bool
     /// What the remote tier is made to do, for tests.
     var simulate: String?
 }

@@ -139,6 +139,7 @@ private struct Wiring {
         var fanotify = FanotifyMount.Options()
         fanotify.fill = settings.fill == .read ? .read : .open
         fanotify.isStrict = settings.verify == .strict
+        fanotify.ignoresNothing = options.ignoresNothing
         let mount = FanotifyMount(
             session: session, store: store, engine: engine, mountpoint: options.mountpoint, options: fanotify,
             pool: pool, log: log)

@@ -7,6 +7,8 @@ package struct GranuleLayout: Hashable, Sendable {
     package private(set) var limit: Int
 
     package static let defaultGranuleSize = 64 << 10
+    /// What a granule may be, in bytes: from a page to what one request to the remote asks for.
+    package static let granuleSizes = (12...20).map { 1 << $0 }
 
     package init(granuleSize: Int = Self.defaultGranuleSize, limit: Int) {
         precondition(granuleSize > 0 && granuleSize & (granuleSize - 1) == 0 && limit >= 0)

@@ -53,7 +53,7 @@ extension EventHandler {
         }
         // From here on reads are the kernel's own. A dirty file is never clean again without a mark.
         guard isFinished else { return }
-        group.ignore(file.stored.record.flags.contains(.dirty) ? .all : .access, of: file.stored.lower)
+        ignore(file.stored.record.flags.contains(.dirty) ? .all : .access, of: file.stored.lower)
     }
 
     /// Once a second: puts down files that nobody uses, and looks again after those that were opened for writing.
@@ -73,6 +73,6 @@ extension EventHandler {
         if let lower, store.isOpenForWriting(lower) { return }
         node.state.withLock { $0.dirtyMark = nil }
         guard let lower else { return }
-        if (try? store.unmarkDirty(lower, mark)) != true { group.ignore(.all, of: lower) }
+        if (try? store.unmarkDirty(lower, mark)) != true { ignore(.all, of: lower) }
     }
 }

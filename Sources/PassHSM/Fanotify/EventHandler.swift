@@ -127,7 +127,7 @@ final class EventHandler: Sendable {
         }
         switch store.residence(of: file) {
         case .local:
-            group.ignore(.all, of: file)
+            ignore(.all, of: file)
             return .allow
         case .unknown(let error):
             log.error("\(error.cause)", metadata: ["file": "\(node.handle.name)"])
@@ -158,7 +158,7 @@ final class EventHandler: Sendable {
     ) throws(Errno) -> Step {
         let isMarked = node.state.withLock { $0.dirtyMark != nil }
         if flags.contains(.dirty) {
-            group.ignore(isMarked ? .access : .all, of: file)
+            ignore(isMarked ? .access : .all, of: file)
             return .allow
         }
         // The opener counts as one who writes before the event comes; a lease that it refuses tells.
@@ -168,14 +168,19 @@ final class EventHandler: Sendable {
         // Cut off by its path, while accesses were ignored, or by an open that only reads (O_TRUNC).
         let wasChanged = event.isOpen ? try store.wasChangedUnseen(file) : false
         guard mayChange || wasChanged else {
-            group.ignore(.access, of: file)
+            ignore(.access, of: file)
             return .allow
         }
         guard mayBlock else { return .later }
         let mark = try wasChanged ? store.markDirtyForGood(file) : store.markDirty(file)
         node.state.withLock { $0.dirtyMark = mark }
-        group.ignore(mark == nil ? .all : .access, of: file)
+        ignore(mark == nil ? .all : .access, of: file)
         return .allow
+    }
+
+    /// See ``EventGroup/ignore(_:of:)``.
+    func ignore(_ ignored: EventGroup.Ignored, of file: Descriptor) {
+        if !options.ignoresNothing { group.ignore(ignored, of: file) }
     }
 
     /// Nothing is changed by what the event tells, nor by what the descriptor of an open allows.

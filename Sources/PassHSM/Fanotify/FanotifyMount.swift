@@ -20,6 +20,8 @@ package final class FanotifyMount: Sendable {
         package var fill = Fill.open
         /// Nothing of a remote's content is seen before all of it was compared with its digest.
         package var isStrict = false
+        /// Complete files raise events too: to measure what that costs.
+        package var ignoresNothing = false
         /// Seconds that whoever waits is kept waiting for a new daemon when this one dies.
         package var takeoverSeconds = 30.0
 

@@ -19,6 +19,8 @@ package struct Importer: Sendable {
         package var authorities: String?
         /// How later mounts are, by the names of their options; what was recorded before and is not among them stays.
         package var mountSettings: [String: String] = [:]
+        /// Bytes of the granules of what is imported from now on, one of ``GranuleLayout/granuleSizes``; nil: as before.
+        package var granuleSize: Int?
         /// Do without O_TMPFILE: what is done anyway where the lower file system lacks it.
         var avoidsUnnamedFiles = false
 
@@ -67,8 +69,9 @@ package struct Importer: Sendable {
         let before = configuration
         if let authorities = options.authorities { configuration.authorities = authorities }
         configuration.mountSettings.merge(options.mountSettings) { $1 }
+        if let size = options.granuleSize { configuration.granuleSize = size }
         if configuration != before { try store.save(configuration) }
-        let summary = try build(in: store, from: source, progress)
+        let summary = try build(in: store, configuration.granuleSize, progress)
         do throws(Errno) { try store.tree.original.syncFileSystem() } catch {
             throw ImportError("\(lowerName) could not be synced: \(error.text)")
         }
@@ -80,12 +83,12 @@ package struct Importer: Sendable {
     }
 
     private func build(
-        in store: Store, from source: any RemoteSource, _ progress: @escaping (ImportProgress) -> Void
+        in store: Store, _ granuleSize: Int, _ progress: @escaping (ImportProgress) -> Void
     ) throws -> ImportSummary {
         // Used by the one task below, for which this thread waits.
         nonisolated(unsafe) let progress = progress
         return try waitFor {
-            let builder = try TreeBuilder(store: store, options: options)
+            let builder = try TreeBuilder(store: store, granuleSize: granuleSize, options: options)
             try await builder.build(from: source, progress: progress)
             return builder.summary
         }

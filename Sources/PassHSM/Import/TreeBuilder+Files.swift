@@ -86,7 +86,8 @@ extension TreeBuilder {
             try stub.file.truncate(to: object.size)
             var record = Record(
                 state: object.size == 0 ? .dual : .offline, object: object,
-                modified: entry.metadata.modificationTime ?? .now, identity: try FileHandle(of: stub.file))
+                modified: entry.metadata.modificationTime ?? .now, identity: try FileHandle(of: stub.file),
+                granuleSize: granuleSize)
             record.flags = flags
             try store.write(record, to: stub.file)
             try apply(entry, to: stub.file)

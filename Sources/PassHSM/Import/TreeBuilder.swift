@@ -29,6 +29,8 @@ final class TreeBuilder {
     }
 
     let store: Store
+    /// Of new stubs.
+    let granuleSize: Int
     let options: Importer.Options
     /// Owners cannot be set without it.
     let isRoot = geteuid() == 0
@@ -43,8 +45,9 @@ final class TreeBuilder {
     private var entries = 0
     var lastTemporary = 0
 
-    init(store: Store, options: Importer.Options) throws(Errno) {
+    init(store: Store, granuleSize: Int, options: Importer.Options) throws(Errno) {
         self.store = store
+        self.granuleSize = granuleSize
         self.options = options
         stack = try DirectoryStack(top: try Descriptor.openDirectory(at: store.tree.root, [0x2e]))
         for name in try DirectoryReader.names(in: store.temporary) {

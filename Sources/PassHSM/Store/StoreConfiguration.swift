@@ -1,4 +1,5 @@
 import Glibc
+import HSMCore
 import HSMSystem
 
 /// `.passhsm/config`: lines of `name=value`. Values are without line breaks; unknown names are kept out.
@@ -9,6 +10,8 @@ package struct StoreConfiguration: Equatable, Sendable {
     package var authorities = ""
     /// How it is mounted where the command line does not say: values by the options' names, `mount.name=value` in the file.
     package var mountSettings: [String: String] = [:]
+    /// Bytes of the granules of files that are imported from now on; a power of two.
+    package var granuleSize = GranuleLayout.defaultGranuleSize
     /// The last import came to its end.
     package var isImported = false
     /// The extended attribute of the records; chosen when the store is made.
@@ -33,6 +36,11 @@ package struct StoreConfiguration: Equatable, Sendable {
                 guard parts[1] == format else { throw StoreError("the store has the unknown format \(parts[1])") }
             case "source": result.source = parts[1]
             case "authorities": result.authorities = parts[1]
+            case "granule":
+                guard let size = Int(parts[1]), GranuleLayout.granuleSizes.contains(size) else {
+                    throw StoreError("the store names granules of \(parts[1]) bytes")
+                }
+                result.granuleSize = size
             case "imported": result.isImported = parts[1] == "yes"
             case "attribute":
                 guard Store.attributes.contains(parts[1]) else {
@@ -54,6 +62,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             attribute=\(attribute)
             source=\(source)
             authorities=\(authorities)
+            granule=\(granuleSize)
             imported=\(isImported ? "yes" : "no")
             \(settings.joined())
             """

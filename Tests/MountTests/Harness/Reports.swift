@@ -40,5 +40,6 @@ struct FileState: Decodable {
     let ranges: [[Int]]
     let remoteKey: String?
     let remoteVersion: String?
+    let granuleSize: Int?
     let lastError: String?
 }
