@@ -61,7 +61,9 @@ extension MountTests {
             }
         }
 
-        @Test("Granules are what the import says, also of later imports, and a file keeps its own", arguments: [4, 256, 1024])
+        @Test(
+            "Granules are what the import says, also of later imports, and a file keeps its own",
+            arguments: [4, 256, 1024])
         func granules(kibibytes: Int) throws {
             let size = 3 << 20
             try withMirror(mounting: nil) { mirror throws in

@@ -7,30 +7,37 @@ import time
 
 from figures import median
 from machine import drop_caches
-from subjects import PassHSM, fanotify
+from subjects import PassHSM, Subject
 from workloads import Driver, Figure, Workload, make_source, run
 
 
 class ColdWorkload(Workload):
-    """`prepare` makes the files in the remote directory."""
+    """`prepare` makes the files in the remote directory: those of `folder`.
+
+    What a subject took to bring the files before they are read (`seconds_before`) is waited for too.
+    """
+
+    folder = None
 
 
 class FirstByte(ColdWorkload):
     """The first 4 KiB of each of some files."""
 
+    folder = "medium"
+
     def __init__(self, sizes):
         super().__init__("cold: first byte", sizes)
 
     def prepare(self, remote):
-        folder = os.path.join(remote, "medium")
+        folder = os.path.join(remote, self.folder)
         if not os.path.exists(folder):
             os.makedirs(folder)
             for number in range(20):
                 with open(os.path.join(folder, f"file-{number}"), "wb") as file:
                     file.write(os.urandom(16 << 20))
 
-    def measure(self, path):
-        folder = os.path.join(path, "medium")
+    def measure(self, path, subject):
+        folder = os.path.join(path, self.folder)
         times = []
         for name in sorted(os.listdir(folder)):
             start = time.monotonic()
@@ -38,15 +45,17 @@ class FirstByte(ColdWorkload):
             os.pread(file, 4096, 0)
             times.append(time.monotonic() - start)
             os.close(file)
-        return {"latency": Figure(median(times) * 1e3, "ms")}
+        return {"latency": Figure((median(times) + subject.seconds_before / len(times)) * 1e3, "ms")}
 
 
 class WholeFile(ColdWorkload):
+    folder = "large"
+
     def __init__(self, sizes):
         super().__init__("cold: whole file", sizes)
 
     def prepare(self, remote):
-        folder = os.path.join(remote, "large")
+        folder = os.path.join(remote, self.folder)
         if not os.path.exists(folder):
             os.makedirs(folder)
             block = os.urandom(1 << 20)
@@ -54,9 +63,10 @@ class WholeFile(ColdWorkload):
                 for _ in range(self.sizes.large >> 20):
                     file.write(block)
 
-    def measure(self, path):
-        result = Driver.run("read-all", os.path.join(path, "large"), 1)
-        return {"throughput": Figure(result["bytes"] / result["seconds"] / 2**20, "MiB/s", True)}
+    def measure(self, path, subject):
+        result = Driver.run("read-all", os.path.join(path, self.folder), 1)
+        seconds = result["seconds"] + subject.seconds_before
+        return {"throughput": Figure(result["bytes"] / seconds / 2**20, "MiB/s", True)}
 
 
 class ColdRandom(WholeFile):
@@ -64,71 +74,74 @@ class ColdRandom(WholeFile):
         super().__init__(sizes)
         self.name = "cold: random 4 KiB of a large file"
 
-    def measure(self, path):
-        result = Driver.run("read-at", os.path.join(path, "large", "file"), 50, 4096, 1, 7)
+    def measure(self, path, subject):
+        result = Driver.run("read-at", os.path.join(path, self.folder, "file"), 50, 4096, 1, 7)
         # Where a file is filled when it is opened, its reads are warm: the open belongs to them.
+        opened = result["open_seconds"] + subject.seconds_before
         return {
-            "open": Figure(result["open_seconds"] * 1e3, "ms"), "read": Figure(result["median_seconds"] * 1e3, "ms"),
-            "open and 50 reads": Figure((result["open_seconds"] + 50 / result["operations_per_second"]) * 1e3, "ms"),
+            "open": Figure(opened * 1e3, "ms"), "read": Figure(result["median_seconds"] * 1e3, "ms"),
+            "open and 50 reads": Figure((opened + 50 / result["operations_per_second"]) * 1e3, "ms"),
         }
 
 
 class SmallFiles(ColdWorkload):
+    folder = "small"
+
     def __init__(self, sizes):
         super().__init__("cold: small files, 16 readers", sizes)
 
     def prepare(self, remote):
-        folder = os.path.join(remote, "small")
+        folder = os.path.join(remote, self.folder)
         if not os.path.exists(folder):
             os.makedirs(folder)
             for number in range(self.sizes.small):
                 with open(os.path.join(folder, f"file-{number}"), "wb") as file:
                     file.write(os.urandom(16384))
 
-    def measure(self, path):
-        result = Driver.run("read-all", os.path.join(path, "small"), 16)
-        return {"files": Figure(result["files"] / result["seconds"], "1/s", True)}
+    def measure(self, path, subject):
+        result = Driver.run("read-all", os.path.join(path, self.folder), 16)
+        return {"files": Figure(result["files"] / (result["seconds"] + subject.seconds_before), "1/s", True)}
 
 
 class Grep(ColdWorkload):
+    folder = "source"
+
     def __init__(self, sizes):
         super().__init__("cold: grep -r", sizes)
 
     def prepare(self, remote):
-        make_source(os.path.join(remote, "source"), self.sizes.source)
+        make_source(os.path.join(remote, self.folder), self.sizes.source)
 
-    def measure(self, path):
+    def measure(self, path, subject):
         start = time.monotonic()
-        subprocess.run(["grep", "-rc", "not to be found", os.path.join(path, "source")], stdout=subprocess.DEVNULL)
-        return {"time": Figure(time.monotonic() - start, "s")}
+        subprocess.run(["grep", "-rc", "not to be found", os.path.join(path, self.folder)], stdout=subprocess.DEVNULL)
+        return {"time": Figure(time.monotonic() - start + subject.seconds_before, "s")}
 
 
-class Copy:
-    """What filling is compared with: the same bytes copied into a lower directory by cp(1), and read there."""
+class Copy(Subject):
+    """What filling is compared with: the same bytes copied into a lower directory by cp(1), and then read there."""
 
     name = "cp, then native"
     absence = None
-    process = None
 
     def start(self, remote, lower, mountpoint):
         self.remote, self.lower = remote, lower
         return lower
 
     def before(self, workload):
-        """What a reader waits for, and is measured with it."""
-        folder = {"WholeFile": "large", "ColdRandom": "large", "SmallFiles": "small", "Grep": "source",
-                  "FirstByte": "medium"}[type(workload).__name__]
-        run(["cp", "-a", os.path.join(self.remote, folder), self.lower])
+        start = time.monotonic()
+        run(["cp", "-a", os.path.join(self.remote, workload.folder), self.lower])
+        self.seconds_before = time.monotonic() - start
 
     def stop(self):
         pass
 
 
-class ColdMount:
+class ColdMount(Subject):
     """A mount of PassHSM over a directory that was just imported."""
 
-    def __init__(self, name, program, options=()):
-        self.mount = PassHSM(name, program, options)
+    def __init__(self, name, program, options=(), granule="64K"):
+        self.mount, self.granule = PassHSM(name, program, options), granule
         self.name, self.absence, self.program = name, self.mount.absence, program
 
     @property
@@ -136,7 +149,7 @@ class ColdMount:
         return self.mount.process
 
     def start(self, remote, lower, mountpoint):
-        run([self.program, "import", "--quiet", remote, lower])
+        run([self.program, "import", "--quiet", "--granule", self.granule, remote, lower])
         return self.mount.start(lower, mountpoint)
 
     def stop(self):
@@ -149,6 +162,16 @@ def empty(directory):
     drop_caches()
 
 
+def on_cold(bench, subject, remote, body):
+    """What `body` answers of the path of a mount over a directory that was just imported."""
+    empty(bench.cold_lower)
+    path = subject.start(remote, bench.cold_lower, bench.mount)
+    try:
+        return body(path)
+    finally:
+        subject.stop()
+
+
 def cold_workloads(sizes):
     return [FirstByte(sizes), WholeFile(sizes), ColdRandom(sizes), SmallFiles(sizes), Grep(sizes)]
 
@@ -159,7 +182,8 @@ def remotes(is_quick):
     return some if is_quick else {**some, "5 ms": "latency=5ms", "20 ms, 100 MB/s": "latency=20ms,bandwidth=100M"}
 
 
-def cold_subjects(program, remote, options=()):
+def cold_subjects(program, remote, options=(), granule="64K"):
     """Both front ends, as `options` want them."""
     options = ["--simulate", remote, *options]
-    return [ColdMount("PassHSM FUSE", program, options), fanotify(ColdMount, program, options)]
+    return [ColdMount("PassHSM FUSE", program, options, granule),
+            ColdMount("PassHSM fanotify", program, ["--frontend", "fanotify", *options], granule)]

@@ -15,9 +15,12 @@ HEADINGS = {
 
 
 class Records:
-    def __init__(self, folder):
+    def __init__(self, folder, subjects):
+        """`subjects`: the order in which they are told."""
         with open(os.path.join(folder, "records.jsonl")) as file:
             self.all = [json.loads(line) for line in file]
+        places = {name: place for place, name in enumerate(subjects)}
+        self.all.sort(key=lambda record: places.get(record["subject"], len(places)))
 
     def parts(self):
         return [part for part in HEADINGS if any(r["part"] == part for r in self.all)]
@@ -147,11 +150,31 @@ def again(records):
             "figures.", ""] if found else []
 
 
+REPOSITORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+
+
+def discussion(folder):
+    """What somebody wrote about this run, in `discussion.md` beside it."""
+    path = os.path.join(folder, "discussion.md")
+    if not os.path.exists(path):
+        return []
+    with open(path) as file:
+        return [file.read().strip(), ""]
+
+
+def abilities(folder):
+    """SEMANTICS.md's table of what one front end can do and the other cannot, with links that lead there from here."""
+    with open(os.path.join(REPOSITORY, "SEMANTICS.md")) as file:
+        section = file.read().partition("## What one front end can do")[2].partition("\n## ")[0]
+    up = os.path.relpath(REPOSITORY, folder)
+    return ["## What one front end can do" + section.rstrip().replace("](Tests/", f"]({up}/Tests/"), ""]
+
+
 def write(folder):
-    records = Records(folder)
     with open(os.path.join(folder, "machine.json")) as file:
         about = json.load(file)
-    lines = ["# Measured overhead", "", *heading(about), *again(records)]
+    records = Records(folder, about["subjects"])
+    lines = ["# Measured overhead", "", *heading(about), *again(records), *discussion(folder)]
     for part in records.parts():
         title, baseline = HEADINGS[part]
         lines += [f"## {title}", ""]
@@ -161,7 +184,7 @@ def write(folder):
             for chart in charts.draw(folder, part, chart_rows(records, part, baseline)):
                 lines += [f"![{title}]({chart})", ""]
         lines += ["Medians, and the least and the most:", "", *medians(records, part)]
-    lines += ["## What it costs", "", *costs(records)]
+    lines += ["## What it costs", "", *costs(records), *abilities(folder)]
     for name, text in (("report.md", lines), ("summary.md", summary(records, about))):
         with open(os.path.join(folder, name), "w") as file:
             file.write("\n".join(text))

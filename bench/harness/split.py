@@ -5,7 +5,7 @@ import os
 import time
 
 import cold
-from workloads import Figure, run
+from workloads import run
 
 READS = 200
 SIZE = 4096
@@ -27,18 +27,13 @@ def measure(bench):
         for round_number in range(1, bench.options.rounds + 1):
             for subject in bench.present(cold.cold_subjects(bench.options.program, simulated, ["--fill", "read"])):
                 bench.say(f"split of a fill, {variant}: {subject.name}")
-                lower = os.path.join(bench.options.directory, "cold")
-                cold.empty(lower)
-                path = subject.start(bench.remote, lower, bench.mount)
-                try:
-                    figures = measure_one(bench, path, round_number)
-                finally:
-                    subject.stop()
-                for name, microseconds in figures.items():
-                    figure = Figure(microseconds, "us")
-                    bench.record(
-                        part="split", workload=Split.name, figure=name, subject=subject.name, variant=variant,
-                        round=round_number, value=figure.value, unit=figure.unit, is_rate=False)
+                with bench.attempt(f"{subject.name}: {Split.name}"):
+                    figures = cold.on_cold(
+                        bench, subject, bench.remote, lambda path: measure_one(bench, path, round_number))
+                    for name, microseconds in figures.items():
+                        bench.record(
+                            part="split", workload=Split.name, figure=name, subject=subject.name, variant=variant,
+                            round=round_number, value=microseconds, unit="us", is_rate=False)
 
 
 def measure_one(bench, path, seed):

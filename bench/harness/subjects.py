@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from machine import Process, output
+from workloads import Fio
 
 
 def is_mounted(path):
@@ -23,13 +24,26 @@ def unmount(path):
     subprocess.run(["umount", "-l", path], capture_output=True)
 
 
-class Native:
+class Subject:
+    # Files are opened with O_DIRECT, so that each read and write is a request of its own.
+    opens_direct = False
+    process = None
+    # What bringing the files took that are then read.
+    seconds_before = 0.0
+
+    def takes(self, workload):
+        return True
+
+    def before(self, workload):
+        """What is measured with the workload, and comes before it."""
+
+
+class Native(Subject):
     """The lower directory itself."""
 
     def __init__(self, name="native"):
         self.name = name
         self.absence = None
-        self.process = None
 
     def start(self, lower, mountpoint):
         return lower
@@ -38,7 +52,7 @@ class Native:
         pass
 
 
-class Mounted:
+class Mounted(Subject):
     """A file system over the lower directory, served by a process."""
 
     def __init__(self, name, program):
@@ -91,6 +105,15 @@ class PassHSM(Mounted):
         return [self.program, "mount", lower, mountpoint, "--foreground", *self.options]
 
 
+class Direct(PassHSM):
+    """Without passthrough, and without the kernel's page cache: what it takes when each read goes to the daemon."""
+
+    opens_direct = True
+
+    def takes(self, workload):
+        return isinstance(workload, Fio)
+
+
 class PassthroughLL(Mounted):
     """libfuse's own example, compiled from the source that its package ships."""
 
@@ -137,17 +160,8 @@ class Rclone(Mounted):
                 "--config", "/dev/null", "--allow-other"]
 
 
-def supports(program, option):
-    """Whether `mount` of the program knows an option."""
-    return option in output(program, "mount", "--help")
-
-
-def fanotify(kind, program, options=()):
-    """The front end, as far as the build and the machine have it."""
-    subject = kind("PassHSM fanotify", program, ["--frontend", "fanotify", *options])
-    if not subject.absence and not supports(program, "--frontend"):
-        subject.absence = "this build has no fanotify front end"
-    return subject
+def fanotify(kind, program, options=(), name="PassHSM fanotify"):
+    return kind(name, program, ["--frontend", "fanotify", *options])
 
 
 def all_subjects(program, rclone, folder):
@@ -156,6 +170,8 @@ def all_subjects(program, rclone, folder):
         Native(), Native("native, again"),
         PassHSM("PassHSM FUSE passthrough", program),
         PassHSM("PassHSM FUSE cached", program, ["--no-passthrough"]),
+        Direct("PassHSM FUSE direct", program, ["--no-passthrough"]),
         fanotify(PassHSM, program),
+        fanotify(PassHSM, program, ["--ignore-nothing"], "PassHSM fanotify, no ignore marks"),
         PassthroughLL(folder), MergerFS(), BindFS(), Rclone(rclone, os.path.join(folder, "rclone-cache")),
     ]

@@ -17,19 +17,20 @@ class Figure:
 
 
 class Workload:
-    """`prepare` makes its files in the lower directory, once; `measure` runs in a subject."""
+    """`prepare` makes its files in the source, once, which are all fetched before anything is measured; `measure` runs in
+    a subject, at its path."""
 
     def __init__(self, name, sizes):
         self.name = name
         self.sizes = sizes
 
-    def prepare(self, lower):
+    def prepare(self, source):
         pass
 
     def warm(self, path):
         """What is not measured comes first: the caches of the subject."""
 
-    def measure(self, path):
+    def measure(self, path, subject):
         raise NotImplementedError
 
     def clean(self, path):
@@ -63,8 +64,8 @@ class Fio(Workload):
         super().__init__(name, sizes)
         self.pattern, self.block, self.jobs = pattern, block, jobs
 
-    def prepare(self, lower):
-        path = os.path.join(lower, "large")
+    def prepare(self, source):
+        path = os.path.join(source, "large")
         if not os.path.exists(path):
             block = os.urandom(1 << 20)
             with open(path, "wb") as file:
@@ -80,12 +81,13 @@ class Fio(Workload):
                 while file.read(1 << 20):
                     pass
 
-    def measure(self, path):
+    def measure(self, path, subject):
         report = json.loads(run([
             "fio", "--output-format=json", "--name=job", f"--filename={self.file(path)}", f"--rw={self.pattern}",
             f"--bs={self.block}", f"--size={self.sizes.large}", f"--numjobs={self.jobs}", "--thread",
             "--group_reporting", "--invalidate=0", "--ioengine=psync", "--allow_file_create=1", "--randrepeat=1",
-            f"--runtime={self.sizes.seconds}", "--time_based" if self.pattern == "randread" else "--end_fsync=1"]))
+            f"--direct={int(subject.opens_direct)}",
+            f"--runtime={self.sizes.milliseconds}ms", "--time_based" if self.pattern == "randread" else "--end_fsync=1"]))
         side = report["jobs"][0]["write" if "write" in self.pattern else "read"]
         if self.block == "4k":
             return {"operations": Figure(side["iops"], "1/s", True)}
@@ -100,32 +102,43 @@ class MapRead(Fio):
     def __init__(self, sizes):
         super().__init__("mmap, random pages", sizes, "read", "4k")
 
-    def measure(self, path):
+    def measure(self, path, subject):
         result = Driver.run("map-at", self.file(path), self.sizes.loads, 1)
         return {"load": Figure(result["seconds"] * 1e6, "us")}
 
 
 class OpenReadClose(Workload):
+    """Of a file that was fetched, and of one that was made in the subject and never had a remote copy."""
+
     def __init__(self, sizes):
         super().__init__("open, read 4 KiB, close", sizes)
 
-    def prepare(self, lower):
-        with open(os.path.join(lower, "small"), "wb") as file:
+    def prepare(self, source):
+        with open(os.path.join(source, "small"), "wb") as file:
             file.write(os.urandom(4096))
 
     def warm(self, path):
-        Driver.run("open-read-close", os.path.join(path, "small"), 100)
+        with open(os.path.join(path, "own"), "wb") as file:
+            file.write(os.urandom(4096))
+        for name in ("small", "own"):
+            Driver.run("open-read-close", os.path.join(path, name), 100)
 
-    def measure(self, path):
-        result = Driver.run("open-read-close", os.path.join(path, "small"), self.sizes.opens)
-        return {"latency": Figure(result["seconds"] * 1e6, "us")}
+    def measure(self, path, subject):
+        def latency(name):
+            result = Driver.run("open-read-close", os.path.join(path, name), self.sizes.opens)
+            return Figure(result["seconds"] * 1e6, "us")
+
+        return {"fetched file": latency("small"), "local file": latency("own")}
+
+    def clean(self, path):
+        os.unlink(os.path.join(path, "own"))
 
 
 class Names(Workload):
     def __init__(self, sizes):
         super().__init__("create, stat, unlink", sizes)
 
-    def measure(self, path):
+    def measure(self, path, subject):
         folder = os.path.join(path, "names")
         os.makedirs(folder, exist_ok=True)
         result = Driver.run("names", folder, self.sizes.names)
@@ -141,10 +154,10 @@ class Walk(Workload):
     def __init__(self, sizes):
         super().__init__("stat walk", sizes)
 
-    def prepare(self, lower):
-        make_tree(os.path.join(lower, "tree"), self.sizes.tree)
+    def prepare(self, source):
+        make_tree(os.path.join(source, "tree"), self.sizes.tree)
 
-    def measure(self, path):
+    def measure(self, path, subject):
         tree = os.path.join(path, "tree")
         first, second = Driver.run("walk", tree), Driver.run("walk", tree)
         return {
@@ -172,14 +185,14 @@ class Command(Workload):
         super().__init__(name, sizes)
         self.command, self.before, self.folder = command, before, folder
 
-    def prepare(self, lower):
-        make_source(os.path.join(lower, self.folder), self.sizes.source)
+    def prepare(self, source):
+        make_source(os.path.join(source, self.folder), self.sizes.source)
 
     def warm(self, path):
         if self.before:
             run(["bash", "-c", self.before], cwd=os.path.join(path, self.folder))
 
-    def measure(self, path):
+    def measure(self, path, subject):
         start = time.monotonic()
         run(["bash", "-c", self.command], cwd=os.path.join(path, self.folder))
         return {"time": Figure(time.monotonic() - start, "s")}
