@@ -19,6 +19,10 @@ class ColdWorkload(Workload):
 
     folder = None
 
+    def remote(self, remotes):
+        """What is imported for it, and nothing else."""
+        return os.path.join(remotes, self.folder)
+
 
 class FirstByte(ColdWorkload):
     """The first 4 KiB of each of some files."""
@@ -60,7 +64,7 @@ class WholeFile(ColdWorkload):
             os.makedirs(folder)
             block = os.urandom(1 << 20)
             with open(os.path.join(folder, "file"), "wb") as file:
-                for _ in range(self.sizes.large >> 20):
+                for _ in range(self.sizes.cold_large >> 20):
                     file.write(block)
 
     def measure(self, path, subject):

@@ -21,7 +21,9 @@ def counters(program, path):
 
 def measure(bench):
     """Every part in microseconds a read; the reads do not overlap, so that sums and means agree."""
-    cold.WholeFile(bench.sizes).prepare(bench.remote)
+    file = cold.WholeFile(bench.sizes)
+    remote = file.remote(bench.remote)
+    file.prepare(remote)
     variants = {"directory": "latency=0ms", "20 ms": "latency=20ms"}
     for variant, simulated in variants.items():
         for round_number in range(1, bench.options.rounds + 1):
@@ -29,7 +31,7 @@ def measure(bench):
                 bench.say(f"split of a fill, {variant}: {subject.name}")
                 with bench.attempt(f"{subject.name}: {Split.name}"):
                     figures = cold.on_cold(
-                        bench, subject, bench.remote, lambda path: measure_one(bench, path, round_number))
+                        bench, subject, remote, lambda path: measure_one(bench, path, round_number))
                     for name, microseconds in figures.items():
                         bench.record(
                             part="split", workload=Split.name, figure=name, subject=subject.name, variant=variant,

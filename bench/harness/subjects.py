@@ -28,6 +28,8 @@ class Subject:
     # Files are opened with O_DIRECT, so that each read and write is a request of its own.
     opens_direct = False
     process = None
+    # Of those that are slow, and that only give the scale, fewer are enough.
+    most_rounds = 1000
     # What bringing the files took that are then read.
     seconds_before = 0.0
 
@@ -133,6 +135,8 @@ class PassthroughLL(Mounted):
 
 
 class MergerFS(Mounted):
+    most_rounds = 3
+
     def __init__(self):
         super().__init__("mergerfs", "mergerfs")
 
@@ -141,6 +145,8 @@ class MergerFS(Mounted):
 
 
 class BindFS(Mounted):
+    most_rounds = 3
+
     def __init__(self):
         super().__init__("bindfs", "bindfs")
 
@@ -150,6 +156,8 @@ class BindFS(Mounted):
 
 class Rclone(Mounted):
     """rclone mount with its whole VFS cache, over the lower directory."""
+
+    most_rounds = 3
 
     def __init__(self, program, cache):
         super().__init__("rclone mount", program)

@@ -6,7 +6,8 @@ import Testing
 extension MountTests.FrontEnds {
     /// What the lower file system does by itself with one front end, and FUSE stands before with the other.
     @Suite struct Native {
-        @Test("Names, attributes and listings raise no events; with FUSE they are requests", arguments: FrontEnd.allCases)
+        @Test(
+            "Names, attributes and listings raise no events; with FUSE they are requests", arguments: FrontEnd.allCases)
         func names(frontEnd: FrontEnd) throws {
             try withMirror(mounting: frontEnd.arguments) { mirror throws in
                 try Trees.special(mirror.source)
