@@ -14,6 +14,7 @@ let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "as
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let sockets = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let http2 = Target.Dependency.product(name: "NIOHTTP2", package: "swift-nio-http2")
 let tls = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let httpTypes = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -38,6 +39,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-http2", from: "1.46.0"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
@@ -53,7 +55,7 @@ let package = Package(
         module("System", ["CLinux", system]),
         module("Store", ["CChecksum", "CCrypto", "HSMCore", "HSMSystem", logging]),
         module("Remotes", ["HSMCore", "HSMSystem"]),
-        module("RemotesHTTP", ["HSMCore", "HSMSystem", "HSMRemotes", httpClient, nio, httpTypes, sockets, tls]),
+        module("RemotesHTTP", ["HSMCore", "HSMSystem", "HSMRemotes", httpClient, nio, httpTypes, http2, sockets, tls]),
         module("RemotesS3", ["HSMCore", "HSMSystem", "HSMRemotes", "HSMRemotesHTTP", crypto, httpClient, httpTypes]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
         module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", logging]),
@@ -75,7 +77,8 @@ let package = Package(
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("RemotesHTTPTests", ["FaultServers", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
         tests(
-            "RemotesS3Tests", ["FaultServers", "HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem"]),
+            "RemotesS3Tests",
+            ["FaultServers", "HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
         tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),

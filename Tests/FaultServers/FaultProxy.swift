@@ -41,18 +41,8 @@ package final class FaultProxy: Sendable {
 
     /// Nil when the server gives no whole answer.
     private static func pass(_ request: FaultServer.Request, to port: Int) -> FaultServer.Reply? {
-        let connection = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        guard let connection = Loopback.connection(to: port) else { return nil }
         defer { close(connection) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = UInt16(port).bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        let result = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(connection, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        guard result == 0 else { return nil }
         // HTTP/1.0: the answer ends with the connection, and is in no chunks.
         let headers = request.headers.filter { $0.key != "connection" }.map { "\($0): \($1)\r\n" }.joined()
         let head = Array("\(request.method) \(request.target) HTTP/1.0\r\n\(headers)\r\n".utf8)

@@ -36,6 +36,8 @@ package final class FaultServer: Sendable {
         package var isSilent = false
         /// Sent instead of everything above.
         package var raw: String?
+        /// Of a proxy: from here on everything is passed on to this port, and back.
+        package var tunnel: Int?
 
         package init(status: Int = 200, headers: [String: String] = [:], body: [UInt8] = []) {
             self.status = status
@@ -62,20 +64,9 @@ package final class FaultServer: Sendable {
     /// Listens from now on. `handler` is called on a thread of the request's connection, and may block.
     package init(_ handler: @escaping @Sendable (Request) -> Reply) throws {
         self.handler = handler
-        listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let listener = listener
-        let result = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-                bind(listener, pointer, size) == 0 && listen(listener, 128) == 0
-                    && getsockname(listener, pointer, &size) == 0
-            }
-        }
-        guard result else { throw Failure() }
-        port = Int(UInt16(bigEndian: address.sin_port))
+        guard let (listener, port) = Loopback.listener() else { throw Failure() }
+        self.listener = listener
+        self.port = port
         Thread.detachNewThread { [self] in accept() }
     }
 
@@ -149,6 +140,10 @@ package final class FaultServer: Sendable {
             _ = put(Array(raw.utf8), connection)
             return false
         }
+        if let port = reply.tunnel {
+            pass(connection, to: port)
+            return false
+        }
         var headers = reply.headers
         if headers["Content-Length"] == nil && headers["Transfer-Encoding"] == nil {
             headers["Content-Length"] = "\(reply.body.count)"
@@ -165,15 +160,20 @@ package final class FaultServer: Sendable {
         return reply.cut == nil
     }
 
-    private func put(_ bytes: [UInt8], _ connection: Int32) -> Bool {
-        var done = 0
-        while done < bytes.count {
-            let count = bytes[done...].withUnsafeBytes {
-                send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+    /// As a proxy does that was asked to CONNECT: until one side ends.
+    private func pass(_ connection: Int32, to port: Int) {
+        guard let onward = Loopback.connection(to: port) else { return }
+        defer { close(onward) }
+        guard put(Array("HTTP/1.1 200 Words\r\n\r\n".utf8), connection) else { return }
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        var sides = [connection, onward].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        while poll(&sides, 2, -1) > 0 {
+            for (index, side) in sides.enumerated() where side.revents != 0 {
+                let count = recv(side.fd, &buffer, buffer.count, 0)
+                guard count > 0, put(Array(buffer[..<count]), sides[1 - index].fd) else { return }
             }
-            guard count > 0 else { return false }
-            done += count
         }
-        return true
     }
+
+    private func put(_ bytes: [UInt8], _ connection: Int32) -> Bool { Loopback.send(bytes, to: connection) }
 }

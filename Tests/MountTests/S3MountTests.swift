@@ -1,3 +1,4 @@
+import FaultServers
 import Foundation
 import Glibc
 import HSMSystem
@@ -23,8 +24,10 @@ extension MountTests {
                 """, in: path)
         }
 
+        /// - Parameter adapt: changes how the bucket is imported.
         private func withStore(
             _ kind: S3Server.Kind, _ mounting: [String]? = [], fill: (String) throws -> Void = Self.fill,
+            adapt: (S3Server, Mirror) throws -> Void = { _, _ in },
             _ body: (S3Server, Mirror) throws -> Void
         ) throws {
             var server: S3Server?
@@ -35,8 +38,9 @@ extension MountTests {
                 server = store
                 try store.fill(from: mirror.source)
                 mirror.location = "s3://source"
-                mirror.importArguments = ["--endpoint", store.endpoint]
+                mirror.importArguments = store.importArguments
                 mirror.environment = S3Server.environment
+                try adapt(store, mirror)
             } _: { mirror throws in
                 try body(try #require(server), mirror)
             }
@@ -46,7 +50,7 @@ extension MountTests {
             "A cold mount of a bucket has its objects' names, sizes, times and digests",
             arguments: S3Server.Kind.allCases)
         func digests(kind: S3Server.Kind) throws {
-            try withStore(kind) { _, mirror in
+            try withStore(kind) { _, mirror throws in
                 // rclone's server tells whole seconds; what rclone copied has them all.
                 let time = kind == .moto ? "%T@" : "%Ts"
                 for question in [Trees.Question.digests.rawValue, "find . -type f -printf '%p %s \(time)\\n' | sort"] {
@@ -70,11 +74,11 @@ extension MountTests {
 
         @Test(
             "An object that is replaced or deleted is EIO where it is absent, told apart",
-            arguments: S3Server.Kind.allCases)
+            arguments: [S3Server.Kind.rclone, .moto])
         func changed(kind: S3Server.Kind) throws {
             try withStore(kind, ["--fill", "read", "--offline", "error"]) { path in
                 for name in ["replaced", "deleted"] { try Pattern.write("\(path)/\(name)", size: Self.size, seed: 1) }
-            } _: { store, mirror in
+            } _: { store, mirror throws in
                 for name in ["replaced", "deleted"] { _ = try File.bytes(mirror.at(name), 0..<1000) }
                 try Pattern.write(mirror.scratch.path + "/new", size: Self.size, seed: 2)
                 try store.python(
@@ -97,7 +101,7 @@ extension MountTests {
         func objects() throws {
             try withStore(.moto, nil) { path in
                 try Pattern.write("\(path)/plain", size: 100)
-            } _: { store, mirror in
+            } _: { store, mirror throws in
                 try store.python(
                     """
                     big = b'x' * (6 << 20)
@@ -150,11 +154,98 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "Content that is not what its checksum says is EIO, whatever its ETag is", arguments: ["SHA256", "CRC32C"])
+        func checksums(kind: String) throws {
+            var proxy: FaultProxy?
+            defer { proxy?.stop() }
+            try withStore(.moto, nil) { path in
+                for name in ["right", "wrong"] { try Pattern.write("\(path)/\(name)", size: 300_000, seed: 1) }
+            } _: { store, mirror throws in
+                let between = try FaultProxy(to: store.port)
+                proxy = between
+                // boto3 has no CRC-32C of its own.
+                try store.python(
+                    """
+                    import base64, hashlib
+                    def crc32c(data):
+                        table = []
+                        for n in range(256):
+                            for _ in range(8): n = n >> 1 ^ (0x82f63b78 if n & 1 else 0)
+                            table.append(n)
+                        sum = 0xffffffff
+                        for byte in data: sum = sum >> 8 ^ table[(sum ^ byte) & 255]
+                        return (sum ^ 0xffffffff).to_bytes(4, 'big')
+                    for path in a[1:]:
+                        body = open(path, 'rb').read()
+                        sum = crc32c(body) if a[0] == 'CRC32C' else hashlib.sha256(body).digest()
+                        s3.put_object(Bucket='source', Key='p/' + os.path.basename(path), Body=body,
+                            ChecksumAlgorithm=a[0], **{'Checksum' + a[0]: base64.b64encode(sum).decode()})
+                    """, [kind, mirror.remote("right"), mirror.remote("wrong")])
+                let arguments = ["s3://source/p", mirror.lower, "--rebind", "--delete", "--endpoint", between.url]
+                let output = try run([Machine.program, "import"] + arguments, environment: S3Server.environment)
+                #expect(output.code == 0, "\(output)")
+                try mirror.start()
+                #expect(try File.sameContent(mirror.at("right"), mirror.remote("right")))
+                between.spoil { $0.body[100_000] ^= 1 }
+                #expect(File.readError(mirror.at("wrong")) == EIO)
+                try until("the cause") { try mirror.state("wrong").lastError?.contains(kind.lowercased()) == true }
+                between.spoil(nil)
+                try until("the right content") { File.readError(mirror.at("wrong")) == 0 }
+                #expect(try File.sameContent(mirror.at("wrong"), mirror.remote("wrong")))
+            }
+        }
+
+        @Test("A bucket that is a host's name, behind a proxy of the environment")
+        func virtualHost() throws {
+            var proxy: FaultServer?
+            defer { proxy?.stop() }
+            try withStore(.moto) { path in
+                for (index, name) in ["a b", "c"].enumerated() {
+                    try Pattern.write("\(path)/\(name)", size: 300_000, seed: index)
+                }
+            } adapt: { store, mirror in
+                let port = store.port
+                let between = try FaultServer { _ in
+                    var reply = FaultServer.Reply()
+                    reply.tunnel = port
+                    return reply
+                }
+                proxy = between
+                // Names that moto knows buckets by; the proxy leads them to it.
+                mirror.importArguments = ["--endpoint", "http://s3.amazonaws.com", "--style", "virtual"]
+                mirror.environment["http_proxy"] = between.url
+            } _: { _, mirror throws in
+                for name in ["a b", "c"] {
+                    #expect(try File.sameContent(mirror.at(name), mirror.remote(name)))
+                }
+                let hosts = Set((proxy?.requests ?? []).map(\.target))
+                #expect(hosts == ["source.s3.amazonaws.com:80"])
+            }
+        }
+
+        @Test("Modes, owners and times are as rclone keeps them with --metadata")
+        func metadata() throws {
+            try withStore(.moto, nil) { path in
+                try shell(
+                    """
+                    mkdir d; echo 1 >plain; echo 2 >d/program; chmod 640 plain; chmod 4755 d/program
+                    chown 12:34 plain; touch -d @1700000000.123456789 plain
+                    """, in: path)
+            } adapt: { store, mirror in
+                try store.fill(from: mirror.source, "--metadata", "--ignore-times")
+            } _: { _, mirror throws in
+                try mirror.start()
+                let question = "find . -type f -printf '%p %m %U %G %s %T@\\n' | sort"
+                #expect(try shell(question, in: mirror.mount) == shell(question, in: mirror.source))
+            }
+        }
+
         @Test("Without the right secret nothing is had, and the cause is told without it")
         func refused() throws {
             try withStore(.rclone, nil) { path in
                 try Pattern.write("\(path)/file", size: 100)
-            } _: { _, mirror in
+            } _: { _, mirror throws in
                 var environment = S3Server.environment
                 environment["AWS_SECRET_ACCESS_KEY"] = "falsch"
                 let arguments = ["s3://source", mirror.lower + "2"] + mirror.importArguments

@@ -116,6 +116,26 @@ import Testing
         }
     }
 
+    @Test func `content comes through a proxy, which looks the server's name up`() async throws {
+        let sample = Sample()
+        try await withServer(sample.answer) { server in
+            let proxy = try FaultServer { _ in
+                var reply = FaultServer.Reply()
+                reply.tunnel = server.port
+                return reply
+            }
+            defer { proxy.stop() }
+            let source = try source("http://nowhere.invalid:81/", environment: ["all_proxy": proxy.url])
+            for range in [10..<20, 0..<1_000_000] {
+                let outcome = await Outcome(source, sample.object, range)
+                let isSame = outcome.bytes == Array(sample.content[range])
+                #expect(isSame && outcome.error == nil, "\(outcome.error?.cause ?? "")")
+            }
+            #expect(proxy.requests.map(\.target) == ["nowhere.invalid:81"], "one connection for both")
+            #expect(server.requests.allSatisfy { $0.headers["host"] == "nowhere.invalid:81" })
+        }
+    }
+
     @Test func `the environment's proxies are curl's`() throws {
         let rules = try ProxyRules(environment: [
             "http_proxy": "a:1", "HTTPS_PROXY": "http://[::1]:2/", "NO_PROXY": "local,.example.org  10.0.0.1",

@@ -2,6 +2,7 @@ import FaultServers
 import HSMCore
 import HSMRemotes
 import HSMRemotesHTTP
+import HSMSystem
 import Testing
 
 @Suite struct HTTPManifestTests {
@@ -37,6 +38,39 @@ import Testing
             #expect(object.version.description == "\"t\"")
             #expect(entries["c"]?.metadata.modificationTime == .init(seconds: -2, nanoseconds: 500_000_000))
             #expect(entries["a"]?.metadata.modificationTime?.seconds == Sample.modified)
+        }
+    }
+
+    @Test func `a manifest comes from a file or a server, which is told a secret only when it is the source's`()
+        async throws
+    {
+        let line = "{\"path\": \"a\", \"size\": 1}\n"
+        let replies: @Sendable (FaultServer.Request) -> FaultServer.Reply = { request in
+            switch request.target {
+            case "/list": FaultServer.Reply(body: Array(line.utf8))
+            case "/moved": FaultServer.Reply(status: 302, headers: ["Location": "/list"])
+            default: FaultServer.Reply(status: 404)
+            }
+        }
+        let own = try FaultServer(replies)
+        let other = try FaultServer(replies)
+        defer { [own, other].forEach { $0.stop() } }
+        let address = try #require(try RemoteLocation(own.url + "tree").web)
+        let transport = try HTTPTransport(options: .init(), environment: [:])
+        let secret = try HTTPCredentials(host: "127.0.0.1", environment: ["PASSHSM_HTTP_BEARER": "s3"])
+        for place in [own.url + "list", own.url + "moved", other.url + "list"] {
+            let manifest = try HTTPManifest(BytePath(place), of: address, transport, secret)
+            #expect(manifest.entries.map(\.path) == [Array("a".utf8)])
+        }
+        #expect(own.requests.allSatisfy { $0.headers["authorization"] == "Bearer s3" })
+        #expect(other.requests.map { $0.headers["authorization"] } == [nil])
+        let error = #expect(throws: LocationError.self) {
+            try HTTPManifest(BytePath(own.url + "none"), of: address, transport, secret)
+        }
+        #expect(error?.description.contains("404") == true)
+        try await HTTPAccessTests.temporary(line, mode: 0o644) { path in
+            let manifest = try HTTPManifest(BytePath(path), of: address, transport, secret)
+            #expect(manifest.entries.count == 1)
         }
     }
 

@@ -21,8 +21,16 @@ final class FileWork: Sendable {
     // Guarded by the condition's lock. The walk does lower I/O under it, which its users wait for anyway.
     private nonisolated(unsafe) var state: State
     private let counting: FileWalk
-    /// At once: enough to keep a remote busy; each may hold a thread and some descriptors.
-    private static let mostThreads = 8
+    /// Its lock is held with no other.
+    private let room = Condition()
+    /// Threads that are at a large file; guarded by the lock of ``room``.
+    private nonisolated(unsafe) var atLarge = 0
+    /// At once: of small files, each of which is a round trip to the remote, as many as it is asked for at a time; each may
+    /// hold a thread and some descriptors.
+    private static let mostThreads = 48
+    /// Of large files fewer keep a remote busy: more would only share it, and get to their deadlines.
+    private static let mostAtLarge = 8
+    private static let large = 1 << 20
 
     init(top: Descriptor, paths: [BytePath], isRecursive: Bool, threads: Int, _ action: @escaping Action) {
         self.action = action
@@ -79,7 +87,10 @@ final class FileWork: Sendable {
             var failure: String?
             do throws(Errno) {
                 let file = try item.file.get()
+                let isLarge = try file.stat().st_size > Self.large
+                if isLarge { beginLarge() }
                 do throws(Refusal) { try action(file, advance) } catch { failure = error.cause }
+                if isLarge { endLarge() }
             } catch { failure = String(cString: strerror(error.rawValue)) }
             condition.lock()
             if let failure {
@@ -93,6 +104,20 @@ final class FileWork: Sendable {
         state.threads -= 1
         condition.unlock()
         condition.broadcast()
+    }
+
+    private func beginLarge() {
+        room.lock()
+        while atLarge == Self.mostAtLarge { room.wait() }
+        atLarge += 1
+        room.unlock()
+    }
+
+    private func endLarge() {
+        room.lock()
+        atLarge -= 1
+        room.unlock()
+        room.signal()
     }
 
     private func next() -> FileWalk.Item? {

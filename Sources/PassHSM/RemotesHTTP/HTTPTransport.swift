@@ -105,11 +105,9 @@ package final class HTTPTransport: Sendable {
         // Servers close idle connections, nginx after 75 s: a request would meet that.
         configuration.connectionPool.idleTimeout = .seconds(30)
         configuration.connectionPool.retryConnectionEstablishment = false
-        // The default is 64 KiB: each piece is handed from thread to thread, and written by itself.
-        configuration.http1_1ConnectionDebugInitializer = { channel in
-            channel.setOption(
-                .recvAllocator,
-                value: AdaptiveRecvByteBufferAllocator(minimum: 16 << 10, initial: 64 << 10, maximum: 512 << 10))
+        configuration.http1_1ConnectionDebugInitializer = { Self.takeLargePieces($0) }
+        configuration.http2ConnectionDebugInitializer = { connection in
+            Self.takeLargePieces(connection).flatMap { HTTP2Windows.widen(connection) }
         }
         configuration.proxy = proxy.map { proxy in
             let parts = proxy.credentials?.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
@@ -119,5 +117,11 @@ package final class HTTPTransport: Sendable {
             return .server(host: proxy.host, port: proxy.port, authorization: authorization)
         }
         return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }
+    /// The default is 64 KiB: each piece is handed from thread to thread, and written by itself.
+    private static func takeLargePieces(_ connection: any Channel) -> EventLoopFuture<Void> {
+        connection.setOption(
+            .recvAllocator,
+            value: AdaptiveRecvByteBufferAllocator(minimum: 16 << 10, initial: 64 << 10, maximum: 512 << 10))
     }
 }

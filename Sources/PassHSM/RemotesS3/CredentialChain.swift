@@ -6,17 +6,29 @@ import HSMSystem
 ///
 /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN` come first, unless a profile was named; then the
 /// profile (`AWS_PROFILE`, or else `default`) in `~/.aws/credentials` (`AWS_SHARED_CREDENTIALS_FILE`) and `~/.aws/config`
-/// (`AWS_CONFIG_FILE`). Source: "Settings reference" of the AWS SDKs and tools.
+/// (`AWS_CONFIG_FILE`): keys, or a `credential_process`. Source: "Settings reference" of the AWS SDKs and tools.
 package struct CredentialChain: Sendable {
     /// Nil: requests are not signed, which public buckets allow.
     package let credentials: RequestSignature.Credentials?
+    /// When the credentials end; nil where nothing tells.
+    package let end: ContinuousClock.Instant?
     /// Nil where nothing names one.
     package let region: String?
     /// The endpoint that the environment or the profile names.
     package let endpoint: String?
+    private let named: String?
+    private let environment: [String: String]
 
-    /// - Throws: for a file with a secret that everyone may read, and a profile that was named and is nowhere.
+    /// The same looked for again: files change, and a process is asked anew.
+    package func again() throws(LocationError) -> CredentialChain {
+        try CredentialChain(profile: named, environment: environment)
+    }
+
+    /// - Throws: for a file with a secret that everyone may read, and a profile that was named and is nowhere; and for a
+    ///   process that gives no credentials.
     package init(profile named: String?, environment: [String: String]) throws(LocationError) {
+        self.named = named
+        self.environment = environment
         func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
         let folder = (value("HOME") ?? "") + "/.aws/"
         let secrets = try SecretFile.text(value("AWS_SHARED_CREDENTIALS_FILE") ?? folder + "credentials")
@@ -32,10 +44,15 @@ package struct CredentialChain: Sendable {
         }
         if named == nil, let key = value("AWS_ACCESS_KEY_ID"), let secret = value("AWS_SECRET_ACCESS_KEY") {
             credentials = .init(accessKey: key, secretKey: secret, sessionToken: value("AWS_SESSION_TOKEN"))
+            end = nil
         } else if let key = profile["aws_access_key_id"], let secret = profile["aws_secret_access_key"] {
             credentials = .init(accessKey: key, secretKey: secret, sessionToken: profile["aws_session_token"])
+            end = nil
+        } else if let command = profile["credential_process"] {
+            let answer = try CredentialProcess(command)
+            (credentials, end) = (answer.credentials, answer.end)
         } else {
-            credentials = nil
+            (credentials, end) = (nil, nil)
         }
         region = value("AWS_REGION") ?? value("AWS_DEFAULT_REGION") ?? profile["region"]
         endpoint = value("AWS_ENDPOINT_URL_S3") ?? value("AWS_ENDPOINT_URL") ?? profile["endpoint_url"]

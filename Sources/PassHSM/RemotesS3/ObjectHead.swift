@@ -5,8 +5,7 @@ import NIOHTTP1
 
 /// What HeadObject tells: version, size, checksum, and the metadata that other programs keep.
 ///
-/// `x-amz-meta-mtime` is seconds since 1970, with a fraction from rclone; `mode`, `uid` and `gid` are decimal from s3fs,
-/// and the mode octal, with a leading zero, from rclone.
+/// `x-amz-meta-mtime` is seconds since 1970, with a fraction from rclone and s3fs; `uid` and `gid` are decimal.
 package struct ObjectHead: Sendable {
     package let object: RemoteObject
     package let metadata: RemoteEntry.Metadata
@@ -29,12 +28,18 @@ package struct ObjectHead: Sendable {
         metadata.modificationTime =
             value("mtime").flatMap { RemoteEntry.Time(decimal: $0) }
             ?? modified.map { RemoteEntry.Time(seconds: $0, nanoseconds: 0) }
-        metadata.permissions = value("mode").flatMap { UInt32($0, radix: $0.hasPrefix("0") ? 8 : 10) }.map {
-            $0 & 0o7777
-        }
+        metadata.permissions = value("mode").flatMap { Self.permissions($0) }
         metadata.owner = value("uid").flatMap { UInt32($0) }
         metadata.group = value("gid").flatMap { UInt32($0) }
         self.metadata = metadata
+    }
+
+    /// Of a `st_mode`: s3fs writes it in decimal digits, rclone (`--metadata`) in octal ones. Which it is tells the kind of
+    /// file in it: no file's or directory's mode in one is such in the other.
+    static func permissions(_ text: String) -> UInt32? {
+        let kinds: [UInt32] = [0o100000, 0o040000]
+        if !text.hasPrefix("0"), let mode = UInt32(text), kinds.contains(mode & ~0o7777) { return mode & 0o7777 }
+        return UInt32(text, radix: 8).map { $0 & 0o7777 }
     }
 
     /// Of the whole object; what is put together of its parts' checksums ends with their count.

@@ -16,7 +16,8 @@ package final class S3Source: RemoteSource {
     let readsMetadata: Bool
     private let base: WebAddress
     private let transport: HTTPTransport
-    private let signature: RequestSignature?
+    private let region: String
+    private let credentials: StoreCredentials
     let retries = RetryPolicy()
 
     /// - Parameters:
@@ -29,21 +30,35 @@ package final class S3Source: RemoteSource {
         if address.endpoint == nil, let endpoint = credentials.endpoint {
             address.endpoint = try RemoteLocation(endpoint).web
         }
-        let region = address.region ?? credentials.region ?? "us-east-1"
+        region = address.region ?? credentials.region ?? "us-east-1"
         self.address = address
         self.readsMetadata = readsMetadata
         self.transport = transport
         base = address.base(region: region)
-        signature = credentials.credentials.map { RequestSignature($0, region: region) }
+        self.credentials = StoreCredentials(credentials)
     }
 
     package var location: String { address.url }
 
     // MARK: Requests
 
-    /// A signed request for a key of the bucket, or for the bucket itself.
-    private func request(
+    /// Asks for a key of the bucket, or for the bucket itself. When the answer may be to credentials that have ended, it is
+    /// asked again with others, should there be some.
+    private func send(
         _ method: HTTPMethod, _ key: [UInt8], query: [(String, String)] = [], _ headers: [(String, String)] = []
+    ) async throws(FillError) -> HTTPClientResponse {
+        let used = credentials.current()
+        let response = try await transport.send(request(method, key, query: query, headers, used))
+        // HEAD says no more than the status; AWS answers 400 to a session's token that has ended.
+        guard [400, 401, 403].contains(response.status.code), let other = credentials.others(than: used) else {
+            return response
+        }
+        return try await transport.send(request(method, key, query: query, headers, other))
+    }
+
+    private func request(
+        _ method: HTTPMethod, _ key: [UInt8], query: [(String, String)], _ headers: [(String, String)],
+        _ credentials: RequestSignature.Credentials?
     ) -> HTTPClientRequest {
         let path = PercentEncoding.encode(base.path + key)
         let host = String(base.origin.drop { $0 != "/" }.dropFirst(2))
@@ -53,8 +68,8 @@ package final class S3Source: RemoteSource {
         request.method = method
         request.headers.add(contentsOf: [("Host", host), ("Accept-Encoding", "identity"), ("User-Agent", "passhsm")])
         request.headers.add(contentsOf: headers)
-        if let signature {
-            let added = signature.headers(
+        if let credentials {
+            let added = RequestSignature(credentials, region: region).headers(
                 method: method.rawValue, path: path, query: query, headers: [("host", host)] + extra, time: time(nil))
             request.headers.add(contentsOf: added)
         }
@@ -102,13 +117,12 @@ package final class S3Source: RemoteSource {
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) {
         guard !range.isEmpty else { return }
-        let response = try await transport.send(
-            request(
-                .GET, try key(object.key), query: [],
-                [
-                    ("Range", "bytes=\(range.lowerBound)-\(range.upperBound - 1)"),
-                    ("If-Match", object.version.description),
-                ]))
+        let response = try await send(
+            .GET, try key(object.key),
+            [
+                ("Range", "bytes=\(range.lowerBound)-\(range.upperBound - 1)"),
+                ("If-Match", object.version.description),
+            ])
         guard response.status == .ok || response.status == .partialContent else {
             throw await failure(response, object.key)
         }
@@ -128,8 +142,7 @@ package final class S3Source: RemoteSource {
 
     /// - Parameter suffix: behind the key: a slash for the marker of a directory.
     func head(_ key: RemoteKey, suffix: [UInt8] = []) async throws(FillError) -> ObjectHead {
-        let response = try await transport.send(
-            request(.HEAD, try self.key(key) + suffix, query: [], [("x-amz-checksum-mode", "ENABLED")]))
+        let response = try await send(.HEAD, try self.key(key) + suffix, [("x-amz-checksum-mode", "ENABLED")])
         guard response.status == .ok else {
             throw FillError(status: response.status, response.headers, key, isConditional: false)
         }
@@ -146,7 +159,7 @@ package final class S3Source: RemoteSource {
             ("list-type", "2"), ("encoding-type", "url"), ("prefix", String(decoding: address.prefix, as: UTF8.self)),
         ]
         let next = token.map { [("continuation-token", $0)] } ?? []
-        let response = try await transport.send(request(.GET, [], query: query + next))
+        let response = try await send(.GET, [], query: query + next)
         guard response.status == .ok else { throw await failure(response, RemoteKey(Array(location.utf8))) }
         return try BucketPage(try await response.whole(limit: Self.longestPage, name: location))
     }

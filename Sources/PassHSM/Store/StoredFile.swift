@@ -45,6 +45,8 @@ package final class StoredFile: FillDestination {
     let durableLock = Lock()
     nonisolated(unsafe) var durable: Durable  // guarded by durableLock
     let pending: Mutex<Pending>
+    /// Held over the writes of fills, and with no other lock.
+    private let writing = Lock()
     private let modifiedNow: Mutex<RemoteEntry.Time>
     /// The record says dirty on disk, not only in the page cache.
     private let isDirtyDurably = Atomic(false)
@@ -107,7 +109,9 @@ package final class StoredFile: FillDestination {
             }
             try Failpoint.reach("fill.write")
             if isStaged { return try staging().write(bytes, checksums, at: offset) }
-            try lower.write(bytes, at: offset)
+            // One at a time: the kernel lets no two write to a file at once, and who waits for it there spins, and takes
+            // the processor from those that fetch.
+            try writing.withLock { () throws(Errno) in try lower.write(bytes, at: offset) }
             try Failpoint.reach("fill.written")
         } catch {
             throw FillError(lowerErrno: error, "writing \(bytes.count) bytes at \(offset) of the lower file")

@@ -16,19 +16,10 @@ final class Nginx {
     ///   - settings: more lines of each server's configuration.
     init(serving root: String, in folder: String, settings: String = "") throws {
         self.folder = folder
-        authority = folder + "/ca.pem"
+        let identity = try Certificate(in: folder)
+        authority = identity.authority
         port = try Self.freePort()
         securePort = try Self.freePort()
-        try shell(
-            """
-            mkdir -p "$1"; cd "$1"
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
-                -keyout ca.key -out ca.pem 2>/dev/null
-            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost \
-                -keyout key.pem -out request.pem 2>/dev/null
-            openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out cert.pem \
-                -extfile <(echo subjectAltName=IP:127.0.0.1,DNS:localhost) 2>/dev/null
-            """, [folder])
         let locations = """
             root \(root); autoindex on; \(settings)
             location /json/ { alias \(root)/; autoindex_format json; }
@@ -45,7 +36,7 @@ final class Nginx {
                 server { listen 127.0.0.1:\(port); \(locations) }
                 server {
                     listen 127.0.0.1:\(securePort) ssl http2; \(locations)
-                    ssl_certificate \(folder)/cert.pem; ssl_certificate_key \(folder)/key.pem;
+                    ssl_certificate \(identity.certificate); ssl_certificate_key \(identity.key);
                 }
             }
             """, folder + "/nginx.conf")

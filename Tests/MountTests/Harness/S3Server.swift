@@ -6,6 +6,8 @@ final class S3Server {
     enum Kind: String, CaseIterable {
         /// `rclone serve s3`, of a directory.
         case rclone
+        /// The same by HTTPS, and HTTP/2.
+        case secure
         /// moto, in memory.
         case moto
     }
@@ -18,6 +20,7 @@ final class S3Server {
     let kind: Kind
     let port: Int
     private let root: String
+    private let identity: Certificate?
     private var server: Child?
 
     /// Of this machine, fetched by scripts/fetch-test-servers into the package's .build.
@@ -33,20 +36,26 @@ final class S3Server {
     init(_ kind: Kind, root: String) throws {
         self.kind = kind
         self.root = root
+        identity = kind == .secure ? try Certificate(in: root + "/identity") : nil
         port = try Nginx.freePort()
         try start()
     }
 
-    var endpoint: String { "http://127.0.0.1:\(port)" }
+    var endpoint: String { "http\(identity == nil ? "" : "s")://127.0.0.1:\(port)" }
+
+    /// Of an import of one of its buckets.
+    var importArguments: [String] {
+        ["--endpoint", endpoint] + (identity.map { ["--ca-file", $0.authority] } ?? [])
+    }
 
     func start() throws {
         let arguments =
             switch kind {
-            case .rclone:
+            case .rclone, .secure:
                 [
                     try Self.program("rclone"), "--config", "/dev/null", "serve", "s3", "--addr", "127.0.0.1:\(port)",
                     "--auth-key", "KEY,geheimnis", "--vfs-cache-mode", "off", "--dir-cache-time", "0s", root,
-                ]
+                ] + (identity.map { ["--cert", $0.certificate, "--key", $0.key] } ?? [])
             case .moto: [try Self.program("moto_server"), "-H", "127.0.0.1", "-p", "\(port)"]
             }
         // Pages of seven keys, so that every listing has several.
@@ -79,14 +88,14 @@ final class S3Server {
         return output.out
     }
 
-    /// Makes the bucket `source` of a directory, as rclone copies one.
-    func fill(from directory: String) throws {
+    /// Makes the bucket `source` of a directory, as rclone copies one with these options.
+    func fill(from directory: String, _ options: String...) throws {
         guard kind == .moto else { return }
         let output = try run(
             [
                 try Self.program("rclone"), "--config", "/dev/null", "copy", directory,
                 ":s3,provider=Other,endpoint='\(endpoint)',access_key_id=KEY,secret_access_key=geheimnis:source",
-            ])
+            ] + options)
         guard output.code == 0 else { throw Failure("\(output)") }
     }
 }

@@ -1,0 +1,61 @@
+import FoundationEssentials
+import Glibc
+import HSMRemotes
+import HSMSystem
+
+/// Credentials that a program prints: `credential_process` of a profile. Source: "Sourcing credentials with an external
+/// process" in the AWS SDKs' reference.
+struct CredentialProcess {
+    let credentials: RequestSignature.Credentials
+    /// When they end; nil: not by themselves.
+    let end: ContinuousClock.Instant?
+
+    private static let longestAnswer = 1 << 16
+    private static let patience: Int32 = 30
+
+    /// Runs `command` by the shell, as the SDKs do. Blocks until it ends, half a minute at most.
+    ///
+    /// - Throws: when it fails, or prints anything else than credentials; what it printed is not told.
+    init(_ command: String) throws(LocationError) {
+        let failure = LocationError("the profile's credential_process gives no credentials")
+        let text: [UInt8]
+        do throws(Errno) {
+            let (reader, child) = try Self.start(command)
+            var wait = pollfd(fd: reader.raw, events: Int16(POLLIN), revents: 0)
+            if poll(&wait, 1, Self.patience * 1000) <= 0 { kill(child.id, SIGKILL) }
+            text = (try? reader.readToEnd(limit: Self.longestAnswer)) ?? []
+            guard try child.wait() == 0 else { throw Errno(rawValue: ECHILD) }
+        } catch { throw failure }
+        try self.init(answer: text, failure)
+    }
+
+    /// The end for writing is closed here when it returns, so that the answer has an end.
+    private static func start(_ command: String) throws(Errno) -> (Descriptor, ChildProcess) {
+        let (reader, writer) = try ChildProcess.pipe()
+        let null = try Descriptor.open("/dev/null", O_RDWR)
+        let child = try ChildProcess(
+            program: BytePath("/bin/sh"), arguments: ["sh", "-c", command].map { BytePath($0) },
+            descriptors: .init(input: null, output: writer, errors: null), newSession: true)
+        return (reader, child)
+    }
+
+    private struct Answer: Decodable {
+        let Version: Int
+        let AccessKeyId: String
+        let SecretAccessKey: String
+        let SessionToken: String?
+        let Expiration: String?
+    }
+
+    private init(answer: [UInt8], _ failure: LocationError) throws(LocationError) {
+        guard let answer = try? JSONDecoder().decode(Answer.self, from: Data(answer)), answer.Version == 1 else {
+            throw failure
+        }
+        credentials = .init(
+            accessKey: answer.AccessKeyId, secretKey: answer.SecretAccessKey, sessionToken: answer.SessionToken)
+        end = try answer.Expiration.map { text throws(LocationError) in
+            guard let seconds = try? Date(text, strategy: .iso8601).timeIntervalSinceNow else { throw failure }
+            return .now + .seconds(seconds)
+        }
+    }
+}

@@ -1,0 +1,47 @@
+import HSMCore
+import HSMRemotes
+import NIOHTTP1
+import Testing
+
+@testable import HSMRemotesS3
+
+@Suite struct ObjectHeadTests {
+    static func head(_ headers: [(String, String)]) throws -> ObjectHead {
+        try ObjectHead(
+            HTTPHeaders([("ETag", "\"e\""), ("Content-Length", "3")] + headers), RemoteKey(Array("key".utf8)))
+    }
+
+    /// As s3fs writes them, as rclone does with --metadata, and by hand.
+    @Test(arguments: [
+        ("33188", 0o644), ("33261", 0o755), ("16877", 0o755), ("16832", 0o700), ("35309", 0o4755), ("100644", 0o644),
+        ("100751", 0o751), ("104755", 0o4755), ("40755", 0o755), ("41777", 0o1777), ("0100600", 0o600), ("0755", 0o755),
+        ("644", 0o644), ("755", 0o755), ("x", nil), ("", nil), ("-1", nil), ("99999999999", nil),
+    ])
+    func `a mode's kind of file tells decimal digits from octal ones`(_ text: String, _ expected: UInt32?) throws {
+        #expect(try Self.head([("x-amz-meta-mode", text)]).metadata.permissions == expected)
+    }
+
+    @Test func `no mode in decimal digits is taken for octal ones, nor the other way round`() {
+        for kind: UInt32 in [0o100000, 0o040000] {
+            for permissions: UInt32 in 0...0o7777 {
+                let mode = kind | permissions
+                guard ObjectHead.permissions(String(mode)) == permissions,
+                    ObjectHead.permissions(String(mode, radix: 8)) == permissions
+                else {
+                    Issue.record("\(String(mode, radix: 8))")
+                    return
+                }
+            }
+        }
+    }
+
+    @Test func `only a checksum of the whole object is one`() throws {
+        let sum = ("x-amz-checksum-crc32c", "4waSgw==")
+        #expect(try Self.head([sum]).object.digest?.algorithm == .crc32c)
+        #expect(try Self.head([sum, ("x-amz-checksum-type", "FULL_OBJECT")]).object.digest != nil)
+        #expect(try Self.head([sum, ("x-amz-checksum-type", "COMPOSITE")]).object.digest == nil)
+        #expect(try Self.head([("x-amz-checksum-crc32c", "4waSgw==-2")]).object.digest == nil)
+        let both = [sum, ("x-amz-checksum-sha256", "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=")]
+        #expect(try Self.head(both).object.digest?.algorithm == .sha256)
+    }
+}
