@@ -11,19 +11,22 @@ struct CredentialProcess {
     let end: ContinuousClock.Instant?
 
     private static let longestAnswer = 1 << 16
-    private static let patience: Int32 = 30
+    private static let patience = 30.0
 
     /// Runs `command` by the shell, as the SDKs do. Blocks until it ends, half a minute at most.
     ///
     /// - Throws: when it fails, or prints anything else than credentials; what it printed is not told.
-    init(_ command: String) throws(LocationError) {
+    init(_ command: String, patience: Double = Self.patience) throws(LocationError) {
         let failure = LocationError("the profile's credential_process gives no credentials")
         let text: [UInt8]
         do throws(Errno) {
             let (reader, child) = try Self.start(command)
-            var wait = pollfd(fd: reader.raw, events: Int16(POLLIN), revents: 0)
-            if poll(&wait, 1, Self.patience * 1000) <= 0 { kill(child.id, SIGKILL) }
-            text = (try? reader.readToEnd(limit: Self.longestAnswer)) ?? []
+            do throws(Errno) { text = try Self.answer(from: reader, until: Deadline(seconds: patience)) } catch {
+                // With whatever it started itself.
+                kill(-child.id, SIGKILL)
+                _ = try child.wait()
+                throw error
+            }
             guard try child.wait() == 0 else { throw Errno(rawValue: ECHILD) }
         } catch { throw failure }
         try self.init(answer: text, failure)
@@ -37,6 +40,19 @@ struct CredentialProcess {
             program: BytePath("/bin/sh"), arguments: ["sh", "-c", command].map { BytePath($0) },
             descriptors: .init(input: null, output: writer, errors: null), newSession: true)
         return (reader, child)
+    }
+
+    private static func answer(from reader: Descriptor, until deadline: Deadline) throws(Errno) -> [UInt8] {
+        var text: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        while text.count <= longestAnswer, try reader.wait(for: Int16(POLLIN), until: deadline) {
+            let count = try buffer.withMutableBytes { bytes throws(Errno) in
+                try check { read(reader.raw, bytes.baseAddress, bytes.count) }
+            }
+            if count == 0 { return text }
+            text += buffer[..<count]
+        }
+        throw Errno(rawValue: ETIMEDOUT)
     }
 
     private struct Answer: Decodable {
