@@ -134,4 +134,8 @@ const long PASSHSM_SYS_OPEN = SYS_open;
 const long PASSHSM_SYS_OPEN = -1;
 #endif
 const long PASSHSM_SYS_OPENAT = SYS_openat, PASSHSM_SYS_EXECVE = SYS_execve, PASSHSM_SYS_EXECVEAT = SYS_execveat,
-           PASSHSM_SYS_TRUNCATE = SYS_truncate;
+           PASSHSM_SYS_TRUNCATE = SYS_truncate, PASSHSM_SYS_READ = SYS_read, PASSHSM_SYS_PREAD = SYS_pread64,
+           PASSHSM_SYS_READV = SYS_readv, PASSHSM_SYS_PREADV = SYS_preadv, PASSHSM_SYS_PREADV2 = SYS_preadv2,
+           PASSHSM_SYS_SENDFILE = SYS_sendfile, PASSHSM_SYS_SPLICE = SYS_splice,
+           PASSHSM_SYS_COPY_FILE_RANGE = SYS_copy_file_range, PASSHSM_SYS_IO_SUBMIT = SYS_io_submit,
+           PASSHSM_SYS_IO_URING_ENTER = 426;

@@ -28,6 +28,16 @@ import Testing
         #expect(try !#require(caller(0, [3])).mayTruncate)
     }
 
+    @Test func `Ranges are believed of calls that read them alone`() throws {
+        for number in [PASSHSM_SYS_READ, PASSHSM_SYS_PREAD, PASSHSM_SYS_SENDFILE, PASSHSM_SYS_IO_URING_ENTER] {
+            #expect(try #require(caller(number, [3])).readsRange)
+        }
+        // mmap(2), ioctl(2), execve(2), truncate(2); mmap2(2) and open(2) of 32-bit programs.
+        for number in [9, 16, PASSHSM_SYS_EXECVE, PASSHSM_SYS_TRUNCATE, 192, 5] {
+            #expect(try !#require(caller(number, [3])).readsRange)
+        }
+    }
+
     @Test(arguments: ["", "running", "-1 0x0 0x0", "257 0x0 0x0", "257 a b c d e f", "x 0x0 0x0 0x0 0x0 0x0 0x0"])
     func `Anything else is nobody who can be told`(text: String) {
         #expect(Caller(text) == nil)

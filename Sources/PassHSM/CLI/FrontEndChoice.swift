@@ -13,7 +13,8 @@ struct FrontEndChoice {
 
     /// What the user is told who has files filled by ranges.
     static let holesWarning =
-        "; WARNING: with --fill read, programs that look for holes (cp, tar -S, rsync -S) take what is not there for zeros"
+        "; WARNING: with --fill read, programs that look for holes (cp, tar -S, rsync -S), and loop devices, take what is not "
+        + "there for zeros"
 
     /// - Throws: `CommandError` when the front end that was asked for cannot be.
     init(_ options: MountOptions, _ log: Logger) throws {

@@ -51,6 +51,17 @@ struct Caller {
     /// programs on x86, which cannot be told from others.
     var mayTruncate: Bool { [PASSHSM_SYS_TRUNCATE, 92, 193].contains(number) }
 
+    /// It reads the bytes that its event tells of, and no others. Mappings can grow (mremap(2)) without another event, and
+    /// before Linux 6.18 the kernel tells a wrong range of them; of clones (FICLONE) it tells an empty one. No 32-bit program
+    /// on x86 reaches more than it tells by a call that has one of these numbers.
+    var readsRange: Bool {
+        [
+            PASSHSM_SYS_READ, PASSHSM_SYS_PREAD, PASSHSM_SYS_READV, PASSHSM_SYS_PREADV, PASSHSM_SYS_PREADV2,
+            PASSHSM_SYS_SENDFILE, PASSHSM_SYS_SPLICE, PASSHSM_SYS_COPY_FILE_RANGE, PASSHSM_SYS_IO_SUBMIT,
+            PASSHSM_SYS_IO_URING_ENTER,
+        ].contains(number)
+    }
+
     /// Whether the thread is one of this process.
     static func isOwn(_ thread: Int32) -> Bool { access("/proc/self/task/\(thread)", F_OK) == 0 }
 }

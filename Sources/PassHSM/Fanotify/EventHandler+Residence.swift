@@ -5,6 +5,9 @@ import HSMSystem
 
 /// Taking incomplete files into use, and letting go of them.
 extension EventHandler {
+    /// See ``Node/State/isReadByRanges``.
+    private static let mostIdleSweeps = 10
+
     /// Under the transition lock: the incomplete file, taken into use; nil when it is complete.
     func useLocked(_ node: Node) throws(Errno) -> IncompleteFile? {
         if let file = node.state.withLock(\.file) { return file }
@@ -29,8 +32,8 @@ extension EventHandler {
 
     /// Called whenever a user is gone, and after commits: a file that nobody uses is put down.
     func letGo(_ node: Node) {
-        let file = node.state.withLock { state in state.users == 0 ? state.file : nil }
-        guard let file, file.fill.isIdle else { return }
+        let (file, isReadByRanges) = node.state.withLock { ($0.users == 0 ? $0.file : nil, $0.isReadByRanges) }
+        guard let file, file.fill.isIdle, !isReadByRanges || file.fill.isComplete else { return }
         // The engine knows that everything is there a moment before it says so.
         if file.fill.isComplete { file.stored.contentComplete() }
         // Its commit comes back here.
@@ -51,14 +54,22 @@ extension EventHandler {
             guard state.file === file, isFinished || (state.users == 0 && state.uses == uses) else { return }
             state.file = nil
         }
-        // From here on reads are the kernel's own. A dirty file is never clean again without a mark.
+        // From here on reads are the kernel's own: `file` is open for writing, so that it was not released since. A dirty
+        // file is never clean again without a mark.
         guard isFinished else { return }
         ignore(file.stored.record.flags.contains(.dirty) ? .all : .access, of: file.stored.lower)
     }
 
     /// Once a second: puts down files that nobody uses, and looks again after those that were opened for writing.
     func sweep() {
-        for node in nodes.all(where: { $0.state.withLock { $0.file != nil && $0.users == 0 } }) { letGo(node) }
+        for node in nodes.all(where: { $0.state.withLock { $0.file != nil && $0.users == 0 } }) {
+            node.state.withLock { state in
+                state.idleSweeps = state.uses == state.usesSwept ? state.idleSweeps + 1 : 0
+                state.usesSwept = state.uses
+                if state.idleSweeps == Self.mostIdleSweeps { state.isReadByRanges = false }
+            }
+            letGo(node)
+        }
         for node in nodes.all(where: { $0.state.withLock { $0.dirtyMark != nil } }) {
             node.transition.withLock { unmarkLocked(node) }
             nodes.forget(node)

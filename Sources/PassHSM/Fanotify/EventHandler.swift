@@ -19,6 +19,8 @@ final class EventHandler: Sendable {
     /// Runs what may block on the lower file system.
     let pool: BlockingPool
     let nodes = NodeTable()
+    private static let mostReadByRanges = 1000
+    private static let large = 1 << 20
 
     init(
         store: Store, engine: FillEngine, group: EventGroup, options: FanotifyMount.Options, pool: BlockingPool,
@@ -92,6 +94,8 @@ final class EventHandler: Sendable {
             // Here users see the lower file's own time.
             try? file.stored.restoreModified()
             if let error {
+                // The next reader starts anew.
+                node.state.withLock { $0.isReadByRanges = false }
                 event.answer(Errno(error))
             } else if range != nil {
                 event.answer(nil)
@@ -102,6 +106,8 @@ final class EventHandler: Sendable {
             endUse(node)
         }
         if let range {
+            // Many at once cost descriptors.
+            if nodes.count < Self.mostReadByRanges { node.state.withLock { $0.isReadByRanges = true } }
             // Feeds the read-ahead.
             if engine.isResident(range, of: file.fill) { return engine.finish(ticket) }
             engine.ensureResident(range, of: file.fill, ticket: ticket)
@@ -117,13 +123,12 @@ final class EventHandler: Sendable {
     ) throws(Errno) -> Step {
         if let used = node.state.withLock(\.file) {
             if !used.fill.isComplete { return mayBlock ? fillStep(event, used) : .later }
-            if isHarmless(event, mayBlock) { return .allow }
+            let isHarmless = isHarmless(event, mayBlock)
+            // Of a large file the record would be written while it is read, and tar(1) find that it has changed.
+            if isHarmless && !(event.isOpen && used.fill.layout.limit > Self.large) { return .allow }
             guard mayBlock else { return .later }
-            // A change needs a finished record, which can say dirty before the change comes.
-            used.stored.contentComplete()
-            try used.stored.commit()
-            settleLocked(node, used)
-            if node.state.withLock({ $0.file != nil }) { throw Errno(rawValue: EBUSY) }
+            do throws(Errno) { try finishLocked(node, used) } catch { if !isHarmless { throw error } }
+            if isHarmless { return .allow }
         }
         switch store.residence(of: file) {
         case .local:
@@ -140,13 +145,25 @@ final class EventHandler: Sendable {
         }
     }
 
+    /// A change needs a finished record, which can say dirty before the change comes.
+    private func finishLocked(_ node: Node, _ file: IncompleteFile) throws(Errno) {
+        file.stored.contentComplete()
+        try file.stored.commit()
+        settleLocked(node, file)
+        if node.state.withLock({ $0.file != nil }) { throw Errno(rawValue: EBUSY) }
+    }
+
     /// A file of which something is missing.
     private func fillStep(_ event: WaitingEvent, _ file: IncompleteFile) -> Step {
         if file.fill.isComplete && isHarmless(event, true) { return .allow }
         if let range = event.range {
-            // Cut off by its path, it is filled first: see the type.
-            let mayTruncate = Caller(event.thread, mayBlock: true).map(\.mayTruncate) ?? true
-            return .fill(file, options.fill == .read && !mayTruncate ? range : nil)
+            // Cut off by its path, it is filled first: see the type. What is mapped or cloned, because more may be seen of it
+            // than is told.
+            guard options.fill == .read, !range.isEmpty, Caller(event.thread, mayBlock: true)?.readsRange ?? false
+            else {
+                return .fill(file, nil)
+            }
+            return .fill(file, range)
         }
         if options.fill == .read && isHarmless(event, true) { return .allow }
         return .fill(file, nil)
@@ -161,10 +178,9 @@ final class EventHandler: Sendable {
             ignore(isMarked ? .access : .all, of: file)
             return .allow
         }
-        // The opener counts as one who writes before the event comes; a lease that it refuses tells.
-        let mayChange =
-            event.isOpen
-            ? store.isOpenForWriting(file) : Caller(event.thread, mayBlock: mayBlock).map(\.mayTruncate) ?? true
+        // The opener counts as one who writes before the event comes; a lease that it refuses tells. Others are refused it
+        // too, and this process by a fill that is just over.
+        let mayChange = (!event.isOpen || store.isOpenForWriting(file)) && !isHarmless(event, mayBlock)
         // Cut off by its path, while accesses were ignored, or by an open that only reads (O_TRUNC).
         let wasChanged = event.isOpen ? try store.wasChangedUnseen(file) : false
         guard mayChange || wasChanged else {

@@ -18,6 +18,12 @@ final class Node: Sendable {
         var uses = 0
         /// Set while the file is incomplete and in use.
         var file: IncompleteFile?
+        /// It is read by ranges: who reads on is known by the object of the file, and nobody tells when it is closed. So it
+        /// stays in use until nobody has come for ten sweeps.
+        var isReadByRanges = false
+        /// ``uses`` at the last sweep, and how many sweeps have found the same.
+        var usesSwept = 0
+        var idleSweeps = 0
         /// Set when the file is dirty only because it was opened for writing.
         var dirtyMark: DirtyMark?
 

@@ -6,7 +6,7 @@ import Testing
 extension MountTests.FrontEnds {
     /// Where the fanotify front end differs from FUSE: each test is a row of SEMANTICS.md.
     @Suite struct Differences {
-        private func withFiles(_ arguments: [String], _ body: (Mirror) throws -> Void) throws {
+        func withFiles(_ arguments: [String], _ body: (Mirror) throws -> Void) throws {
             try withMirror(mounting: FrontEnd.fanotify.arguments + arguments) { mirror throws in
                 try Scenario(name: "") { _, _ throws in }.prepare(mirror)
             } _: { mirror throws in
@@ -14,42 +14,17 @@ extension MountTests.FrontEnds {
             }
         }
 
-        /// A lower directory that is the top of a file system of its own.
-        private func withDisk(
-            _ kind: Disk.Kind, _ frontEnd: String, _ body: (Mirror) throws -> Void
+        func withDisk(
+            _ kind: Disk.Kind, _ arguments: [String], _ body: (Mirror) throws -> Void
         ) throws {
-            try withScratch { scratch throws in
-                let disk = try Disk(kind, at: scratch.path + "/lower")
-                defer { disk.remove() }
-                let mirror = try Mirror(scratch, apart: true)
-                do {
-                    try Scenario(name: "") { _, _ throws in }.prepare(mirror)
-                    try mirror.importSource()
-                    try mirror.start(["--frontend", frontEnd])
-                    try body(mirror)
-                    if mirror.pid != 0 { try mirror.stop() }
-                } catch {
-                    _ = mirror.cleanUp()
-                    throw error
-                }
-                try disk.unmount()
+            try withDiskMirror(kind, prepare: Scenario(name: "") { _, _ throws in }.prepare) { mirror throws in
+                try mirror.start(arguments)
+                try body(mirror)
             }
         }
 
-        @Test("With --fill read, who looks for holes takes what is not there for zeros, and the mount warns of it")
-        func danger() throws {
-            try withFiles(["--fill", "read"]) { mirror in
-                #expect(mirror.log.contains("WARNING: with --fill read"))
-                let copy = mirror.scratch.path + "/copy"
-                try shell("cp --sparse=always \"$1\" \"$2\"", [mirror.at("a"), copy])
-                #expect(try File.bytes(copy) == [UInt8](repeating: 0, count: Scenario.size))
-                #expect(try mirror.status().counter("fetches") == 0)
-                // Who reads it gets it.
-                #expect(try mirror.content("a") == Scenario.content(0))
-            }
-        }
-
-        @Test("A copy of the mount in another mount namespace shows holes; bind mounts of it are refused")
+        @Test(
+            "A copy of the mount in another mount namespace shows holes; bind mounts of it, and overlays, are refused")
         func namespace() throws {
             try withFiles([]) { mirror in
                 #expect(mirror.log.contains("not its copies in other mount namespaces"))
@@ -59,6 +34,8 @@ extension MountTests.FrontEnds {
                 let folder = mirror.scratch.path + "/bind"
                 mkdir(folder, 0o755)
                 #expect(try run(["mount", "--bind", mirror.mount, folder]).code != 0)
+                let overlay = "lowerdir=\(mirror.mount):\(mirror.source)"
+                #expect(try run(["mount", "-t", "overlay", "overlay", "-o", overlay, folder]).code != 0)
                 #expect(try mirror.content("a") == Scenario.content(0))
             }
         }
@@ -67,7 +44,7 @@ extension MountTests.FrontEnds {
             "Where the lower directory is the top of its file system, no way to it shows holes, and auto takes fanotify",
             arguments: Disk.Kind.allCases)
         func wholeFileSystem(kind: Disk.Kind) throws {
-            try withDisk(kind, "auto") { mirror in
+            try withDisk(kind, ["--frontend", "auto"]) { mirror in
                 #expect(mirror.log.contains("(fanotify, the whole file system is marked)"))
                 let other = try run(["unshare", "-m", "cmp", mirror.at("a"), mirror.remote("a")])
                 #expect(other.code == 0, "\(other)")
@@ -149,44 +126,5 @@ extension MountTests.FrontEnds {
                 #expect(output.code == 64 && output.err.contains("for FUSE"), "\(output)")
             }
         }
-    }
-
-    @Test("For one trace of accesses both front ends fetch the same granules")
-    func parity() throws {
-        let size = 24 << 20
-        var results: [(ranges: [[Int]], fetched: Int, counters: [String: Int])] = []
-        for frontEnd in FrontEnd.allCases {
-            try withMirror(mounting: frontEnd.arguments + ["--fill", "read"]) { mirror throws in
-                try Pattern.write(mirror.remote("file"), size: size)
-            } _: { mirror throws in
-                var file: Descriptor? = try File.open(mirror.at("file"))
-                // The kernel's own read-ahead asks FUSE for more, and raises no events: scattered accesses have none.
-                posix_fadvise(file?.raw ?? -1, 0, 0, POSIX_FADV_RANDOM)
-                var random = SplitMix64(state: 7)
-                for _ in 0..<40 {
-                    let offset = Int(random.next() % UInt64(size / 4096)) * 4096
-                    let count = [100, 4096, 70_000].randomElement(using: &random) ?? 1
-                    let range = offset..<min(size, offset + count)
-                    #expect(try file?.bytes(range) == Pattern.bytes(range))
-                }
-                try until("no more fetches", seconds: 10) {
-                    let before = try mirror.status().counter("granulesFetched")
-                    usleep(300_000)
-                    return try mirror.status().counter("granulesFetched") == before
-                }
-                let counters = try mirror.status().counters
-                file = nil
-                try mirror.stop()
-                let ranges = try mirror.state("file", inLower: true).ranges
-                results.append((ranges, counters["granulesFetched"] ?? -1, counters))
-            }
-        }
-        for name in results[0].counters.keys.sorted() {
-            print(
-                "PASSHSM: \(name): fuse \(results[0].counters[name] ?? 0), fanotify \(results[1].counters[name] ?? 0)")
-        }
-        #expect(results[0].ranges == results[1].ranges)
-        #expect(results[0].fetched == results[1].fetched)
-        #expect(results[0].fetched < size / Trees.granule, "all of it was fetched: nothing was compared")
     }
 }

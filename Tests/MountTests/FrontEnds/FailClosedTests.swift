@@ -39,7 +39,7 @@ extension MountTests.FrontEnds {
         func killed() throws {
             try withFiles { mirror in
                 var random = SystemRandomNumberGenerator()
-                var (waited, errors) = (0, 0)
+                var (waited, inherited, errors) = (0, 0, 0)
                 for round in 0..<Self.rounds {
                     let fill = round % 3 == 2 ? "read" : "open"
                     try start(mirror, takeover: 60, ["--fill", fill])
@@ -64,7 +64,8 @@ extension MountTests.FrontEnds {
                             "\(round * 10 + reader)",
                         ])
                     }
-                    usleep(.random(in: 100_000...600_000, using: &random))
+                    try until("readers at work") { try mirror.requests()["open"] ?? 0 >= 3 }
+                    usleep(.random(in: 0...400_000, using: &random))
                     try crash(mirror)
                     usleep(.random(in: 0...50_000, using: &random))
                     waited += readers.count { $0.poll() == nil }
@@ -76,13 +77,23 @@ extension MountTests.FrontEnds {
                     }
                     let counters = try mirror.requests()
                     #expect(counters["answeredTwice"] == 0 && counters["unanswered"] == 0)
+                    inherited += counters["inherited"] ?? 0
+                    try mirror.expectOneAnswerEach()
+                    if round % 20 == 19 {
+                        print(
+                            "PASSHSM: \(round + 1) kills, \(waited) readers under way, \(inherited) accesses taken over,",
+                            "\(errors) reads denied, none wrong")
+                    }
                     for index in 0..<Self.files { _ = try? passhsm("release", mirror.at("f\(index)")) }
                     try mirror.stop()
                 }
                 // Only what was read by the daemon and not yet noted down when it died is denied.
                 #expect(waited > Self.rounds, "hardly anybody waited: nothing was tested")
+                #expect(inherited > Self.rounds, "hardly any access was taken over: nothing was tested")
                 #expect(errors <= waited / 2, "\(errors) errors")
-                print("PASSHSM: \(Self.rounds) kills, \(waited) readers under way, \(errors) reads denied, none wrong")
+                print(
+                    "PASSHSM: \(Self.rounds) kills, \(waited) readers under way, \(inherited) accesses taken over,",
+                    "\(errors) reads denied, none wrong")
             }
         }
 
@@ -185,15 +196,5 @@ extension MountTests.FrontEnds {
                 try mirror.stop()
             }
         }
-    }
-}
-
-extension Mirror {
-    /// Requests by kind, or events, of `status`.
-    func requests() throws -> [String: Int] {
-        struct Report: Decodable { let requests: [String: Int] }
-        let output = try passhsm("status", mount, "--json", seconds: 30)
-        guard output.code == 0 else { throw Failure("\(output)") }
-        return try JSONDecoder().decode(Report.self, from: Data(output.out.utf8)).requests
     }
 }

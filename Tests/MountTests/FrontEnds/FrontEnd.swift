@@ -26,22 +26,56 @@ struct Scenario: CustomTestStringConvertible, Sendable {
         }
         try shell("touch -d 2020-01-01 a b c", in: mirror.source)
     }
+    /// The lower directory is the top of such a file system of its own; nil: a folder of the machine's.
+    var disk: Disk.Kind?
     let body: @Sendable (Mirror, FrontEnd) throws -> Void
 
-    var testDescription: String { name }
+    var testDescription: String { mounting.isEmpty ? name : "\(name) (\(mounting.joined(separator: " ")))" }
 
     static let size = (3 << 20) + 100
 
     /// The content of `a`, `b` and `c`.
     static func content(_ index: Int) -> [UInt8] { Pattern.bytes(0..<size + index, seed: index) }
 
-    func run(_ frontEnd: FrontEnd) throws {
+    /// - Parameter kind: see ``disk``.
+    func perform(by frontEnd: FrontEnd, on kind: Disk.Kind? = nil) throws {
+        if let kind = kind ?? disk {
+            return try withDiskMirror(kind, prepare: prepare) { mirror throws in try perform(by: frontEnd, with: mirror)
+            }
+        }
         try withMirror(mounting: nil) { mirror throws in
             try prepare(mirror)
         } _: { mirror throws in
-            try mirror.start(frontEnd.arguments + mounting)
-            try body(mirror, frontEnd)
+            try perform(by: frontEnd, with: mirror)
         }
+    }
+
+    private func perform(by frontEnd: FrontEnd, with mirror: Mirror) throws {
+        try mirror.start(frontEnd.arguments + mounting)
+        try body(mirror, frontEnd)
+        if frontEnd == .fanotify, mirror.pid != 0 { try mirror.expectOneAnswerEach() }
+    }
+}
+
+/// As ``withMirror(apart:mounting:limit:prepare:_:)``, of a lower directory that is the top of a file system of its own, and
+/// a mount beside it, which `body` makes.
+func withDiskMirror(
+    _ kind: Disk.Kind, prepare: (Mirror) throws -> Void, _ body: (Mirror) throws -> Void
+) throws {
+    try withScratch { scratch throws in
+        let disk = try Disk(kind, at: scratch.path + "/lower")
+        defer { disk.remove() }
+        let mirror = try Mirror(scratch, apart: true)
+        do {
+            try prepare(mirror)
+            try mirror.importSource()
+            try body(mirror)
+            if mirror.pid != 0 { try mirror.stop() }
+        } catch {
+            _ = mirror.cleanUp()
+            throw error
+        }
+        try disk.unmount()
     }
 }
 
@@ -51,6 +85,19 @@ extension Mirror {
     /// Waits until what is known of a file is on the disk, and says so.
     func await(_ name: String, _ what: String, _ condition: (FileState) -> Bool) throws {
         try until("\(name): \(what)", seconds: 10) { condition(try state(name)) }
+    }
+
+    /// Requests by kind, or events, of `status`.
+    func requests() throws -> [String: Int] { try status().requests }
+
+    /// Every event that has come was answered, and exactly once.
+    func expectOneAnswerEach() throws {
+        try until("an answer to every event", seconds: 10) {
+            let counts = try requests()
+            func sum(_ names: String...) -> Int { names.reduce(0) { $0 + (counts[$1] ?? 0) } }
+            #expect(counts["answeredTwice"] == 0 && counts["unanswered"] == 0)
+            return sum("open", "access", "inherited") == sum("allowed", "denied", "abandoned")
+        }
     }
 
     func restart(_ frontEnd: FrontEnd, _ arguments: [String] = []) throws {

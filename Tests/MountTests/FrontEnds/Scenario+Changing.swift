@@ -93,6 +93,38 @@ extension Scenario {
         } by: { path throws in
             try shell("dd if=\"$1\" of=\"$1\" bs=1000 count=100 seek=1000 conv=notrunc status=none", [path])
         },
+        change("copy_file_range(2) between two cold files", mounting: ["--fill", "read"]) {
+            patched($0, Array(Scenario.content(1)[70_000..<170_000]), at: 1_000_001)
+        } by: { path throws in
+            let script = """
+                import os, sys
+                source, target = os.open(sys.argv[1][:-1] + "b", os.O_RDONLY), os.open(sys.argv[1], os.O_WRONLY)
+                done = 0
+                while done < 100_000:
+                    done += os.copy_file_range(source, target, 100_000 - done, 70_000 + done, 1_000_001 + done)
+                """
+            try shell("python3 -c \"$2\" \"$1\"", [path, script])
+        },
+        change("fallocate(2) behind the end, and zeros in the middle of a cold file", mounting: ["--fill", "read"]) {
+            patched($0, [UInt8](repeating: 0, count: 70_000), at: 100_001) + [UInt8](repeating: 0, count: 99_900)
+        } by: { path throws in
+            try shell(
+                "fallocate -z -o 100001 -l 70000 \"$1\"; fallocate -l $(($2 + 99900)) \"$1\"",
+                [path, "\(Scenario.size)"])
+        },
+        change("a write by another name, and an exchange of names with a cold file", mounting: ["--fill", "read"]) {
+            patched($0, [1, 2, 3], at: 2_000_000)
+        } by: { path throws in
+            let script = """
+                import ctypes, os, sys
+                a = sys.argv[1]; b = a[:-1] + "b"
+                os.link(a, a + "2")
+                f = os.open(a + "2", os.O_RDWR); os.pwrite(f, b"\\1\\2\\3", 2_000_000); os.close(f)
+                for _ in range(2):
+                    assert ctypes.CDLL(None).renameat2(-100, a.encode(), -100, b.encode(), 2) == 0
+                """
+            try shell("python3 -c \"$2\" \"$1\"", [path, script])
+        },
         Scenario(name: "a complete file is dirty before it is changed, and clean again when it was not") {
             mirror, _ throws in
             #expect(try mirror.content("b") == Scenario.content(1))

@@ -61,6 +61,22 @@ extension Scenario {
             try mirror.start(frontEnd.arguments)
             #expect(try mirror.content("a") == Scenario.content(0))
         },
+        Scenario(name: "a daemon that is told to end answers everybody who waits with EIO") { mirror, frontEnd throws in
+            try mirror.hold()
+            let readers = try (0..<30).map { try Child(["cat", mirror.at(["a", "b", "c"][$0 % 3])]) }
+            // As FUSE sees them, some wait for each other's request in the kernel.
+            try until("waits") { try mirror.status().waiting >= 3 }
+            usleep(300_000)
+            kill(mirror.pid, SIGTERM)
+            for reader in readers {
+                let output = try reader.wait(seconds: 10)
+                #expect(output.code == 1 && output.out.isEmpty, "\(output)")
+            }
+            try mirror.awaitEnd()
+            mirror.letGo()
+            try startAgain(mirror, frontEnd)
+            #expect(try mirror.content("a") == Scenario.content(0))
+        },
         Scenario(name: "a mount that is used is not unmounted, but by force and by SIGTERM") {
             mirror, frontEnd throws in
             for how in ["force", "signal"] {

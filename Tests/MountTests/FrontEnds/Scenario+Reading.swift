@@ -40,13 +40,6 @@ extension Scenario {
             #expect(isRight)
             munmap(memory, Scenario.size)
         },
-        Scenario(name: "a cold program runs") { mirror throws in
-            try shell(
-                "cp /bin/echo program; printf '#!/bin/sh\\necho script\\n' >script; chmod +x *", in: mirror.source)
-        } body: { mirror, _ throws in
-            #expect(try shell("./program works; ./script", in: mirror.mount) == "works\nscript\n")
-            #expect(try mirror.state("program").flags.isEmpty)
-        },
         Scenario(name: "many readers of one cold file fetch each granule once") { mirror, _ throws in
             try mirror.hold()
             let readers = try (0..<16).map { _ in try Child(["cmp", mirror.remote("c"), mirror.at("c")]) }

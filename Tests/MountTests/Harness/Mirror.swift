@@ -13,6 +13,10 @@ final class Mirror {
     var importArguments: [String] = []
     /// More of the environment of every import and mount.
     var environment: [String: String] = [:]
+    /// What answers at ``location``; ends with the mirror.
+    var server: AnyObject?
+    /// Tells the server that files of ``source`` were replaced, where it has a copy.
+    var replaced: (() throws -> Void)?
     let lower: String
     /// Where it is mounted: over the lower directory itself, unless it was asked for apart.
     let mount: String
