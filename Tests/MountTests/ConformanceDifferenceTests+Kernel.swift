@@ -16,6 +16,19 @@ extension MountTests.ConformanceDifferences {
         }
     }
 
+    @Test("A file of the mount cannot be swapped to; one of the lower directory can", arguments: [true, false])
+    func swap(isPassthrough: Bool) throws {
+        try onMount(isPassthrough ? [] : ["--no-passthrough"]) { mirror throws in
+            try shell("head -c 1M /dev/zero >swap; chmod 600 swap; mkswap -q swap", in: mirror.mount)
+            func enable(_ path: String) throws -> Output { try run(["env", "LC_ALL=C", "swapon", path]) }
+            let refused = try enable(mirror.at("swap"))
+            #expect(refused.code != 0 && refused.err.contains("Invalid argument"), "\(refused)")
+            let taken = try enable(mirror.lower + "/swap")
+            #expect(taken.code == 0, "\(taken)")
+            try shell("swapoff \"$1\"", [mirror.lower + "/swap"])
+        }
+    }
+
     @Test(
         "A mount inside the lower directory is not crossed: the directory beneath is shown", arguments: [true, false])
     func submount(isBefore: Bool) throws {
