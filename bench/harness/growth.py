@@ -26,9 +26,9 @@ class Fill:
 
 
 def measure(bench):
-    inodes(bench)
     partial_files(bench)
     fills(bench)
+    inodes(bench)
 
 
 def rounds(bench):

@@ -25,16 +25,20 @@ def unmount(path):
 
 
 class Subject:
+    # It is slow, and only gives the scale.
+    is_scale = False
     # Files are opened with O_DIRECT, so that each read and write is a request of its own.
     opens_direct = False
     process = None
-    # Of those that are slow, and that only give the scale, fewer are enough.
-    most_rounds = 1000
     # What bringing the files took that are then read.
     seconds_before = 0.0
 
     def takes(self, workload):
         return True
+
+    def wants(self, round_number):
+        """Whether it takes part in a round; 0 is the warm-up."""
+        return not self.is_scale or round_number in (1, 2, 3)
 
     def before(self, workload):
         """What is measured with the workload, and comes before it."""
@@ -135,7 +139,7 @@ class PassthroughLL(Mounted):
 
 
 class MergerFS(Mounted):
-    most_rounds = 3
+    is_scale = True
 
     def __init__(self):
         super().__init__("mergerfs", "mergerfs")
@@ -145,7 +149,7 @@ class MergerFS(Mounted):
 
 
 class BindFS(Mounted):
-    most_rounds = 3
+    is_scale = True
 
     def __init__(self):
         super().__init__("bindfs", "bindfs")
@@ -157,7 +161,7 @@ class BindFS(Mounted):
 class Rclone(Mounted):
     """rclone mount with its whole VFS cache, over the lower directory."""
 
-    most_rounds = 3
+    is_scale = True
 
     def __init__(self, program, cache):
         super().__init__("rclone mount", program)
