@@ -77,11 +77,24 @@ package final class EventGroup: Sendable {
     }
 
     /// Whether a mount that is marked still exists: also one that nobody sees any more, and whose files are open.
+    ///
+    /// What is asked tells of every mark, those of files too: it takes about a microsecond for each. Where it cannot be told,
+    /// the mount is taken to exist: who believed otherwise would let go of the group, and whoever waits would be let through.
     package var hasMount: Bool {
-        guard let text = SmallFile.text("/proc/self/fdinfo/\(descriptor.raw)") else { return true }
-        return text.split(separator: "\n").contains { line in
-            line.hasPrefix("fanotify mnt_id:") && !line.contains(" mask:0 ")
+        guard let bytes = try? SmallFile.read(BytePath("/proc/self/fdinfo/\(descriptor.raw)"), limit: .max) else {
+            return true
         }
+        return bytes.split(separator: 0x0a).contains { line in
+            guard line.starts(with: "fanotify mnt_id:".utf8) else { return false }
+            return !String(decoding: line, as: UTF8.self).contains(" mask:0 ")
+        }
+    }
+
+    /// ``hasMount``, and how long one may wait before it is asked again, so that asking takes a fiftieth of the time.
+    func look() -> (hasMount: Bool, pause: Duration) {
+        let begin = ContinuousClock.now
+        let hasMount = hasMount
+        return (hasMount, (ContinuousClock.now - begin) * 50)
     }
 
     // MARK: Events

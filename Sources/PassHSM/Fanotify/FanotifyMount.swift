@@ -93,15 +93,23 @@ package final class FanotifyMount: Sendable {
     /// Serves until the mount is gone, by whomever; then everything is on disk.
     package func run() {
         let table = try? Descriptor.open("/proc/self/mountinfo", O_RDONLY)
-        var looks = 0
-        while !isAborted.load(ordering: .acquiring) && session.group.hasMount {
-            // After a change of the mount table the mount is gone in a moment; one that was detached goes without a change.
-            if looks == 0, let table {
-                if (try? table.wait(for: Int16(POLLPRI), until: Deadline(seconds: 0.5))) == true { looks = 50 }
-            } else {
-                looks -= 1
-                usleep(20_000)
-            }
+        // After a change of the mount table the mount is gone in a moment; one that was detached goes without a change.
+        var hastyUntil = ContinuousClock.now
+        while !isAborted.load(ordering: .acquiring) {
+            let (hasMount, pause) = session.group.look()
+            if !hasMount { break }
+            let next = ContinuousClock.now + max(pause, .milliseconds(500))
+            repeat {
+                if .now < hastyUntil {
+                    usleep(20_000)
+                    break
+                }
+                if (try? table?.wait(for: Int16(POLLPRI), until: Deadline(seconds: 0.5))) == true {
+                    hastyUntil = .now + .seconds(1)
+                    break
+                }
+                if table == nil { usleep(500_000) }
+            } while !isAborted.load(ordering: .acquiring) && .now < next
         }
         isDone.store(true, ordering: .releasing)
         engine.shutDown()

@@ -28,6 +28,7 @@ package final class Guardian {
     private var isDenying = false
     private var isEnding = false
     private let start = ContinuousClock.now
+    private var nextLook = ContinuousClock.now
     /// How long the first daemon may take to come.
     private static let patience = Duration.seconds(15)
     private static let period: Int32 = 100
@@ -64,7 +65,10 @@ package final class Guardian {
 
     private var isDone: Bool {
         guard let kept else { return ContinuousClock.now - start > Self.patience }
-        guard daemon == nil, !kept.group.hasMount else { return false }
+        guard daemon == nil, .now >= nextLook else { return false }
+        let (hasMount, pause) = kept.group.look()
+        nextLook = .now + pause
+        if hasMount { return false }
         denyWaiting(kept)
         return true
     }

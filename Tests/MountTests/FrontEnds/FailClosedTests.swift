@@ -97,6 +97,30 @@ extension MountTests.FrontEnds {
             }
         }
 
+        @Test("However many files are known to be complete, the mount stays, and its guardian when the daemon is killed")
+        func manyMarks() throws {
+            try withFiles { mirror in
+                try start(mirror, takeover: 60)
+                // Each has a mark; what the kernel tells of 12,000 is more than a megabyte.
+                let script = """
+                    import sys
+                    for n in range(12000): open(f"{sys.argv[1]}/own-{n}", "w").close()
+                    """
+                let output = try run(["python3", "-c", script, mirror.mount], seconds: 120)
+                #expect(output.code == 0, "\(output)")
+                usleep(1_500_000)
+                #expect(isRunning(mirror.pid))
+                try crash(mirror)
+                let reader = try Child(["cmp", mirror.at("f0"), mirror.remote("f0")])
+                usleep(1_500_000)
+                #expect(reader.poll() == nil, "nobody kept it waiting")
+                try start(mirror, takeover: 60)
+                let compared = try reader.wait(seconds: 30)
+                #expect(compared.code == 0, "\(compared)")
+                try mirror.stop()
+            }
+        }
+
         @Test("Readers whose daemon is killed wait for the next one, which answers them")
         func takenOver() throws {
             try withFiles { mirror in
