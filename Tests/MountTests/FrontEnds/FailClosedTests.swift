@@ -97,7 +97,8 @@ extension MountTests.FrontEnds {
             }
         }
 
-        @Test("However many files are known to be complete, the mount stays, and its guardian when the daemon is killed")
+        @Test(
+            "However many files are known to be complete, the mount stays, and its guardian when the daemon is killed")
         func manyMarks() throws {
             try withFiles { mirror in
                 try start(mirror, takeover: 60)
