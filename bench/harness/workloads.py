@@ -45,7 +45,7 @@ def children_seconds():
 def run(command, cwd=None, environment=None):
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
     if result.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {result.stderr.strip()[-500:]}")
+        raise RuntimeError(f"{os.path.basename(command[0])} {command[1]}: {result.stderr.strip()[-500:]}")
     return result.stdout
 
 
@@ -137,6 +137,10 @@ class OpenReadClose(Workload):
 class Names(Workload):
     def __init__(self, sizes):
         super().__init__("create, stat, unlink", sizes)
+
+    def warm(self, path):
+        # Of one that failed.
+        self.clean(path)
 
     def measure(self, path, subject):
         folder = os.path.join(path, "names")
