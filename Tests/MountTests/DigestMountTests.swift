@@ -8,25 +8,14 @@ extension MountTests {
     @Suite struct DigestMount {
         private static let size = 3 << 20
 
-        /// Notes a digest of the file, of its content or of another.
-        private func note(_ path: String, isRight: Bool) throws {
-            let script = """
-                digest=$(sha256sum <"$1" | cut -c 1-64)
-                [ "$2" = true ] || digest=$(tr 0-9a-f 1-9a-f0 <<<$digest)
-                setfattr -n user.shatag.sha256 -v $digest "$1"
-                setfattr -n user.shatag.ts -v $(stat -c %.9Y "$1") "$1"
-                """
-            try shell(script, [path, "\(isRight)"])
-        }
-
         @Test(
             "Content of the wrong digest is EIO with the cause in the state, and never complete; the right one is",
             arguments: ["auto", "open", "read"], [1000, size])
         func wrong(fill: String, size: Int) throws {
             try withMirror(mounting: ["--fill", fill]) { mirror throws in
                 for name in ["right", "wrong", "none"] { try Pattern.write(mirror.remote(name), size: size) }
-                try note(mirror.remote("right"), isRight: true)
-                try note(mirror.remote("wrong"), isRight: false)
+                try Trees.noteDigest(mirror.remote("right"), isRight: true)
+                try Trees.noteDigest(mirror.remote("wrong"), isRight: false)
             } _: { mirror throws in
                 for name in ["right", "none"] {
                     #expect(try File.sameContent(mirror.at(name), mirror.remote(name)))
@@ -41,7 +30,7 @@ extension MountTests {
                 #expect(try mirror.state("right", inLower: true).state == "dual")
                 #expect(try mirror.state("wrong", inLower: true).presentBytes == 0)
                 // The next import brings the right digest for the same version.
-                try note(mirror.remote("wrong"), isRight: true)
+                try Trees.noteDigest(mirror.remote("wrong"), isRight: true)
                 try mirror.importSource()
                 try mirror.start(["--fill", fill])
                 #expect(try File.sameContent(mirror.at("wrong"), mirror.remote("wrong")))
@@ -54,7 +43,7 @@ extension MountTests {
         func garbage() throws {
             try withMirror(mounting: ["--fill", "open"]) { mirror throws in
                 try Pattern.write(mirror.remote("file"), size: Self.size)
-                try note(mirror.remote("file"), isRight: true)
+                try Trees.noteDigest(mirror.remote("file"), isRight: true)
             } _: { mirror throws in
                 try File.put("", mirror.spoilPath("garbage"))
                 #expect(File.readError(mirror.at("file")) == EIO)
@@ -69,8 +58,8 @@ extension MountTests {
                 for name in ["right", "wrong", "none", "partial", "cut", "wrongly-cut"] {
                     try Pattern.write(mirror.remote(name), size: Self.size)
                 }
-                for name in ["right", "partial", "cut"] { try note(mirror.remote(name), isRight: true) }
-                for name in ["wrong", "wrongly-cut"] { try note(mirror.remote(name), isRight: false) }
+                for name in ["right", "partial", "cut"] { try Trees.noteDigest(mirror.remote(name), isRight: true) }
+                for name in ["wrong", "wrongly-cut"] { try Trees.noteDigest(mirror.remote(name), isRight: false) }
             } _: { mirror throws in
                 for name in ["wrong", "none", "partial"] { _ = try File.bytes(mirror.at(name), 0..<10) }
                 try mirror.stop()
@@ -103,7 +92,7 @@ extension MountTests {
                 let mirror = try Mirror(scratch, apart: true)
                 defer { _ = mirror.cleanUp() }
                 try Pattern.write(mirror.remote("file"), size: size)
-                try note(mirror.remote("file"), isRight: true)
+                try Trees.noteDigest(mirror.remote("file"), isRight: true)
                 try mirror.importSource()
                 try mirror.start(["--verify", "strict"], failpoints: failpoint)
                 if !failpoint.isEmpty {

@@ -118,6 +118,7 @@ package final class HTTPTransport: Sendable {
         }
         return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
     }
+
     /// The default is 64 KiB: each piece is handed from thread to thread, and written by itself.
     private static func takeLargePieces(_ connection: any Channel) -> EventLoopFuture<Void> {
         connection.setOption(

@@ -59,22 +59,11 @@ extension Scenario {
         mirror.location = nginx.url
     }
 
-    /// Notes a digest of the file, of its content or of another.
-    private static func note(_ path: String, isRight: Bool) throws {
-        let script = """
-            digest=$(sha256sum <"$1" | cut -c 1-64)
-            [ "$2" = true ] || digest=$(tr 0-9a-f 1-9a-f0 <<<$digest)
-            setfattr -n user.shatag.sha256 -v $digest "$1"
-            setfattr -n user.shatag.ts -v $(stat -c %.9Y "$1") "$1"
-            """
-        try shell(script, [path, "\(isRight)"])
-    }
-
     private static func digests(_ name: String, mounting: [String], isStrict: Bool) -> Scenario {
         Scenario(name: name, mounting: mounting) { mirror throws in
             try sources(mirror)
-            try note(mirror.remote("a"), isRight: true)
-            try note(mirror.remote("b"), isRight: false)
+            try Trees.noteDigest(mirror.remote("a"), isRight: true)
+            try Trees.noteDigest(mirror.remote("b"), isRight: false)
         } body: { mirror, _ throws in
             #expect(try mirror.content("a") == Scenario.content(0))
             try mirror.await("a", "complete") { $0.state == "dual" && $0.flags.isEmpty }

@@ -95,4 +95,15 @@ enum Trees {
             + (lines[1].subtracting(lines[0]).sorted().prefix(5).map { "+ \($0)" })
         return differing.joined(separator: "\n")
     }
+
+    /// Notes a digest of the file as cshatag does, of its content or of another.
+    static func noteDigest(_ path: String, isRight: Bool) throws {
+        let script = """
+            digest=$(sha256sum <"$1" | cut -c 1-64)
+            [ "$2" = true ] || digest=$(tr 0-9a-f 1-9a-f0 <<<$digest)
+            setfattr -n user.shatag.sha256 -v $digest "$1"
+            setfattr -n user.shatag.ts -v $(stat -c %.9Y "$1") "$1"
+            """
+        try shell(script, [path, "\(isRight)"])
+    }
 }
