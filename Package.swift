@@ -13,6 +13,7 @@ let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let locks = Target.Dependency.product(name: "NIOConcurrencyHelpers", package: "swift-nio")
 let sockets = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let http2 = Target.Dependency.product(name: "NIOHTTP2", package: "swift-nio-http2")
 let tls = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
@@ -51,14 +52,16 @@ let package = Package(
             name: "CCrypto", path: "Sources/CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .target(name: "CLinux", path: "Sources/CLinux"),
         .target(name: "CChecksum", path: "Sources/CChecksum"),
-        module("Core", []),
+        module("Core", [locks]),
         module("System", ["CLinux", system]),
         module("Store", ["CChecksum", "CCrypto", "HSMCore", "HSMSystem", logging]),
         module("Remotes", ["HSMCore", "HSMSystem"]),
-        module("RemotesHTTP", ["HSMCore", "HSMSystem", "HSMRemotes", httpClient, nio, httpTypes, http2, sockets, tls]),
+        module(
+            "RemotesHTTP",
+            ["HSMCore", "HSMSystem", "HSMRemotes", httpClient, nio, locks, httpTypes, http2, sockets, tls]),
         module("RemotesS3", ["HSMCore", "HSMSystem", "HSMRemotes", "HSMRemotesHTTP", crypto, httpClient, httpTypes]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
-        module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", logging]),
+        module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", locks, logging]),
         module("Fanotify", ["CLinux", "HSMCore", "HSMSystem", "HSMStore", logging]),
         module("Control", ["HSMCore", "HSMSystem"]),
         .executableTarget(

@@ -110,5 +110,51 @@ extension MountTests {
                 #expect(try reader.bytes(9000..<9003) == [4, 5, 6])
             }
         }
+
+        /// Reads a file of 96 MiB that fills from front to back through `reader`, and returns how much of it the mount has in
+        /// its pages then, when that has become less than `bound`.
+        private func pagesAfterReading(_ mirror: Mirror, _ reader: Descriptor, until bound: Int) throws -> Int {
+            let size = 96 << 20
+            let mapping = try #require(mmap(nil, size, PROT_READ, MAP_SHARED, reader.raw, 0))
+            defer { munmap(mapping, size) }
+            func inMemory() -> Int {
+                var pages = [UInt8](repeating: 0, count: size / 4096)
+                mincore(mapping, size, &pages)
+                return pages.count { $0 & 1 != 0 } * 4096
+            }
+            #expect(mapping != MAP_FAILED)
+            for offset in stride(from: 0, to: size, by: 1 << 20) {
+                let range = offset..<offset + 1 << 20
+                let isRight = try reader.bytes(range) == Pattern.bytes(range)
+                #expect(isRight, "\(range)")
+                // The first page is used all the time, through the mapping.
+                let first = UnsafeRawBufferPointer(start: mapping, count: 4096).elementsEqual(Pattern.bytes(0..<4096))
+                #expect(first)
+            }
+            if bound < size { try until("pages to be dropped") { inMemory() < bound } }
+            return inMemory()
+        }
+
+        @Test("Of a large file that fills the mount keeps only the pages that were read last")
+        func pagesBehind() throws {
+            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 96 << 20)
+            } _: { mirror throws in
+                let reader = try File.open(mirror.at("file"))
+                _ = try pagesAfterReading(mirror, reader, until: 40 << 20)
+            }
+        }
+
+        @Test("But nothing is dropped while somebody may write")
+        func pagesBehindWriter() throws {
+            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 96 << 20)
+            } _: { mirror throws in
+                let reader = try File.open(mirror.at("file"))
+                let writer = try File.open(mirror.at("file"), O_RDWR)
+                #expect(try pagesAfterReading(mirror, reader, until: .max) > 64 << 20)
+                withExtendedLifetime(writer) {}
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-import Synchronization
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
 /// What the states of files want done: fetches, one after the other and at once.
 extension FillEngine {
@@ -9,14 +9,14 @@ extension FillEngine {
             case .start(let id, let granules, let priority):
                 counters.fetches.add()
                 if priority == .prefetch { counters.prefetches.add() }
-                fetches.withLock {
+                fetches.withLockedValue {
                     $0.all[id] = Fetch(file: file, granules: granules)
                     $0.queue.add(id, priority)
                 }
                 catchUp(id, priority, file)
                 startFetches()
             case .promote(let id):
-                fetches.withLock { $0.queue.promote(id) }
+                fetches.withLockedValue { $0.queue.promote(id) }
                 startFetches()
             case .cancel(let id): cancelFetch(id)
             case .check:
@@ -33,15 +33,15 @@ extension FillEngine {
     /// thread saw no fetch, so that it is done here.
     private func catchUp(_ id: FillState.ID, _ priority: FillState.Priority, _ file: FillFile) {
         if isRefusing { change(file) { $0.failAll(Self.stopped, &$1) } }
-        switch file.state.withLock({ $0.standing(of: id) }) {
+        switch file.state.withLockedValue({ $0.standing(of: id) }) {
         case .cancelled: cancelFetch(id)
-        case .wanted(let now) where now < priority: fetches.withLock { $0.queue.promote(id) }
+        case .wanted(let now) where now < priority: fetches.withLockedValue { $0.queue.promote(id) }
         case .wanted, nil: break
         }
     }
 
     private func cancelFetch(_ id: FillState.ID) {
-        let (file, task) = fetches.withLock { fetches -> (FillFile?, Task<Void, Never>?) in
+        let (file, task) = fetches.withLockedValue { fetches -> (FillFile?, Task<Void, Never>?) in
             guard fetches.queue.removeWaiting(id) else {
                 fetches.all[id]?.isCancelled = true
                 return (nil, fetches.all[id]?.task)
@@ -53,11 +53,11 @@ extension FillEngine {
     }
 
     private func startFetches() {
-        while let (id, fetch) = fetches.withLock({ fetches in
+        while let (id, fetch) = fetches.withLockedValue({ fetches in
             fetches.queue.next().flatMap { id in fetches.all[id].map { (id, $0) } }
         }) {
             let task = Task(executorPreference: pool) { await self.run(id, fetch) }
-            let isCancelled = fetches.withLock { fetches in
+            let isCancelled = fetches.withLockedValue { fetches in
                 fetches.all[id]?.task = task
                 return fetches.all[id]?.isCancelled ?? false
             }
@@ -79,7 +79,7 @@ extension FillEngine {
             error = await fetch(id, file, &rest)
             attempt += 1
         }
-        let isCancelled = fetches.withLock { fetches in
+        let isCancelled = fetches.withLockedValue { fetches in
             fetches.queue.ended(id)
             return fetches.all.removeValue(forKey: id)?.isCancelled ?? false
         }

@@ -1,5 +1,7 @@
 import Synchronization
 
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
+
 /// Fetches what is missing, exactly once however many wait for it: the one engine behind both front ends.
 ///
 /// Every method may be called on any thread, and none blocks. A request is made under a *ticket*, which the caller takes
@@ -64,14 +66,14 @@ package final class FillEngine: Sendable {
     let pool: any TaskExecutor
     private let lastID = Atomic<UInt64>(0)
     /// A leaf lock.
-    private let pace: Mutex<Pace>
+    private let pace: NIOLockedValueBox<Pace>
     /// What ``pace`` says, in bytes.
     private let window: Atomic<Int>
     // Both are leaf locks: nothing is called while one is held, and no two are held at once.
-    private let requests = Mutex<[Ticket: Request]>([:])
-    let fetches: Mutex<Fetches>
+    private let requests = NIOLockedValueBox<[Ticket: Request]>([:])
+    let fetches: NIOLockedValueBox<Fetches>
     /// Until then nothing may wait for a fill.
-    private let refusal = Mutex<ContinuousClock.Instant?>(nil)
+    private let refusal = NIOLockedValueBox<ContinuousClock.Instant?>(nil)
 
     /// - Parameter pool: runs the fetches; its threads may block.
     package init(source: any RemoteSource, configuration: Configuration = .init(), pool: any TaskExecutor) {
@@ -79,10 +81,10 @@ package final class FillEngine: Sendable {
         self.configuration = configuration
         self.pool = pool
         let most = configuration.readAhead == 0 ? 0 : configuration.mostReadAhead
-        pace = Mutex(Pace(least: configuration.readAhead, most: most))
+        pace = NIOLockedValueBox(Pace(least: configuration.readAhead, most: most))
         window = Atomic(configuration.readAhead)
         gate = RemoteGate(source, configuration.offline, configuration.circuit, pool: pool)
-        fetches = Mutex(Fetches(queue: FetchQueue(limit: configuration.concurrentFetches)))
+        fetches = NIOLockedValueBox(Fetches(queue: FetchQueue(limit: configuration.concurrentFetches)))
     }
 
     @Sendable func makeID() -> FillState.ID { lastID.wrappingAdd(1, ordering: .relaxed).newValue }
@@ -97,7 +99,7 @@ package final class FillEngine: Sendable {
 
     /// Notes how a fetch fares, and what that means for the window.
     func keepPace(_ body: (inout Pace) -> Void) {
-        let now = pace.withLock { pace in
+        let now = pace.withLockedValue { pace in
             body(&pace)
             return pace.window
         }
@@ -105,14 +107,14 @@ package final class FillEngine: Sendable {
     }
 
     /// How many requests wait, for `status`.
-    package var waiting: Int { requests.withLock(\.count) }
+    package var waiting: Int { requests.withLockedValue(\.count) }
 
     // MARK: Requests
 
     /// Whether a read of `range` can be answered from the lower file now. Feeds the read-ahead.
     package func isResident(_ range: Range<Int>, of file: FillFile) -> Bool {
         var actions: [FillState.Action] = []
-        let present = file.state.withLock { state in
+        let present = file.state.withLockedValue { state in
             state.limits = limits(granuleSize: state.layout.granuleSize)
             state.noteRead(range, &actions)
             return state.isPresent(range)
@@ -126,7 +128,7 @@ package final class FillEngine: Sendable {
     package func makeTicket(_ completion: @escaping Completion) -> Ticket {
         let ticket = makeID()
         let deadline = ContinuousClock.now + configuration.deadline
-        requests.withLock { $0[ticket] = Request(deadline: deadline, completion: completion) }
+        requests.withLockedValue { $0[ticket] = Request(deadline: deadline, completion: completion) }
         return ticket
     }
 
@@ -178,7 +180,7 @@ package final class FillEngine: Sendable {
             }
             self.complete(ticket, failure)
         }
-        let isCancelled = requests.withLock { requests in
+        let isCancelled = requests.withLockedValue { requests in
             requests[ticket]?.task = task
             return requests[ticket]?.isCancelled ?? false
         }
@@ -202,15 +204,15 @@ package final class FillEngine: Sendable {
     }
 
     /// Whether the request of the ticket is not completed yet.
-    package func isWaiting(_ ticket: Ticket) -> Bool { requests.withLock { $0[ticket] != nil } }
+    package func isWaiting(_ ticket: Ticket) -> Bool { requests.withLockedValue { $0[ticket] != nil } }
 
     /// Fails every request that is past its deadline. To be called about once a second.
     package func expire(now: ContinuousClock.Instant = .now) {
-        let late = requests.withLock { $0.filter { $0.value.deadline < now }.map { ($0.key, $0.value.file) } }
+        let late = requests.withLockedValue { $0.filter { $0.value.deadline < now }.map { ($0.key, $0.value.file) } }
         guard !late.isEmpty else { return }
         let outage = gate.outage.map { ": the remote is down: \($0.cause)" }
         let error = FillError(.io, .deadline, "not filled within \(configuration.deadline)\(outage ?? "")")
-        let fetching = fetches.withLock { $0.all.values.map(\.file) }
+        let fetching = fetches.withLockedValue { $0.all.values.map(\.file) }
         for (ticket, _) in late { fail(ticket, error) }
         // Of other errors the fetch tells; here it was the fetch that was waited for.
         var noted: Set<ObjectIdentifier> = []
@@ -229,15 +231,17 @@ package final class FillEngine: Sendable {
 
     /// As ``shutDown()``, but only for a while: a reader whose read-ahead fails asks again at once.
     package func refuse(for duration: Duration) {
-        refusal.withLock { $0 = .now + duration }
-        let files = requests.withLock { $0.values.compactMap(\.file) } + fetches.withLock { $0.all.values.map(\.file) }
+        refusal.withLockedValue { $0 = .now + duration }
+        let files =
+            requests.withLockedValue { $0.values.compactMap(\.file) }
+            + fetches.withLockedValue { $0.all.values.map(\.file) }
         for file in files { change(file) { $0.failAll(Self.stopped, &$1) } }
-        for ticket in requests.withLock({ $0.filter { $0.value.task != nil }.map(\.key) }) {
+        for ticket in requests.withLockedValue({ $0.filter { $0.value.task != nil }.map(\.key) }) {
             fail(ticket, Self.stopped)
         }
     }
 
-    var isRefusing: Bool { refusal.withLock { $0.map { $0 > .now } ?? false } }
+    var isRefusing: Bool { refusal.withLockedValue { $0.map { $0 > .now } ?? false } }
 
     static let stopped = FillError(.io, .shutdown, "the file system is being unmounted")
 
@@ -245,7 +249,7 @@ package final class FillEngine: Sendable {
         _ ticket: Ticket, _ file: FillFile, isFill: Bool,
         _ make: (inout FillState, inout [FillState.Action]) -> Bool
     ) {
-        let isCancelled = requests.withLock { requests in
+        let isCancelled = requests.withLockedValue { requests in
             requests[ticket]?.file = file
             requests[ticket]?.isFill = isFill
             return requests[ticket]?.isCancelled ?? true
@@ -255,16 +259,16 @@ package final class FillEngine: Sendable {
             return
         }
         var actions: [FillState.Action] = []
-        let isDone = file.state.withLock { make(&$0, &actions) }
+        let isDone = file.state.withLockedValue { make(&$0, &actions) }
         if isDone { complete(ticket, nil) }
         perform(actions, of: file)
         // A shutdown or a cancel between the check and the lock saw no waiter to fail.
         if isFill && isRefusing { change(file) { $0.failAll(Self.stopped, &$1) } }
-        if requests.withLock({ $0[ticket]?.isCancelled ?? false }) { cancel(ticket) }
+        if requests.withLockedValue({ $0[ticket]?.isCancelled ?? false }) { cancel(ticket) }
     }
 
     private func fail(_ ticket: Ticket, _ error: FillError) {
-        let (file, task) = requests.withLock { requests in
+        let (file, task) = requests.withLockedValue { requests in
             requests[ticket]?.isCancelled = true
             return (requests[ticket]?.file, requests[ticket]?.task)
         }
@@ -273,14 +277,14 @@ package final class FillEngine: Sendable {
             return task == nil ? () : complete(ticket, error)
         }
         var actions: [FillState.Action] = []
-        guard file.state.withLock({ $0.abandon(ticket, &actions) }) else { return }
+        guard file.state.withLockedValue({ $0.abandon(ticket, &actions) }) else { return }
         perform(actions, of: file)
         if error.reason == .cancelled { counters.cancelled.add() } else { counters.errors.add() }
         complete(ticket, error)
     }
 
     func complete(_ ticket: Ticket, _ error: FillError?) {
-        guard let request = requests.withLock({ $0.removeValue(forKey: ticket) }) else { return }
+        guard let request = requests.withLockedValue({ $0.removeValue(forKey: ticket) }) else { return }
         guard request.isFill, error == nil else { return request.completion(error) }
         let completed = ContinuousClock.now
         counters.waitNanoseconds.add(completed - request.made)
@@ -290,7 +294,7 @@ package final class FillEngine: Sendable {
 
     func change(_ file: FillFile, _ body: (inout FillState, inout [FillState.Action]) -> Void) {
         var actions: [FillState.Action] = []
-        let isComplete = file.state.withLock { state in
+        let isComplete = file.state.withLockedValue { state in
             body(&state, &actions)
             return state.isComplete
         }

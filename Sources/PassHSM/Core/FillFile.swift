@@ -1,4 +1,4 @@
-import Synchronization
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
 /// Where the bytes of one file go: the lower file, and the record of what is present. Implemented by the store; called on
 /// the engine's threads, by several fetches of the file at once, for disjoint granules.
@@ -27,7 +27,7 @@ package final class FillFile: Sendable {
     package let object: RemoteObject
     package let destination: any FillDestination
     /// A leaf lock: while it is held nothing is called, and no other lock is taken.
-    let state: Mutex<FillState>
+    let state: NIOLockedValueBox<FillState>
 
     /// - Parameters:
     ///   - check: what waits until `destination` has checked the content.
@@ -39,21 +39,21 @@ package final class FillFile: Sendable {
         self.object = object
         self.destination = destination
         let limits = engine.limits(granuleSize: layout.granuleSize)
-        state = Mutex(
+        state = NIOLockedValueBox(
             FillState(
                 layout: layout, present: present, limits: limits, check: check, refusal: refusal,
                 nextID: engine.makeID))
     }
 
     /// Every byte can be read from the lower file.
-    package var isComplete: Bool { state.withLock(\.isComplete) }
+    package var isComplete: Bool { state.withLockedValue(\.isComplete) }
     /// Nothing is under way, and nobody waits.
-    package var isIdle: Bool { state.withLock(\.isIdle) }
+    package var isIdle: Bool { state.withLockedValue(\.isIdle) }
     /// Whether every byte of `range` can be read from the lower file; unlike ``FillEngine/isResident(_:of:)`` this is no
     /// access.
-    package func isPresent(_ range: Range<Int>) -> Bool { state.withLock { $0.isPresent(range) } }
+    package func isPresent(_ range: Range<Int>) -> Bool { state.withLockedValue { $0.isPresent(range) } }
     /// Nothing that is absent will ever be present: the file is to be taken into use anew.
-    package var isRefused: Bool { state.withLock { $0.refusal != nil } }
-    package var layout: GranuleLayout { state.withLock(\.layout) }
-    package var present: GranuleSet { state.withLock(\.present) }
+    package var isRefused: Bool { state.withLockedValue { $0.refusal != nil } }
+    package var layout: GranuleLayout { state.withLockedValue(\.layout) }
+    package var present: GranuleSet { state.withLockedValue(\.present) }
 }

@@ -1,5 +1,7 @@
 import Synchronization
 
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
+
 /// Lets requests through to the remote tier unless it is known to be down, and finds out when it is back. Every method may
 /// be called on any thread, and none blocks.
 package final class RemoteGate: Sendable {
@@ -24,25 +26,25 @@ package final class RemoteGate: Sendable {
     private let pool: any TaskExecutor
     private let lastID = Atomic<UInt64>(0)
     // A leaf lock: nothing is called while it is held.
-    private let state: Mutex<State>
+    private let state: NIOLockedValueBox<State>
 
     init(_ source: any RemoteSource, _ offline: Offline, _ policy: Circuit.Policy, pool: any TaskExecutor) {
         self.source = source
         self.offline = offline
         self.policy = policy
         self.pool = pool
-        state = Mutex(State(circuit: Circuit(policy)))
+        state = NIOLockedValueBox(State(circuit: Circuit(policy)))
     }
 
     /// Since when requests have come to nothing, and why; nil while the remote answers.
-    package var outage: Circuit.Outage? { state.withLock { $0.circuit.outage } }
+    package var outage: Circuit.Outage? { state.withLockedValue { $0.circuit.outage } }
 
     /// The remote is known to be down.
-    package var isDown: Bool { state.withLock { $0.circuit.isOpen } }
+    package var isDown: Bool { state.withLockedValue { $0.circuit.isOpen } }
 
     /// What a request gets that is not sent because the remote is down; nil while it is not known to be.
     var refusal: FillError? {
-        state.withLock { $0.circuit.isOpen ? $0.circuit.outage : nil }.map { outage in
+        state.withLockedValue { $0.circuit.isOpen ? $0.circuit.outage : nil }.map { outage in
             let seconds = (ContinuousClock.now - outage.since).components.seconds
             return FillError(
                 .io, .remoteFailed, "not asked: the remote has been down for \(seconds) s: \(outage.cause)",
@@ -68,7 +70,7 @@ package final class RemoteGate: Sendable {
         case nil, .remoteGone, .remoteChanged: answered()
         case .remoteFailed:
             guard let failure, failure.isOutage else { return answered() }
-            let isDown = state.withLock { state in
+            let isDown = state.withLockedValue { state in
                 state.circuit.failed(failure.cause, began: began, now: .now) && !state.isStopped
             }
             if isDown { startProbing(key) }
@@ -79,7 +81,7 @@ package final class RemoteGate: Sendable {
 
     /// Nobody waits, and nothing is probed any more.
     func stop() {
-        let (task, waiting) = state.withLock { state in
+        let (task, waiting) = state.withLockedValue { state in
             state.isStopped = true
             defer { state.waiting = [:] }
             return (state.probing, state.waiting.values)
@@ -89,7 +91,7 @@ package final class RemoteGate: Sendable {
     }
 
     private func answered() {
-        let waiting = state.withLock { state -> [CheckedContinuation<Void, Never>] in
+        let waiting = state.withLockedValue { state -> [CheckedContinuation<Void, Never>] in
             guard state.circuit.outage != nil, state.circuit.answered() else { return [] }
             defer { state.waiting = [:] }
             return Array(state.waiting.values)
@@ -101,7 +103,7 @@ package final class RemoteGate: Sendable {
         let id = lastID.wrappingAdd(1, ordering: .relaxed).newValue
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                let isOver = state.withLock { state in
+                let isOver = state.withLockedValue { state in
                     guard state.circuit.isOpen, !state.isStopped, !Task.isCancelled else { return true }
                     state.waiting[id] = continuation
                     return false
@@ -109,7 +111,7 @@ package final class RemoteGate: Sendable {
                 if isOver { continuation.resume() }
             }
         } onCancel: {
-            state.withLock { $0.waiting.removeValue(forKey: id) }?.resume()
+            state.withLockedValue { $0.waiting.removeValue(forKey: id) }?.resume()
         }
     }
 
@@ -117,12 +119,12 @@ package final class RemoteGate: Sendable {
 
     private func startProbing(_ key: RemoteKey) {
         let task = Task(executorPreference: pool) {
-            while !Task.isCancelled, let pause = self.state.withLock({ $0.circuit.nextProbe() }) {
+            while !Task.isCancelled, let pause = self.state.withLockedValue({ $0.circuit.nextProbe() }) {
                 do { try await Task.sleep(for: pause) } catch { return }
                 await self.probe(key)
             }
         }
-        let isStopped = state.withLock { state in
+        let isStopped = state.withLockedValue { state in
             state.probing = task
             return state.isStopped
         }

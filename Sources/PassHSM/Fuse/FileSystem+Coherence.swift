@@ -45,8 +45,9 @@ extension FileSystem {
         }
     }
 
-    /// While handles are open: it waits for reads, which a thread that answers requests must not.
-    private func dropPagesLater(_ inode: Inode) {
+    /// Drops the pages of `range`, or all of them, while handles are open: it waits for reads, which a thread that answers
+    /// requests must not. Does nothing while somebody may write, or while pages are being dropped already.
+    func dropPagesLater(_ inode: Inode, _ range: Range<Int>? = nil) {
         let isNew = inode.state.withLock { state in
             guard let pages = state.pages, state.writers == 0, !pages.isDropping else { return false }
             pages.beginDrop()
@@ -54,12 +55,14 @@ extension FileSystem {
         }
         guard isNew else { return }
         pool.run { [self] in
-            forget(pagesOf: inode)
+            forget(pagesOf: inode, range)
             for body in inode.state.withLock({ $0.pages?.endDrop() }) ?? [] { body() }
         }
     }
 
-    private func forget(pagesOf inode: Inode) { invalidate.withLock { $0 }?.call(inode.node) }
+    private func forget(pagesOf inode: Inode, _ range: Range<Int>? = nil) {
+        invalidate.withLock { $0 }?.call(inode.node, range)
+    }
 
     /// Calls `body` at once, or when the pages that are being dropped are gone: no handle may write before.
     func whenPagesAreDropped(_ inode: Inode, _ body: @escaping @Sendable () -> Void) {

@@ -11,21 +11,23 @@ extension FileSystem {
         let handle = OpenFile.of(number)
         let range = offset..<offset + size
         // Stays in use for as long as a cached handle is open.
-        if let file = handle.inode.state.withLock(\.file), !engine.isResident(range, of: file.fill) {
-            whenResident(range, of: file, PendingReply(reply), handle: handle) { [self] reply, error in
-                if let error { return reply.error(Errno(error)) }
-                readNow(reply, handle, size: size, offset: offset)
-            }
-            return
+        guard let file = handle.inode.state.withLock(\.file) else {
+            return readNow(reply, handle, size: size, offset: offset)
         }
-        readNow(reply, handle, size: size, offset: offset)
+        if let behind = handle.noteRead(range) { dropPagesLater(handle.inode, behind) }
+        if engine.isResident(range, of: file.fill) { return readNow(reply, handle, size: size, offset: offset) }
+        whenResident(range, of: file, PendingReply(reply), handle: handle) { [self] reply, error in
+            if let error { return reply.error(Errno(error)) }
+            readNow(reply, handle, size: size, offset: offset)
+        }
     }
 
     private func readNow(_ reply: consuming Reply, _ handle: OpenFile, size: Int, offset: Int) {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 4096)
-        defer { buffer.deallocate() }
+        let buffer = readBuffers.take(size)
+        defer { readBuffers.putBack(buffer) }
         do throws(Errno) {
-            let count = try lower(handle).read(into: buffer, at: offset)
+            let wanted = UnsafeMutableRawBufferPointer(rebasing: buffer[..<size])
+            let count = try lower(handle).read(into: wanted, at: offset)
             reply.bytes(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
         } catch { reply.error(error) }
     }

@@ -23,6 +23,7 @@ final class FileSystem: Sendable {
     let root: Inode
     /// Set once passthrough is agreed with the kernel; nil without it.
     let backing = Mutex<BackingIDs?>(nil)
+    let readBuffers = ReadBuffers()
     /// Makes the kernel forget what it has of an inode; set by the mount.
     let invalidate = Mutex<Invalidation?>(nil)
     let openHandles = Atomic<Int>(0)
@@ -54,9 +55,10 @@ final class FileSystem: Sendable {
 
     /// A closure that a Mutex held bare would be wrapped once more at every access.
     struct Invalidation {
-        let call: @Sendable (fuse_ino_t) -> Void
+        /// The attributes, and the pages of so many bytes; of all when nil.
+        let call: @Sendable (fuse_ino_t, Range<Int>?) -> Void
 
-        init(_ call: @escaping @Sendable (fuse_ino_t) -> Void) { self.call = call }
+        init(_ call: @escaping @Sendable (fuse_ino_t, Range<Int>?) -> Void) { self.call = call }
     }
 
     /// The inode of a number from the kernel.

@@ -94,7 +94,7 @@ package final class FuseMount: Sendable {
         self.log = log
         fileSystem = try FileSystem(store: store, engine: engine, options: options, pool: pool, log: log)
         session = FuseSession(fileSystem: fileSystem, wantsPassthrough: options.allowsPassthrough, log: log)
-        fileSystem.invalidate.withLock { [session] in $0 = .init { [weak session] in session?.invalidate($0) } }
+        fileSystem.invalidate.withLock { [session] in $0 = .init { [weak session] in session?.invalidate($0, $1) } }
         store.afterCommit { [weak fileSystem] handle in
             guard let fileSystem, let inode = fileSystem.inodes.find(handle) else { return }
             fileSystem.letGo(inode)

@@ -5,6 +5,8 @@ import HSMSystem
 import Logging
 import Synchronization
 
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
+
 /// The connection to the kernel: the INIT handshake, and the threads that read requests.
 ///
 /// The threads are our own and not libfuse's loop: a thread that blocks on the lower file system is replaced, so that one
@@ -34,7 +36,7 @@ final class FuseSession: Sendable {
     let requests: RequestCounters
     private static let bufferSize = (1 << 20) + (64 << 10)
     private static let mostThreads = 256
-    private static let mostIdle = 4
+    private static let mostIdle = 16
 
     init(fileSystem: FileSystem, wantsPassthrough: Bool, log: Logger) {
         self.fileSystem = fileSystem
@@ -223,12 +225,13 @@ final class FuseSession: Sendable {
     /// What libfuse 3.14 does not hand on of the request that this thread is processing; see ``RequestTranslation``.
     static var requestFlags: UInt32 { passhsm_request_flags() }
 
-    /// Makes the kernel forget the attributes and pages that it has of an inode. Waits for pages that are being read: not to
-    /// be called by a thread that answers requests, nor with a lock that answering takes.
-    func invalidate(_ node: fuse_ino_t) {
+    /// Makes the kernel forget the attributes that it has of an inode, and the pages of `range` (bytes), or all of them.
+    /// Waits for pages that are being read: not to be called by a thread that answers requests, nor with a lock that
+    /// answering takes.
+    func invalidate(_ node: fuse_ino_t, _ range: Range<Int>?) {
         guard let session else { return }
         // ENOENT: the kernel does not know the inode.
-        _ = fuse_lowlevel_notify_inval_inode(session, node, 0, 0)
+        _ = fuse_lowlevel_notify_inval_inode(session, node, range?.lowerBound ?? 0, range?.count ?? 0)
     }
 
     // MARK: Ending
@@ -284,13 +287,13 @@ final class RequestCounters: Sendable {
         (FUSE_LSEEK, "lseek"), (FUSE_COPY_FILE_RANGE, "copy_file_range"), (FUSE_IOCTL, "ioctl"),
         (fuse_opcode(UInt32(PASSHSM_FUSE_TMPFILE)), "tmpfile"), (fuse_opcode(UInt32(PASSHSM_FUSE_STATX)), "statx"),
     ]
-    private let counts = Mutex([Int](repeating: 0, count: 64))
+    private let counts = NIOLockedValueBox([Int](repeating: 0, count: 64))
 
-    func count(_ opcode: UInt32) { counts.withLock { $0[min(Int(opcode), 63)] += 1 } }
+    func count(_ opcode: UInt32) { counts.withLockedValue { $0[min(Int(opcode), 63)] += 1 } }
 
     /// Those that came, by name.
     var snapshot: [(name: String, value: Int)] {
-        let counts = counts.withLock { $0 }
+        let counts = counts.withLockedValue { $0 }
         return Self.names.map { (name: $0.1, value: counts[Int($0.0.rawValue)]) }.filter { $0.value > 0 }
     }
 }

@@ -5,6 +5,8 @@ import HSMStore
 import HSMSystem
 import Synchronization
 
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
+
 /// One known inode of the lower tree. The kernel knows it by its address, and holds it by its lookup count.
 final class Inode: Sendable {
     let handle: FileHandle
@@ -111,7 +113,7 @@ final class InodeTable: Sendable {
     private static let shardCount = 16
     private let shards: [Shard]
     /// Those that are looked at once a second: a look at all would be felt with a million of them. A leaf lock.
-    private let watched = Mutex<[ObjectIdentifier: Inode]>([:])
+    private let watched = NIOLockedValueBox<[ObjectIdentifier: Inode]>([:])
     private let lastGeneration = Atomic<UInt64>(0)
 
     private final class Shard: Sendable {
@@ -161,11 +163,11 @@ final class InodeTable: Sendable {
     }
 
     /// To be called after ``Inode/State/isWatched`` became true.
-    func watch(_ inode: Inode) { watched.withLock { $0[ObjectIdentifier(inode)] = inode } }
+    func watch(_ inode: Inode) { watched.withLockedValue { $0[ObjectIdentifier(inode)] = inode } }
 
     /// The watched inodes, which are not watched any more: who is in need of it is to be watched again.
     func takeWatched() -> [Inode] {
-        watched.withLock { all in
+        watched.withLockedValue { all in
             defer { all = [:] }
             return Array(all.values)
         }

@@ -5,7 +5,8 @@ import HSMRemotes
 import NIOCore
 import NIOHTTP1
 import NIOSSL
-import Synchronization
+
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
 /// Sends requests: connections that are kept and shared, HTTP/2 where a server offers it, TLS, proxies. Every method may
 /// be called on any thread.
@@ -28,7 +29,7 @@ package final class HTTPTransport: Sendable {
     private let proxies: ProxyRules
     private let tls: TLSConfiguration
     /// One for each proxy, and one for none. A leaf lock.
-    private let clients = Mutex<[ProxyRules.Proxy?: HTTPClient]>([:])
+    private let clients = NIOLockedValueBox<[ProxyRules.Proxy?: HTTPClient]>([:])
 
     /// - Throws: for a file of authorities that cannot be used, and a proxy in the environment that cannot be.
     package init(options: Options, environment: [String: String]) throws(LocationError) {
@@ -46,18 +47,32 @@ package final class HTTPTransport: Sendable {
     }
 
     deinit {
-        for client in clients.withLock({ $0 }).values { client.shutdown { _ in } }
+        for client in clients.withLockedValue({ $0 }).values { client.shutdown { _ in } }
     }
+
+    /// A body of at most so many bytes is taken at once.
+    private static let small = 128 << 10
 
     /// The head of the answer, and a body that is still to come; a body that is dropped ends its connection.
     ///
-    /// - Throws: `.remoteFailed` when there is no answer; `.cancelled` when the task is.
+    /// A small body that holds content has come already: to wait for each piece of it costs more than to carry it.
+    ///
+    /// - Throws: `.remoteFailed` when there is no answer, or a small one breaks off; `.cancelled` when the task is.
     package func send(_ request: HTTPClientRequest) async throws(FillError) -> HTTPClientResponse {
-        do {
-            let client = client(for: request.url)
-            return try await client.execute(request, deadline: .now() + .init(options.silence + options.connectTimeout))
-        } catch {
-            throw FillError(transport: error, request.url, isOutage: true)
+        let client = client(for: request.url)
+        let deadline = NIODeadline.now() + .init(options.silence + options.connectTimeout)
+        return try await withTaskExecutorPreference(EventLoopExecutor.next) { () async throws(FillError) in
+            var response: HTTPClientResponse
+            do { response = try await client.execute(request, deadline: deadline) } catch {
+                throw FillError(transport: error, request.url, isOutage: true)
+            }
+            guard request.method == .GET, response.status == .ok || response.status == .partialContent,
+                let length = response.headers.first(name: "Content-Length").flatMap({ Int($0) }), length <= Self.small
+            else { return response }
+            do { response.body = .bytes(try await response.body.collect(upTo: Self.small)) } catch {
+                throw FillError(transport: error, request.url)
+            }
+            return response
         }
     }
 
@@ -89,7 +104,7 @@ package final class HTTPTransport: Sendable {
     private func client(for url: String) -> HTTPClient {
         let address = URL(string: url)
         let proxy = proxies.proxy(for: address?.host ?? "", isEncrypted: address?.scheme == "https")
-        return clients.withLock { clients in
+        return clients.withLockedValue { clients in
             if let client = clients[proxy] { return client }
             let client = makeClient(proxy)
             clients[proxy] = client
@@ -116,6 +131,8 @@ package final class HTTPTransport: Sendable {
             }
             return .server(host: proxy.host, port: proxy.port, authorization: authorization)
         }
+        // Nobody looks at them, and they are worked out for each request.
+        configuration.tracing.tracer = nil
         return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
     }
 

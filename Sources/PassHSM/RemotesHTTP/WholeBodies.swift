@@ -1,6 +1,8 @@
 import HSMCore
 import Synchronization
 
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
+
 /// Bodies of servers that know no ranges, kept between the reads of an object: one that goes on where another stopped takes
 /// its body over, so that an object that is read from front to back is sent once.
 ///
@@ -28,7 +30,7 @@ final class WholeBodies: Sendable {
     private static let pollInterval = Duration.milliseconds(2)
     /// The server's last answer to a range was a whole object: reads take turns from the first one on.
     private let sendsAll = Atomic(false)
-    private let places = Mutex<[RemoteObject: Place]>([:])
+    private let places = NIOLockedValueBox<[RemoteObject: Place]>([:])
 
     /// What a read of `object` from `offset` on is to begin with.
     enum Turn {
@@ -47,7 +49,7 @@ final class WholeBodies: Sendable {
         while true {
             // What is dropped closes a connection: outside the lock.
             var dropped: Kept?
-            let turn = places.withLock { places -> Turn in
+            let turn = places.withLockedValue { places -> Turn in
                 guard var place = places[object] else {
                     guard sendsAll.load(ordering: .relaxed) else { return .new }
                     places[object] = Place(isTaken: true)
@@ -79,7 +81,7 @@ final class WholeBodies: Sendable {
 
     /// Keeps a body for the next read, in place of what was kept.
     func putDown(_ kept: Kept, of object: RemoteObject) {
-        let generation = places.withLock { places in
+        let generation = places.withLockedValue { places in
             var place = places[object] ?? Place()
             place.isTaken = false
             place.kept = kept
@@ -89,7 +91,7 @@ final class WholeBodies: Sendable {
         }
         Task {
             try? await Task.sleep(for: Self.patience)
-            let dropped = places.withLock { places -> Place? in
+            let dropped = places.withLockedValue { places -> Place? in
                 guard let place = places[object], place.generation == generation, !place.isTaken else { return nil }
                 return places.removeValue(forKey: object)
             }
@@ -100,12 +102,12 @@ final class WholeBodies: Sendable {
 
     /// The server is asked anew by the next read.
     func forget(_ object: RemoteObject) {
-        let dropped = places.withLock { $0.removeValue(forKey: object) }
+        let dropped = places.withLockedValue { $0.removeValue(forKey: object) }
         withExtendedLifetime(dropped) {}
     }
 
     private func leave(_ object: RemoteObject, _ offset: Int) {
-        places.withLock { places in
+        places.withLockedValue { places in
             guard let index = places[object]?.waiting.firstIndex(of: offset) else { return }
             places[object]?.waiting.remove(at: index)
         }
