@@ -48,6 +48,18 @@ import Testing
         }
     }
 
+    @Test func `of a near and fast remote fetches and window are larger, of a distant or slow one they are not`() {
+        for (delay, bandwidth, size, window) in [
+            (0.0005, 2e9, 4 << 20, 32 << 20), (0.0005, 4.5e8, 2 << 20, 16 << 20), (0.0005, 1e8, 1 << 20, Self.least),
+            (0.05, 2e9, 1 << 20, Self.most),
+        ] {
+            var pace = Pace(least: Self.least, most: Self.most, fetchSizes: (1 << 20)...(4 << 20))
+            #expect(pace.fetchSize == 1 << 20)
+            _ = run(&pace, delay: delay, bandwidth: bandwidth, rounds: 20)
+            #expect(pace.fetchSize == size && pace.window == window, "\(delay) \(bandwidth)")
+        }
+    }
+
     @Test func `it follows a line that becomes slower, or nearer, within some seconds`() {
         for (delay, bandwidth) in [(0.1, 1e7), (0.001, 1e9)] {
             var pace = Pace(least: Self.least, most: Self.most)

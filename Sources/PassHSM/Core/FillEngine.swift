@@ -67,8 +67,9 @@ package final class FillEngine: Sendable {
     private let lastID = Atomic<UInt64>(0)
     /// A leaf lock.
     private let pace: NIOLockedValueBox<Pace>
-    /// What ``pace`` says, in bytes.
+    // What ``pace`` says, in bytes.
     private let window: Atomic<Int>
+    private let fetchSize: Atomic<Int>
     // Both are leaf locks: nothing is called while one is held, and no two are held at once.
     private let requests = NIOLockedValueBox<[Ticket: Request]>([:])
     let fetches: NIOLockedValueBox<Fetches>
@@ -81,8 +82,10 @@ package final class FillEngine: Sendable {
         self.configuration = configuration
         self.pool = pool
         let most = configuration.readAhead == 0 ? 0 : configuration.mostReadAhead
-        pace = NIOLockedValueBox(Pace(least: configuration.readAhead, most: most))
+        let sizes = source.fetchUnit...max(source.fetchUnit, source.nearFetchUnit)
+        pace = NIOLockedValueBox(Pace(least: configuration.readAhead, most: most, fetchSizes: sizes))
         window = Atomic(configuration.readAhead)
+        fetchSize = Atomic(source.fetchUnit)
         gate = RemoteGate(source, configuration.offline, configuration.circuit, pool: pool)
         fetches = NIOLockedValueBox(Fetches(queue: FetchQueue(limit: configuration.concurrentFetches)))
     }
@@ -90,20 +93,21 @@ package final class FillEngine: Sendable {
     @Sendable func makeID() -> FillState.ID { lastID.wrappingAdd(1, ordering: .relaxed).newValue }
 
     func limits(granuleSize: Int) -> FillState.Limits {
-        let window = window.load(ordering: .relaxed)
+        let (window, fetchSize) = (window.load(ordering: .relaxed), fetchSize.load(ordering: .relaxed))
         var limits = FillState.Limits(
-            fetchGranules: source.fetchUnit / granuleSize, readAheadGranules: window / granuleSize)
-        limits.fetchesPerWaiter = max(limits.fetchesPerWaiter, window / source.fetchUnit)
+            fetchGranules: fetchSize / granuleSize, readAheadGranules: window / granuleSize)
+        limits.fetchesPerWaiter = max(limits.fetchesPerWaiter, window / fetchSize)
         return limits
     }
 
-    /// Notes how a fetch fares, and what that means for the window.
+    /// Notes how a fetch fares, and what that means for the next ones.
     func keepPace(_ body: (inout Pace) -> Void) {
         let now = pace.withLockedValue { pace in
             body(&pace)
-            return pace.window
+            return (window: pace.window, fetchSize: pace.fetchSize)
         }
-        if window.load(ordering: .relaxed) != now { window.store(now, ordering: .relaxed) }
+        if window.load(ordering: .relaxed) != now.window { window.store(now.window, ordering: .relaxed) }
+        if fetchSize.load(ordering: .relaxed) != now.fetchSize { fetchSize.store(now.fetchSize, ordering: .relaxed) }
     }
 
     /// How many requests wait, for `status`.

@@ -1,8 +1,13 @@
-/// How far to read ahead so that the line to the remote is full: twice what it carries within one delay. Pure.
+/// How far to read ahead so that the line to the remote is full: twice what it carries within one delay; and how much to ask
+/// for at once. Pure.
 ///
 /// Bandwidth is the best rate at which bytes came while a fetch was under way, delay the least time to a first byte, both
 /// of the last seconds (as BBR has it). A window that is too small shows as a bandwidth of one window a delay, so that it
 /// doubles until the line is full; what a slow line cannot carry is not asked for.
+///
+/// A near remote is worth larger fetches: those that are under way share the line, so that of many small ones the first is
+/// there no sooner than the last, and each costs its switches between threads. A distant one gets the small ones, as a store
+/// may bound what a connection carries.
 struct Pace: Sendable {
     /// What a fetch begins with, for ``ended(_:firstByte:now:)``.
     struct Start: Sendable {
@@ -34,8 +39,13 @@ struct Pace: Sendable {
     private static let period = Duration.seconds(5)
     /// Rates of shorter times are chance.
     private static let shortest = Duration.milliseconds(1)
+    /// Remotes that send a first byte sooner are near.
+    private static let near = 0.005
+    /// Of a near remote a fetch is as large as what comes in so many seconds, and the window eight of them.
+    private static let fetchTime = 0.005
     private let least: Int
     private let most: Int
+    private let fetchSizes: ClosedRange<Int>
     private var delivered = 0
     /// Bytes a second.
     private var rate = Best()
@@ -46,15 +56,25 @@ struct Pace: Sendable {
     /// - Parameters:
     ///   - least: bytes of the window, whatever the line is.
     ///   - most: bytes that it never grows beyond.
-    init(least: Int, most: Int) {
+    ///   - fetchSizes: bytes of one fetch, of any remote and of a near one.
+    init(least: Int, most: Int, fetchSizes: ClosedRange<Int> = 1...1) {
         self.least = least
         self.most = max(least, most)
+        self.fetchSizes = fetchSizes
     }
 
     /// Bytes.
     var window: Int {
         guard let rate = rate.value(max), let delay = delay.value(min) else { return least }
-        return min(most, max(least, Int(min(2 * rate * delay, 1e15))))
+        return min(
+            most, max(least, Int(min(2 * rate * delay, 1e15)), fetchSize > fetchSizes.lowerBound ? 8 * fetchSize : 0))
+    }
+
+    /// Bytes of one fetch, a multiple of the least.
+    var fetchSize: Int {
+        let least = fetchSizes.lowerBound
+        guard let rate = rate.value(max), let delay = delay.value(min), delay < Self.near else { return least }
+        return min(fetchSizes.upperBound, max(1, Int(min(rate * Self.fetchTime, 1e15)) / least) * least)
     }
 
     func began(_ now: ContinuousClock.Instant) -> Start { Start(time: now, delivered: delivered) }

@@ -44,6 +44,9 @@ package protocol RemoteSource: Sendable {
     /// Bytes that one request should ask for; a multiple of the granule, at most 64 MiB.
     var fetchUnit: Int { get }
 
+    /// The same for a remote that answers at once (``Pace``); a multiple of ``fetchUnit``, which is the default.
+    var nearFetchUnit: Int { get }
+
     /// Hands the bytes of `range` to `deliver`, in order, in pieces of any size.
     ///
     /// A piece is delivered only when it is known to belong to `object.version`; content of another version is never
@@ -126,4 +129,8 @@ package struct RemoteEntry: Sendable {
         self.metadata = metadata
         self.linkIdentity = linkIdentity
     }
+}
+
+extension RemoteSource {
+    package var nearFetchUnit: Int { fetchUnit }
 }

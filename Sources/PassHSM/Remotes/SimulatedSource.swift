@@ -20,6 +20,7 @@ package final class SimulatedSource: RemoteSource {
 
     package var location: String { inner.location }
     package var fetchUnit: Int { inner.fetchUnit }
+    package var nearFetchUnit: Int { inner.nearFetchUnit }
 
     package init(_ inner: any RemoteSource, _ behaviour: SimulatedBehaviour) {
         self.inner = inner

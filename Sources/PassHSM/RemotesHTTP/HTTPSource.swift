@@ -11,6 +11,7 @@ import NIOHTTP1
 package final class HTTPSource: RemoteSource {
     package let address: WebAddress
     package let fetchUnit = 1 << 20
+    package let nearFetchUnit = 4 << 20
     let transport: HTTPTransport
     private let credentials: HTTPCredentials
     /// Of what an import asks for; the fill engine has its own.

@@ -140,6 +140,6 @@ package final class HTTPTransport: Sendable {
     private static func takeLargePieces(_ connection: any Channel) -> EventLoopFuture<Void> {
         connection.setOption(
             .recvAllocator,
-            value: AdaptiveRecvByteBufferAllocator(minimum: 16 << 10, initial: 64 << 10, maximum: 512 << 10))
+            value: AdaptiveRecvByteBufferAllocator(minimum: 16 << 10, initial: 64 << 10, maximum: 1 << 20))
     }
 }

@@ -12,6 +12,7 @@ import NIOHTTP1
 package final class S3Source: RemoteSource {
     package let address: BucketAddress
     package let fetchUnit = 1 << 20
+    package let nearFetchUnit = 4 << 20
     /// Whether an import asks for each object's metadata.
     let readsMetadata: Bool
     private let base: WebAddress
