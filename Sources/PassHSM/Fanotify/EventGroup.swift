@@ -76,11 +76,14 @@ package final class EventGroup: Sendable {
         }
     }
 
-    /// Whether a mount that is marked still exists: also one that nobody sees any more, and whose files are open.
-    ///
-    /// What is asked tells of every mark, those of files too: it takes about a microsecond for each. Where it cannot be told,
-    /// the mount is taken to exist: who believed otherwise would let go of the group, and whoever waits would be let through.
-    package var hasMount: Bool {
+    /// Whether the mount of the unique id `mount`, which is marked, still exists: also when nobody sees it any more, and files
+    /// of it are open.
+    package func hasMount(_ mount: UInt64) -> Bool { MountTable.isAttached(mount) || hasMountMark }
+
+    /// What is asked tells of every mark, those of files too: it takes about four microseconds for each, and as long no mark
+    /// can be set. Where it cannot be told, the mount is taken to exist: who believed otherwise would let go of the group, and
+    /// whoever waits would be let through.
+    private var hasMountMark: Bool {
         guard let bytes = try? SmallFile.read(BytePath("/proc/self/fdinfo/\(descriptor.raw)"), limit: .max) else {
             return true
         }
@@ -90,10 +93,10 @@ package final class EventGroup: Sendable {
         }
     }
 
-    /// ``hasMount``, and how long one may wait before it is asked again, so that asking takes a fiftieth of the time.
-    func look() -> (hasMount: Bool, pause: Duration) {
+    /// ``hasMount(_:)``, and how long one may wait before it is asked again, so that asking takes a fiftieth of the time.
+    func look(for mount: UInt64) -> (hasMount: Bool, pause: Duration) {
         let begin = ContinuousClock.now
-        let hasMount = hasMount
+        let hasMount = hasMount(mount)
         return (hasMount, (ContinuousClock.now - begin) * 50)
     }
 
