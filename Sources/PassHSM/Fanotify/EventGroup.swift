@@ -53,23 +53,19 @@ package final class EventGroup: Sendable {
         }
     }
 
-    /// From now on exactly `ignored` is not told of the file that `file` is open on. The kernel drops that when it drops the
-    /// inode from memory.
+    /// From now on exactly `ignored` is not told of the file that `file` is open on, not with O_PATH. The kernel drops that
+    /// when it drops the inode from memory.
     func ignore(_ ignored: Ignored, of file: Descriptor) {
-        _ = try? file.withProcPath { path throws(Errno) in
-            // More events than are needed cost time only.
-            _ = try check { passhsm_fanotify_ignore(descriptor.raw, ignored.mask, path) }
-            let rest = Self.mask & ~ignored.mask
-            if rest != 0 { _ = passhsm_fanotify_unignore(descriptor.raw, rest, path) }
-        }
+        // More events than are needed cost time only.
+        guard passhsm_fanotify_ignore(descriptor.raw, ignored.mask, file.raw) == 0 else { return }
+        let rest = Self.mask & ~ignored.mask
+        if rest != 0 { _ = passhsm_fanotify_unignore(descriptor.raw, rest, file.raw) }
     }
 
-    /// From now on everything is told of the file.
+    /// From now on everything is told of the file that `file` is open on, not with O_PATH.
     func unignore(_ file: Descriptor) throws(Errno) {
         do throws(Errno) {
-            try file.withProcPath { path throws(Errno) in
-                _ = try check { passhsm_fanotify_unignore(descriptor.raw, Self.mask, path) }
-            }
+            _ = try check { passhsm_fanotify_unignore(descriptor.raw, Self.mask, file.raw) }
         } catch {
             // Nothing was ignored.
             if error.rawValue != ENOENT { throw error }
