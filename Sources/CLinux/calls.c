@@ -96,6 +96,7 @@ int passhsm_take_write_lease(int fd)
 }
 
 int passhsm_drop_lease(int fd) { return fcntl(fd, F_SETLEASE, F_UNLCK); }
+int passhsm_has_write_lease(int fd) { return fcntl(fd, F_GETLEASE) == F_WRLCK; }
 
 int passhsm_wait_for_writeback(int fd) { return sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE); }
 int passhsm_pipe_cloexec(int fds[2]) { return pipe2(fds, O_CLOEXEC); }

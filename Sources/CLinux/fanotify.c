@@ -52,14 +52,14 @@ int passhsm_fanotify_ignore_mount(int group, uint64_t mask, int directory, const
     return fanotify_mark(group, FAN_MARK_ADD | FAN_MARK_MOUNT | IGNORE_SURVIVING, mask, directory, name);
 }
 
-int passhsm_fanotify_ignore(int group, uint64_t mask, const char *path)
+int passhsm_fanotify_ignore(int group, uint64_t mask, int file)
 {
-    return fanotify_mark(group, FAN_MARK_ADD | IGNORE_SURVIVING | EVICTABLE, mask, AT_FDCWD, path);
+    return fanotify_mark(group, FAN_MARK_ADD | IGNORE_SURVIVING | EVICTABLE, mask, file, NULL);
 }
 
-int passhsm_fanotify_unignore(int group, uint64_t mask, const char *path)
+int passhsm_fanotify_unignore(int group, uint64_t mask, int file)
 {
-    return fanotify_mark(group, FAN_MARK_REMOVE | IGNORE_SURVIVING, mask, AT_FDCWD, path);
+    return fanotify_mark(group, FAN_MARK_REMOVE | IGNORE_SURVIVING, mask, file, NULL);
 }
 
 int passhsm_fanotify_answer(int group, int32_t event, uint32_t response)

@@ -14,6 +14,9 @@
 #ifndef SYS_open_tree
 #define SYS_open_tree 428
 #endif
+#ifndef SYS_statmount
+#define SYS_statmount 457 /* Linux 6.8 */
+#endif
 #define MNT_ID_UNIQUE 0x4000u /* STATX_MNT_ID_UNIQUE, Linux 6.8 */
 
 int passhsm_clone_tree(int fd)
@@ -27,6 +30,16 @@ uint64_t passhsm_unique_mount_id(int fd)
     memset(&result, 0, sizeof result);
     if (statx(fd, "", AT_EMPTY_PATH, MNT_ID_UNIQUE, &result) || !(result.stx_mask & MNT_ID_UNIQUE)) return 0;
     return result.stx_mnt_id;
+}
+
+int passhsm_is_attached(uint64_t mount)
+{
+    struct {
+        uint32_t size, spare;
+        uint64_t mount, wanted;
+    } request = { .size = sizeof request, .mount = mount };
+    char result[512]; /* sizeof(struct statmount) */
+    return syscall(SYS_statmount, &request, result, sizeof result, 0) == 0;
 }
 
 const int PASSHSM_MNT_DETACH = MNT_DETACH, PASSHSM_UMOUNT_NOFOLLOW = UMOUNT_NOFOLLOW;

@@ -32,6 +32,8 @@ int passhsm_try_read_lease(int fd);
 /* F_SETLEASE, F_WRLCK: EAGAIN while anyone else has the file open or mapped. Who opens it waits for passhsm_drop_lease(). */
 int passhsm_take_write_lease(int fd);
 int passhsm_drop_lease(int fd);
+/* F_GETLEASE: 0 also while somebody waits for the end of the write lease that was taken. */
+int passhsm_has_write_lease(int fd);
 /* sync_file_range(2) over the whole file: waits, and tells errors, but starts nothing. */
 int passhsm_wait_for_writeback(int fd);
 /* statx(STATX_BTIME): 0 with the time of birth; ENODATA where the file system keeps none. */

@@ -39,9 +39,10 @@ int passhsm_fanotify_mark_mount(int group, uint64_t mask, int directory, const c
 int passhsm_fanotify_mark_file_system(int group, uint64_t mask, int directory, const char *name);
 /* From now on nothing that comes through the mount of `directory` raises an event of `mask`. */
 int passhsm_fanotify_ignore_mount(int group, uint64_t mask, int directory, const char *name);
-/* Adds to (or takes from) what the group ignores of the inode at `path`, until the kernel forgets the inode. */
-int passhsm_fanotify_ignore(int group, uint64_t mask, const char *path);
-int passhsm_fanotify_unignore(int group, uint64_t mask, const char *path);
+/* Adds to (or takes from) what the group ignores of the inode that `file` is open on (not with O_PATH), until the kernel
+ * forgets the inode. */
+int passhsm_fanotify_ignore(int group, uint64_t mask, int file);
+int passhsm_fanotify_unignore(int group, uint64_t mask, int file);
 /* Answers the event of the number `event`. */
 int passhsm_fanotify_answer(int group, int32_t event, uint32_t response);
 

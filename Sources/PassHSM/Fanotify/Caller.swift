@@ -63,5 +63,5 @@ struct Caller {
     }
 
     /// Whether the thread is one of this process.
-    static func isOwn(_ thread: Int32) -> Bool { access("/proc/self/task/\(thread)", F_OK) == 0 }
+    static func isOwn(_ thread: Int32) -> Bool { passhsm_tgkill(thread, 0) == 0 }
 }

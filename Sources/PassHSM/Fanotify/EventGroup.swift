@@ -53,34 +53,33 @@ package final class EventGroup: Sendable {
         }
     }
 
-    /// From now on exactly `ignored` is not told of the file that `file` is open on. The kernel drops that when it drops the
-    /// inode from memory.
+    /// From now on exactly `ignored` is not told of the file that `file` is open on, not with O_PATH. The kernel drops that
+    /// when it drops the inode from memory.
     func ignore(_ ignored: Ignored, of file: Descriptor) {
-        _ = try? file.withProcPath { path throws(Errno) in
-            // More events than are needed cost time only.
-            _ = try check { passhsm_fanotify_ignore(descriptor.raw, ignored.mask, path) }
-            let rest = Self.mask & ~ignored.mask
-            if rest != 0 { _ = passhsm_fanotify_unignore(descriptor.raw, rest, path) }
-        }
+        // More events than are needed cost time only.
+        guard passhsm_fanotify_ignore(descriptor.raw, ignored.mask, file.raw) == 0 else { return }
+        let rest = Self.mask & ~ignored.mask
+        if rest != 0 { _ = passhsm_fanotify_unignore(descriptor.raw, rest, file.raw) }
     }
 
-    /// From now on everything is told of the file.
+    /// From now on everything is told of the file that `file` is open on, not with O_PATH.
     func unignore(_ file: Descriptor) throws(Errno) {
         do throws(Errno) {
-            try file.withProcPath { path throws(Errno) in
-                _ = try check { passhsm_fanotify_unignore(descriptor.raw, Self.mask, path) }
-            }
+            _ = try check { passhsm_fanotify_unignore(descriptor.raw, Self.mask, file.raw) }
         } catch {
             // Nothing was ignored.
             if error.rawValue != ENOENT { throw error }
         }
     }
 
-    /// Whether a mount that is marked still exists: also one that nobody sees any more, and whose files are open.
-    ///
-    /// What is asked tells of every mark, those of files too: it takes about a microsecond for each. Where it cannot be told,
-    /// the mount is taken to exist: who believed otherwise would let go of the group, and whoever waits would be let through.
-    package var hasMount: Bool {
+    /// Whether the mount of the unique id `mount`, which is marked, still exists: also when nobody sees it any more, and files
+    /// of it are open.
+    package func hasMount(_ mount: UInt64) -> Bool { MountTable.isAttached(mount) || hasMountMark }
+
+    /// What is asked tells of every mark, those of files too: it takes about four microseconds for each, and as long no mark
+    /// can be set. Where it cannot be told, the mount is taken to exist: who believed otherwise would let go of the group, and
+    /// whoever waits would be let through.
+    private var hasMountMark: Bool {
         guard let bytes = try? SmallFile.read(BytePath("/proc/self/fdinfo/\(descriptor.raw)"), limit: .max) else {
             return true
         }
@@ -90,10 +89,10 @@ package final class EventGroup: Sendable {
         }
     }
 
-    /// ``hasMount``, and how long one may wait before it is asked again, so that asking takes a fiftieth of the time.
-    func look() -> (hasMount: Bool, pause: Duration) {
+    /// ``hasMount(_:)``, and how long one may wait before it is asked again, so that asking takes a fiftieth of the time.
+    func look(for mount: UInt64) -> (hasMount: Bool, pause: Duration) {
         let begin = ContinuousClock.now
-        let hasMount = hasMount
+        let hasMount = hasMount(mount)
         return (hasMount, (ContinuousClock.now - begin) * 50)
     }
 

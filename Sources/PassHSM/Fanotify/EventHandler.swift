@@ -130,19 +130,18 @@ final class EventHandler: Sendable {
             do throws(Errno) { try finishLocked(node, used) } catch { if !isHarmless { throw error } }
             if isHarmless { return .allow }
         }
-        switch store.residence(of: file) {
-        case .local:
-            ignore(.all, of: file)
-            return .allow
-        case .unknown(let error):
+        let record: Record?
+        do throws(RecordError) { record = try store.record(of: file) } catch {
             log.error("\(error.cause)", metadata: ["file": "\(node.handle.name)"])
             throw Errno(rawValue: EIO)
-        case .dual(let flags): return try completeStep(event, node, file, flags, mayBlock)
-        case .incomplete:
-            guard mayBlock else { return .later }
-            guard let used = try useLocked(node) else { return .later }
-            return fillStep(event, used)
         }
+        guard let record, record.state != .local else {
+            ignore(.all, of: file)
+            return .allow
+        }
+        if record.isComplete { return try completeStep(event, node, file, record, mayBlock) }
+        guard mayBlock, let used = try useLocked(node) else { return .later }
+        return fillStep(event, used)
     }
 
     /// A change needs a finished record, which can say dirty before the change comes.
@@ -171,10 +170,10 @@ final class EventHandler: Sendable {
 
     /// A file that is complete on disk. It becomes dirty before it can be changed.
     private func completeStep(
-        _ event: WaitingEvent, _ node: Node, _ file: Descriptor, _ flags: Record.Flags, _ mayBlock: Bool
+        _ event: WaitingEvent, _ node: Node, _ file: Descriptor, _ record: Record, _ mayBlock: Bool
     ) throws(Errno) -> Step {
         let isMarked = node.state.withLock { $0.dirtyMark != nil }
-        if flags.contains(.dirty) {
+        if record.flags.contains(.dirty) {
             ignore(isMarked ? .access : .all, of: file)
             return .allow
         }
@@ -182,7 +181,7 @@ final class EventHandler: Sendable {
         // too, and this process by a fill that is just over.
         let mayChange = (!event.isOpen || store.isOpenForWriting(file)) && !isHarmless(event, mayBlock)
         // Cut off by its path, while accesses were ignored, or by an open that only reads (O_TRUNC).
-        let wasChanged = event.isOpen ? try store.wasChangedUnseen(file) : false
+        let wasChanged = event.isOpen ? record.wasChangedUnseen(try file.stat()) : false
         guard mayChange || wasChanged else {
             ignore(.access, of: file)
             return .allow

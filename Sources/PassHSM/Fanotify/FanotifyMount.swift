@@ -96,7 +96,7 @@ package final class FanotifyMount: Sendable {
         // After a change of the mount table the mount is gone in a moment; one that was detached goes without a change.
         var hastyUntil = ContinuousClock.now
         while !isAborted.load(ordering: .acquiring) {
-            let (hasMount, pause) = session.group.look()
+            let (hasMount, pause) = session.group.look(for: session.mount.mountID)
             if !hasMount { break }
             let next = ContinuousClock.now + max(pause, .milliseconds(500))
             repeat {
@@ -130,7 +130,7 @@ package final class FanotifyMount: Sendable {
         engine.shutDown()
         try? MountTable.unmount(mountpoint, lazily: true)
         let deadline = Deadline(seconds: Self.patience)
-        while session.group.hasMount {
+        while session.group.hasMount(session.mount.mountID) {
             if deadline.hasPassed {
                 log.warning("files are still open; what is missing of them is denied from now on")
                 return isAborted.store(true, ordering: .releasing)

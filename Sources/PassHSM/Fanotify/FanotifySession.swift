@@ -14,6 +14,8 @@ package final class FanotifySession: Sendable {
     /// The lower directory, below whatever covers it.
     private let lower: Descriptor
     private let guarded: GuardedMount
+    /// The mount, until it is attached.
+    private let unattached: Mutex<PrivateMount?>
     private let address: GuardianAddress
     private let startGuardian: @Sendable () throws -> Void
     private let log: Logger
@@ -33,6 +35,10 @@ package final class FanotifySession: Sendable {
         lower = try guarded.lower.withCString { path throws(Errno) in
             try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
         }
+        let mount = try PrivateMount(of: lower)
+        var guarded = guarded
+        guarded.mountID = mount.id
+        unattached = Mutex(mount)
         (self.guarded, self.address, self.log) = (guarded, address, log)
         self.startGuardian = startGuardian
         isInherited = false
@@ -54,6 +60,7 @@ package final class FanotifySession: Sendable {
         link = WaitingEvent.Link(EventGroup(descriptors[0]), table)
         lower = descriptors[2]
         (guarded, self.address, self.log) = (mount, address, log)
+        unattached = Mutex(nil)
         self.startGuardian = startGuardian
         isInherited = true
         guardian = Mutex(connection)
@@ -103,9 +110,9 @@ package final class FanotifySession: Sendable {
         }
     }
 
-    /// Makes the mount. - Throws: EOPNOTSUPP where the file system has no pre-content events.
+    /// Makes the mount, once. - Throws: EOPNOTSUPP where the file system has no pre-content events.
     func mount(at mountpoint: BytePath) throws(Errno) {
-        let mount = try PrivateMount(of: lower)
+        guard let mount = unattached.withLock({ $0.take() }) else { throw Errno(rawValue: EALREADY) }
         try mount.mark(group)
         if guarded.isWholeFileSystem { try group.markFileSystem(of: lower) }
         try mount.attach(at: mountpoint)

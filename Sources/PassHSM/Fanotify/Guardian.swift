@@ -66,7 +66,7 @@ package final class Guardian {
     private var isDone: Bool {
         guard let kept else { return ContinuousClock.now - start > Self.patience }
         guard daemon == nil, .now >= nextLook else { return false }
-        let (hasMount, pause) = kept.group.look()
+        let (hasMount, pause) = kept.group.look(for: kept.mount.mountID)
         nextLook = .now + pause
         if hasMount { return false }
         denyWaiting(kept)

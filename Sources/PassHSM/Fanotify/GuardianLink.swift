@@ -9,6 +9,8 @@ package struct GuardedMount: Codable, Equatable, Sendable {
     package var takeoverSeconds: Double
     /// The whole file system is marked, and not only the mount.
     package var isWholeFileSystem: Bool
+    /// The mount's unique id; 0 before it is made.
+    var mountID: UInt64 = 0
 
     package init(mountpoint: BytePath, lower: BytePath, takeoverSeconds: Double, isWholeFileSystem: Bool) {
         self.mountpoint = mountpoint

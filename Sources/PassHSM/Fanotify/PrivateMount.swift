@@ -6,15 +6,19 @@ import HSMSystem
 struct PrivateMount {
     /// O_PATH on the top of the clone, which holds the mount: to be let go of, so that it can be unmounted.
     private let top: Descriptor
+    /// Its unique id.
+    let id: UInt64
 
     /// Clones the mount that `lower` is open on, from there on down (open_tree(2)); nobody sees the clone yet.
     init(of lower: Descriptor) throws(Errno) {
         top = Descriptor(owning: try check { passhsm_clone_tree(lower.raw) })
+        id = passhsm_unique_mount_id(top.raw)
     }
 
     func mark(_ group: EventGroup) throws(Errno) { try group.markMount(of: top) }
 
-    /// Attaches it, and forbids to clone it: a clone would have no mark, and show holes for content.
+    /// Attaches it, and forbids to clone it: a clone would have no mark, and show holes for content. In this order: below a
+    /// mount that is shared, as systemd makes them all, the kernel attaches none that is unbindable.
     func attach(at mountpoint: BytePath) throws(Errno) {
         try mountpoint.withCString { path throws(Errno) in
             _ = try check { passhsm_attach_mount(top.raw, path) }

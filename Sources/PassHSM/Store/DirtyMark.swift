@@ -46,13 +46,6 @@ extension Store {
         return isRecent ? nil : DirtyMark(try lower.stat())
     }
 
-    /// Whether a complete file that is recorded as clean is not what was recorded, by its size and modification time: it was
-    /// changed unseen, and is to be marked dirty.
-    package func wasChangedUnseen(_ lower: Descriptor) throws(Errno) -> Bool {
-        guard let record = try believedRecord(of: lower) else { return false }
-        return record.wasChangedUnseen(try lower.stat())
-    }
-
     /// As ``markDirty(_:)``, for a file that was changed: the mark is not taken back.
     package func markDirtyForGood(_ lower: Descriptor) throws(Errno) -> DirtyMark? {
         _ = try markDirty(lower)

@@ -64,7 +64,9 @@ extension Store {
         guard record.object == expected.object, record.state == expected.state else {
             throw Refusal("it has changed meanwhile")
         }
-        do throws(Errno) { return try giveUp(lower, record) } catch { throw Refusal("releasing it", error) }
+        do throws(Errno) { return try giveUp(lower, record) } catch {
+            throw Refusal("releasing it: \(error.text)", isBusy: error.rawValue == ETXTBSY)
+        }
     }
 
     private func giveUp(_ lower: Descriptor, _ old: Record) throws(Errno) -> Int {
@@ -81,6 +83,8 @@ extension Store {
             try Failpoint.reach("release.sync")
             try lower.fsync()
             try Failpoint.reach("release.punch")
+            // Who cuts it off by its path, and was on the way already, would next do so to a file of holes.
+            if lower.isLeaseWanted { throw Errno(rawValue: ETXTBSY) }
             try lower.freeContent(size: before.st_size)
         } catch {
             // Refused before anything was freed; after any other error nobody knows.

@@ -9,6 +9,9 @@ extension Descriptor {
     /// - Throws: EAGAIN while somebody has it open (O_PATH aside) or mapped; EINVAL where there are no leases.
     package func takeWriteLease() throws(Errno) { _ = try check { passhsm_take_write_lease(raw) } }
 
+    /// fcntl(2), F_GETLEASE: somebody waits for the end of the lease that was taken, or it has ended.
+    package var isLeaseWanted: Bool { passhsm_has_write_lease(raw) == 0 }
+
     /// Gives the lease back.
     package func dropLease() { _ = passhsm_drop_lease(raw) }
 

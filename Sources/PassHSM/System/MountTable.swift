@@ -66,6 +66,9 @@ package enum MountTable {
         return result
     }
 
+    /// statmount(2): the mount of this unique id is attached where this process sees it. False also where that cannot be told.
+    package static func isAttached(_ mount: UInt64) -> Bool { passhsm_is_attached(mount) != 0 }
+
     /// umount2(2); never follows a symlink in the last component. `lazily` detaches it now, whoever uses it.
     package static func unmount(_ mountpoint: BytePath, lazily: Bool = false) throws(Errno) {
         try mountpoint.withCString { path throws(Errno) in

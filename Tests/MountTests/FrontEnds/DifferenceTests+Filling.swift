@@ -68,4 +68,27 @@ extension MountTests.FrontEnds.Differences {
             #expect(try mirror.status().counter("fetches") == counters.counter("fetches"))
         }
     }
+    @Test("A file that is cut off by its path while it is being released is not released")
+    func truncatedMeanwhile() throws {
+        try withMirror(apart: true, mounting: nil) { mirror throws in
+            try Scenario(name: "") { _, _ throws in }.prepare(mirror)
+        } _: { mirror throws in
+            try mirror.start(FrontEnd.fanotify.arguments, failpoints: "release.punch:pause")
+            _ = try mirror.content("a")
+            try mirror.await("a", "complete") { $0.state == "dual" && $0.flags.isEmpty }
+            let inode = try File.stat(mirror.at("a")).st_ino
+            let release = try Child([Machine.program, "release", mirror.at("a")])
+            try until("the release under way") {
+                try String(contentsOfFile: "/proc/locks", encoding: .utf8).split(separator: "\n").contains {
+                    $0.contains(" LEASE ") && $0.contains(":\(inode) ")
+                }
+            }
+            // Behind the mount no event is raised, as for one that was let through a moment ago.
+            let cut = try Child(["python3", "-c", "import os, sys; os.truncate(sys.argv[1], 10)", mirror.lower + "/a"])
+            #expect(try release.wait(seconds: 30).code == 1)
+            #expect(try cut.wait(seconds: 30).code == 0)
+            #expect(try mirror.content("a") == Array(Scenario.content(0)[..<10]))
+            #expect(try mirror.state("a").flags == ["dirty"])
+        }
+    }
 }

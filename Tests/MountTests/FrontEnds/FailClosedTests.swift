@@ -39,7 +39,7 @@ extension MountTests.FrontEnds {
         func killed() throws {
             try withFiles { mirror in
                 var random = SystemRandomNumberGenerator()
-                var (waited, inherited, errors) = (0, 0, 0)
+                var (waited, inherited, fetched, errors) = (0, 0, 0, 0)
                 for round in 0..<Self.rounds {
                     let fill = round % 3 == 2 ? "read" : "open"
                     try start(mirror, takeover: 60, ["--fill", fill])
@@ -78,6 +78,7 @@ extension MountTests.FrontEnds {
                     let counters = try mirror.requests()
                     #expect(counters["answeredTwice"] == 0 && counters["unanswered"] == 0)
                     inherited += counters["inherited"] ?? 0
+                    fetched += try mirror.status().counter("bytesFetched")
                     try mirror.expectOneAnswerEach()
                     if round % 20 == 19 {
                         print(
@@ -90,6 +91,7 @@ extension MountTests.FrontEnds {
                 // Only what was read by the daemon and not yet noted down when it died is denied.
                 #expect(waited > Self.rounds, "hardly anybody waited: nothing was tested")
                 #expect(inherited > 0 || !Machine.isLong, "no access was taken over: nothing was tested")
+                #expect(fetched > Self.rounds * 4 * Self.size(0), "hardly anything was cold: nothing was tested")
                 #expect(errors <= waited / 2, "\(errors) errors")
                 print(
                     "PASSHSM: \(Self.rounds) kills, \(waited) readers under way, \(inherited) accesses taken over,",
@@ -109,8 +111,9 @@ extension MountTests.FrontEnds {
                     """
                 let output = try run(["python3", "-c", script, mirror.mount], seconds: 120)
                 #expect(output.code == 0, "\(output)")
-                usleep(1_500_000)
-                #expect(isRunning(mirror.pid))
+                let before = try bytesRead(mirror.pid)
+                sleep(3)
+                #expect(try bytesRead(mirror.pid) - before < 100_000, "all marks are asked for, and none can be set")
                 try crash(mirror)
                 let reader = try Child(["cmp", mirror.at("f0"), mirror.remote("f0")])
                 usleep(1_500_000)
@@ -118,8 +121,24 @@ extension MountTests.FrontEnds {
                 try start(mirror, takeover: 60)
                 let compared = try reader.wait(seconds: 30)
                 #expect(compared.code == 0, "\(compared)")
-                try mirror.stop()
+                // Nobody sees it any more, and it is in use.
+                do {
+                    let top = try File.open(mirror.mount, O_RDONLY | O_DIRECTORY)
+                    umount2(mirror.mount, Int32(MNT_DETACH))
+                    sleep(2)
+                    let file = try Descriptor.open(at: top.raw, "f1", O_RDONLY)
+                    #expect(try file.bytes(0..<Self.size(1)) == Pattern.bytes(0..<Self.size(1), seed: 1))
+                    withExtendedLifetime(top) {}
+                }
+                try mirror.awaitEnd()
             }
+        }
+
+        /// By read(2) and its like, since it began.
+        private func bytesRead(_ pid: pid_t) throws -> Int {
+            let text = try String(contentsOfFile: "/proc/\(pid)/io", encoding: .utf8)
+            let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("rchar: ") })
+            return try #require(Int(line.dropFirst(7)))
         }
 
         @Test("Readers whose daemon is killed wait for the next one, which answers them")

@@ -116,13 +116,25 @@ extension Scenario {
     }
 
     private static func program(_ fill: String) -> Scenario {
-        Scenario(name: "a cold program runs", mounting: ["--fill", fill]) { mirror throws in
+        Scenario(name: "a cold program runs, also when a part of it was read before", mounting: ["--fill", fill]) {
+            mirror throws in
             try shell(
-                "cp \"$(command -v git)\" program; printf '#!/bin/sh\\necho script\\n' >script; chmod +x *",
-                in: mirror.source)
-        } body: { mirror, _ throws in
+                """
+                cp "$(command -v git)" program; printf '#!/bin/sh\\necho script\\n' >script
+                cp program part; head -c 8M /dev/urandom >>part; chmod +x *
+                """, in: mirror.source)
+        } body: { mirror, frontEnd throws in
             #expect(try shell("./program --version; ./script", in: mirror.mount).hasSuffix("script\n"))
             #expect(try mirror.state("program").flags.isEmpty)
+            let before = try mirror.status().counter("bytesFetched")
+            let file = try File.open(mirror.at("part"))
+            #expect(try file.bytes(700_001..<700_100) == File.bytes(mirror.remote("part"), 700_001..<700_100))
+            let fetched = try mirror.status().counter("bytesFetched") - before
+            #expect(fill == "open" || fetched < 8 << 20, "nothing was filled by ranges")
+            #expect(try shell("./part --version", in: mirror.mount).hasPrefix("git version"))
+            #expect(try mirror.state("part").flags.isEmpty)
+            // What is mapped is fetched whole before.
+            if frontEnd == .fanotify { try mirror.await("part", "complete") { $0.state == "dual" } }
         }
     }
 
