@@ -42,6 +42,7 @@ import Testing
     func `Anything else is nobody who can be told`(text: String) {
         #expect(Caller(text) == nil)
     }
+
     @Test func `The threads of this process are its own, and no others`() {
         // The runner's threads are several: this one need not be the first.
         #expect(Caller.isOwn(passhsm_gettid()) && Caller.isOwn(getpid()))

@@ -111,7 +111,16 @@ extension MountTests {
             }
         }
 
-        /// Reads a file of 96 MiB that fills from front to back through `reader`, and returns how much of it the mount has in
+        /// With a file of 96 MiB of which nothing is there.
+        private func withLargeFile(_ body: (Mirror) throws -> Void) throws {
+            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 96 << 20)
+            } _: { mirror throws in
+                try body(mirror)
+            }
+        }
+
+        /// Reads it from front to back through `reader`, and returns how much of it the mount has in
         /// its pages then, when that has become less than `bound`.
         private func pagesAfterReading(_ mirror: Mirror, _ reader: Descriptor, until bound: Int) throws -> Int {
             let size = 96 << 20
@@ -137,19 +146,40 @@ extension MountTests {
 
         @Test("Of a large file that fills the mount keeps only the pages that were read last")
         func pagesBehind() throws {
-            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
-                try Pattern.write(mirror.remote("file"), size: 96 << 20)
-            } _: { mirror throws in
+            try withLargeFile { mirror in
                 let reader = try File.open(mirror.at("file"))
                 _ = try pagesAfterReading(mirror, reader, until: 40 << 20)
             }
         }
 
+        @Test("Nor is anything dropped that somebody waits for: who opens the file does not wait with him")
+        func pagesBehindWaiting() throws {
+            try withLargeFile { mirror in
+                try mirror.hold()
+                let shared = try File.open(mirror.at("file"))
+                let wrong = Atomic(0)
+                let done = DispatchGroup()
+                for offset in stride(from: 0, to: 64 << 20, by: 1 << 20) {
+                    done.enter()
+                    Thread.detachNewThread {
+                        defer { done.leave() }
+                        let range = offset..<offset + 1 << 20
+                        if (try? shared.bytes(range)) != Pattern.bytes(range) { wrong.add(1, ordering: .relaxed) }
+                    }
+                    // In this order.
+                    usleep(3000)
+                }
+                let opened = try run(["head", "-c", "0", mirror.at("file")], seconds: 10)
+                #expect(opened.code == 0, "\(opened)")
+                mirror.letGo()
+                done.wait()
+                #expect(wrong.load(ordering: .relaxed) == 0)
+            }
+        }
+
         @Test("But nothing is dropped while somebody may write")
         func pagesBehindWriter() throws {
-            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
-                try Pattern.write(mirror.remote("file"), size: 96 << 20)
-            } _: { mirror throws in
+            try withLargeFile { mirror in
                 let reader = try File.open(mirror.at("file"))
                 let writer = try File.open(mirror.at("file"), O_RDWR)
                 #expect(try pagesAfterReading(mirror, reader, until: .max) > 64 << 20)

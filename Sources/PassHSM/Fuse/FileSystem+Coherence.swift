@@ -1,4 +1,6 @@
 import Glibc
+import HSMCore
+import HSMStore
 import HSMSystem
 
 /// Keeping the kernel's pages those of the lower file, see ``CachedPages``. Of complete files only: of an incomplete one there
@@ -45,19 +47,33 @@ extension FileSystem {
         }
     }
 
+    /// A handle reads `range` of a file that fills: drops the pages that it has left behind, see ``PagesBehind``.
+    ///
+    /// Only what is there: a page that is being read is waited for, and so would be a fill, by a thread that fills need, and
+    /// by whoever opens the file meanwhile.
+    func dropPages(behind range: Range<Int>, of file: IncompleteFile, _ handle: OpenFile) {
+        guard let behind = handle.behind.withLock({ $0.noteRead(range) }) else { return }
+        // One read of the kernel may hold pages on both sides of an end.
+        let touched = max(0, behind.lowerBound - ReadBuffers.size)..<behind.upperBound + ReadBuffers.size
+        guard file.fill.isPresent(touched), dropPagesLater(handle.inode, behind) else { return }
+        handle.behind.withLock { $0.noteDropped(behind) }
+    }
+
     /// Drops the pages of `range`, or all of them, while handles are open: it waits for reads, which a thread that answers
-    /// requests must not. Does nothing while somebody may write, or while pages are being dropped already.
-    func dropPagesLater(_ inode: Inode, _ range: Range<Int>? = nil) {
+    /// requests must not. False, and nothing is done, while somebody may write, or while pages are being dropped already.
+    @discardableResult
+    private func dropPagesLater(_ inode: Inode, _ range: Range<Int>? = nil) -> Bool {
         let isNew = inode.state.withLock { state in
             guard let pages = state.pages, state.writers == 0, !pages.isDropping else { return false }
             pages.beginDrop()
             return true
         }
-        guard isNew else { return }
+        guard isNew else { return false }
         pool.run { [self] in
             forget(pagesOf: inode, range)
             for body in inode.state.withLock({ $0.pages?.endDrop() }) ?? [] { body() }
         }
+        return true
     }
 
     private func forget(pagesOf inode: Inode, _ range: Range<Int>? = nil) {

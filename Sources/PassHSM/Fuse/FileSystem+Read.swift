@@ -14,7 +14,7 @@ extension FileSystem {
         guard let file = handle.inode.state.withLock(\.file) else {
             return readNow(reply, handle, size: size, offset: offset)
         }
-        if let behind = handle.noteRead(range) { dropPagesLater(handle.inode, behind) }
+        dropPages(behind: range, of: file, handle)
         if engine.isResident(range, of: file.fill) { return readNow(reply, handle, size: size, offset: offset) }
         whenResident(range, of: file, PendingReply(reply), handle: handle) { [self] reply, error in
             if let error { return reply.error(Errno(error)) }

@@ -22,9 +22,8 @@ final class OpenFile: Sendable {
     private let own = Mutex<Descriptor?>(nil)
     /// Reads that wait for a fill. A leaf lock.
     private let waiting = Mutex<Set<FillEngine.Ticket>>([])
-
     /// A leaf lock.
-    private let behind = Mutex(PagesBehind())
+    let behind = Mutex(PagesBehind())
 
     init(inode: Inode, mode: Mode, flags: Int32, shared: Descriptor? = nil) {
         self.inode = inode
@@ -51,9 +50,6 @@ final class OpenFile: Sendable {
             return result
         }
     }
-
-    /// See ``PagesBehind/noteRead(_:)``.
-    func noteRead(_ range: Range<Int>) -> Range<Int>? { behind.withLock { $0.noteRead(range) } }
 
     func startedWaiting(_ ticket: FillEngine.Ticket) { waiting.withLock { _ = $0.insert(ticket) } }
     func stoppedWaiting(_ ticket: FillEngine.Ticket) { waiting.withLock { _ = $0.remove(ticket) } }

@@ -13,7 +13,7 @@ struct PagesBehind {
 
     /// Notes that the kernel reads `range`.
     ///
-    /// - Returns: what can be dropped now, in whole MiB; nil while that is little.
+    /// - Returns: what is behind the reader, in whole MiB, for ``noteDropped(_:)``; nil while that is little.
     mutating func noteRead(_ range: Range<Int>) -> Range<Int>? {
         guard range.lowerBound >= end - Self.disorder, range.lowerBound <= end + Self.disorder else {
             (start, end) = (range.lowerBound, range.upperBound)
@@ -22,8 +22,8 @@ struct PagesBehind {
         end = max(end, range.upperBound)
         guard end - start >= 2 * Self.kept else { return nil }
         let mebibyte = 1 << 20
-        let behind = (start / mebibyte * mebibyte)..<((end - Self.kept) / mebibyte * mebibyte)
-        start = behind.upperBound
-        return behind
+        return (start / mebibyte * mebibyte)..<((end - Self.kept) / mebibyte * mebibyte)
     }
+
+    mutating func noteDropped(_ range: Range<Int>) { start = max(start, range.upperBound) }
 }

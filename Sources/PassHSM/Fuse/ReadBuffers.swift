@@ -4,7 +4,7 @@ import Synchronization
 /// time, which clears every page of it. May be used by any thread.
 final class ReadBuffers: Sendable {
     /// Bytes; no read of the kernel is larger (FUSE_MAX_MAX_PAGES).
-    private static let size = 1 << 20
+    static let size = 1 << 20
     private static let alignment = 4096
     /// Kept while nobody uses them.
     private static let mostIdle = 8
