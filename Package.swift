@@ -76,6 +76,7 @@ let package = Package(
             name: "bench-driver", dependencies: ["HSMSystem"], path: "bench/driver", swiftSettings: swift),
         .target(name: "FaultServers", path: "Tests/FaultServers", swiftSettings: swift),
         tests("CoreTests", ["HSMCore"]),
+        tests("SystemTests", ["HSMSystem"]),
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("RemotesHTTPTests", ["FaultServers", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),

@@ -55,6 +55,26 @@ import Testing
         #expect(harness.engine.waiting == 0)
     }
 
+    @Test("A task that waits ends as soon as it is cancelled, whenever that is, and leaves no fetch behind")
+    func cancelledTask() async {
+        let harness = EngineHarness(.init(isHeld: true))
+        let (file, _) = harness.file(granules: 8)
+        let range = EngineHarness.bytes(0..<8)
+        for round in 0..<200 {
+            let task = Task { () -> FillError? in
+                do throws(FillError) {
+                    try await harness.engine.waitForResidence(of: range, in: file, priority: .background)
+                    return nil
+                } catch { return error }
+            }
+            if round % 2 == 0 { await harness.until("a request") { harness.engine.waiting > 0 } }
+            task.cancel()
+            #expect(await task.value?.reason == .cancelled)
+        }
+        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+        #expect(harness.engine.waiting == 0)
+    }
+
     @Test("A waiter that gives up between the decision to fetch for it and the fetch leaves no fetch behind")
     func cancelBeforeStart() async {
         let harness = EngineHarness(fetchGranules: 8)

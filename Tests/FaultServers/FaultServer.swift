@@ -53,6 +53,7 @@ package final class FaultServer: Sendable {
         var requests: [Request] = []
         var connections: Set<Int32> = []
         var accepted = 0
+        var sent = 0
         var isStopped = false
     }
 
@@ -75,6 +76,11 @@ package final class FaultServer: Sendable {
     package var requests: [Request] { state.withLock { $0.requests } }
     /// Connections that were made so far.
     package var accepted: Int { state.withLock { $0.accepted } }
+
+    /// Connections that are there now.
+    package var connected: Int { state.withLock(\.connections.count) }
+    /// Bytes that the kernel took of all answers so far.
+    package var sent: Int { state.withLock { $0.sent } }
 
     /// Closes everything; to be called once.
     package func stop() {
@@ -175,5 +181,9 @@ package final class FaultServer: Sendable {
         }
     }
 
-    private func put(_ bytes: [UInt8], _ connection: Int32) -> Bool { Loopback.send(bytes, to: connection) }
+    private func put(_ bytes: [UInt8], _ connection: Int32) -> Bool {
+        guard Loopback.send(bytes, to: connection) else { return false }
+        state.withLock { $0.sent += bytes.count }
+        return true
+    }
 }

@@ -204,6 +204,38 @@ import Testing
         }
     }
 
+    @Test func `what is not taken is not asked of the connection, and what is given up ends it`() async throws {
+        let size = 256 << 20
+        let object = RemoteObject(
+            key: RemoteKey(Array("file".utf8)), version: RemoteVersion(Array("\"one\"".utf8)), size: size)
+        try await withServer { request in
+            var reply = FaultServer.Reply(status: 206, body: [UInt8](repeating: 1, count: size))
+            reply.headers["ETag"] = "\"one\""
+            reply.headers["Content-Range"] = "bytes 0-\(size - 1)/\(size)"
+            reply.trickle = 1 << 20
+            return reply
+        } _: { server in
+            let source = try source(server.url)
+            var error: FillError?
+            do throws(FillError) {
+                try await source.read(object, range: 0..<size) { _ throws(FillError) in
+                    // Until no more is taken: what the sockets hold is all that is under way.
+                    var before = -1
+                    while server.sent > before {
+                        before = server.sent
+                        usleep(500_000)
+                    }
+                    throw FillError(.io, .remoteFailed, "enough")
+                }
+            } catch let failure { error = failure }
+            #expect(error?.cause == "enough")
+            #expect(server.sent < size / 2)
+            let end = ContinuousClock.now + .seconds(20)
+            while server.connected > 0 && .now < end { try await Task.sleep(for: .milliseconds(10)) }
+            #expect(server.connected == 0)
+        }
+    }
+
     @Test func `a change between two ranges is one, whatever the server thinks of conditions`() async throws {
         let sample = Sample()
         let isNew = Mutex(false)

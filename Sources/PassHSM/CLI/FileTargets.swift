@@ -139,7 +139,7 @@ final class FileTargets {
             _ = progress(try store.release(lower, expecting: record))
         }
         return FileWork(
-            top: store.tree.root, paths: request.paths ?? [], isRecursive: request.recursive ?? false, threads: 2,
+            top: store.tree.root, paths: request.paths ?? [], isRecursive: request.recursive ?? false, tasks: 2,
             action)
     }
 }

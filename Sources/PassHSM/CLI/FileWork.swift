@@ -4,15 +4,16 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// One kind of work on many files, done by a few threads.
+/// One kind of work on many files, done by a few tasks at once.
 final class FileWork: Sendable {
-    /// Does the work on one file (O_PATH), and tells the bytes that it has come forward; it ends when it is answered false.
-    typealias Action = @Sendable (Descriptor, _ progress: (Int) -> Bool) throws(Refusal) -> Void
+    /// Does the work on one file (O_PATH), and tells the bytes that it has come forward; it ends when it is answered false,
+    /// or the task is cancelled. May block.
+    typealias Action = @Sendable (Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) -> Void
 
     private struct State {
         var walk: FileWalk
         var report = WorkReport()
-        var threads: Int
+        var tasks: Int
         var isStopped = false
     }
 
@@ -21,22 +22,20 @@ final class FileWork: Sendable {
     // Guarded by the condition's lock. The walk does lower I/O under it, which its users wait for anyway.
     private nonisolated(unsafe) var state: State
     private let counting: FileWalk
-    /// Its lock is held with no other.
-    private let room = Condition()
-    /// Threads that are at a large file; guarded by the lock of ``room``.
-    private nonisolated(unsafe) var atLarge = 0
-    /// At once: of small files, each of which is a round trip to the remote, as many as it is asked for at a time; each may
-    /// hold a thread and some descriptors.
-    private static let mostThreads = 48
     /// Of large files fewer keep a remote busy: more would only share it, and get to their deadlines.
-    private static let mostAtLarge = 8
+    private let room = TurnLimit(8)
     private static let large = 1 << 20
+    /// Files that are recalled at once: of small ones, each of which is a round trip to the remote, as many as it is asked
+    /// for at a time; each holds some descriptors.
+    private static let mostRecalls = 64
+    private static let pool = BlockingPool(name: "work", limit: 64)
 
-    init(top: Descriptor, paths: [BytePath], isRecursive: Bool, threads: Int, _ action: @escaping Action) {
+    /// - Parameter tasks: files at once.
+    init(top: Descriptor, paths: [BytePath], isRecursive: Bool, tasks: Int, _ action: @escaping Action) {
         self.action = action
         counting = FileWalk(
             top: top, paths: paths.map(\.bytes), isRecursive: isRecursive, hidden: Store.folder)
-        state = State(walk: counting, threads: threads)
+        state = State(walk: counting, tasks: tasks)
     }
 
     /// What a client of the control socket asks for.
@@ -47,32 +46,42 @@ final class FileWork: Sendable {
                 { file, progress throws(Refusal) in
                     _ = progress(try mount.release(file) { progress(0) })
                 }
-            case .recall: { file, progress throws(Refusal) in try mount.recall(file, progress) }
+            case .recall: { file, progress throws(Refusal) in try await mount.recall(file, progress) }
             default:
                 { file, _ throws(Refusal) in try mount.setPinned(request.command == .pin, file) }
             }
         self.init(
             top: mount.top, paths: request.paths ?? [], isRecursive: request.recursive ?? false,
-            threads: request.command == .recall ? Self.mostThreads : 2, action)
+            tasks: request.command == .recall ? Self.mostRecalls : 2, action)
     }
 
     /// Does it all; `report` is called about twice a second, and at the end. It gives up what is not done when a report is
     /// answered false.
     func run(_ report: (WorkReport) -> Bool) {
         condition.lock()
-        let threads = state.threads
+        let count = state.tasks
         condition.unlock()
-        startThread(name: "count") { [self] in count() }
-        for _ in 0..<threads { startThread(name: "work") { [self] in work() } }
+        let tasks = (0..<count).map { _ in Task(executorPreference: Self.pool) { await self.work() } }
+        let begin = ContinuousClock.now
+        var isCounted = false
         while true {
             condition.lock()
-            if state.threads > 0 { _ = condition.wait(seconds: 0.5) }
+            if state.tasks > 0 { _ = condition.wait(seconds: 0.5) }
             var news = state.report
-            news.isDone = state.threads == 0
+            news.isDone = state.tasks == 0
             state.report.failures = []
+            let isStopped = state.isStopped
             condition.unlock()
-            if !report(news) { stop() }
+            if !report(news) && !isStopped {
+                stop()
+                for task in tasks { task.cancel() }
+            }
             if news.isDone { return }
+            // Not for what takes no time: it is a walk more.
+            if !isCounted && begin + .seconds(1) < .now {
+                isCounted = true
+                startThread(name: "count") { [self] in self.count() }
+            }
         }
     }
 
@@ -82,15 +91,15 @@ final class FileWork: Sendable {
         condition.unlock()
     }
 
-    private func work() {
+    private func work() async {
         while let item = next() {
             var failure: String?
             do throws(Errno) {
                 let file = try item.file.get()
                 let isLarge = try file.stat().st_size > Self.large
-                if isLarge { beginLarge() }
-                do throws(Refusal) { try action(file, advance) } catch { failure = error.cause }
-                if isLarge { endLarge() }
+                if isLarge { await room.enter() }
+                do throws(Refusal) { try await action(file, advance) } catch { failure = error.cause }
+                if isLarge { room.leave() }
             } catch { failure = String(cString: strerror(error.rawValue)) }
             condition.lock()
             if let failure {
@@ -101,23 +110,9 @@ final class FileWork: Sendable {
             condition.unlock()
         }
         condition.lock()
-        state.threads -= 1
+        state.tasks -= 1
         condition.unlock()
         condition.broadcast()
-    }
-
-    private func beginLarge() {
-        room.lock()
-        while atLarge == Self.mostAtLarge { room.wait() }
-        atLarge += 1
-        room.unlock()
-    }
-
-    private func endLarge() {
-        room.lock()
-        atLarge -= 1
-        room.unlock()
-        room.signal()
     }
 
     private func next() -> FileWalk.Item? {

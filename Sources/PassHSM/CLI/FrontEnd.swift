@@ -18,8 +18,8 @@ protocol FrontEnd: Sendable {
     func stop()
     /// Makes a file (O_PATH) offline; the bytes that were freed. `goesOn` is asked now and then; false gives up.
     func release(_ file: Descriptor, _ goesOn: () -> Bool) throws(Refusal) -> Int
-    /// Fills a file (O_PATH) whole; `progress` is told bytes, and false gives up.
-    func recall(_ file: Descriptor, _ progress: (Int) -> Bool) throws(Refusal)
+    /// Fills a file (O_PATH) whole; `progress` is told bytes, and false gives up, as a cancelled task does.
+    func recall(_ file: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal)
     /// Forbids that a file (O_PATH) is released, or allows it again.
     func setPinned(_ isPinned: Bool, _ file: Descriptor) throws(Refusal)
 }

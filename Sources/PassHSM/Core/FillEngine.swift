@@ -153,6 +153,27 @@ package final class FillEngine: Sendable {
         }
     }
 
+    /// Returns once every byte of `range` can be read from the lower file.
+    ///
+    /// - Throws: why not; `.cancelled` as soon as the task is.
+    package func waitForResidence(
+        of range: Range<Int>, in file: FillFile, priority: FillState.Priority
+    ) async throws(FillError) {
+        let made = Mutex<Ticket?>(nil)
+        let error = await withTaskCancellationHandler {
+            await withCheckedContinuation { (continuation: CheckedContinuation<FillError?, Never>) in
+                let ticket = makeTicket { continuation.resume(returning: $0) }
+                made.withLock { $0 = ticket }
+                ensureResident(range, of: file, priority: priority, ticket: ticket)
+                // Whoever cancelled before there was a ticket had none to cancel.
+                if Task.isCancelled { cancel(ticket) }
+            }
+        } onCancel: {
+            if let ticket = made.withLock({ $0 }) { cancel(ticket) }
+        }
+        if let error { throw error }
+    }
+
     /// Completes the ticket without error once no fetch touches `granules` nor will until ``release(_:of:present:)`` is
     /// called with it. For local changes; waiters of the granules wait for its end.
     package func claim(_ granules: Range<Int>, of file: FillFile, cancelFetches: Bool = false, ticket: Ticket) {

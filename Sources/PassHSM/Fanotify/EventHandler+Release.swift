@@ -11,16 +11,19 @@ extension EventHandler {
     private func withNode<Result>(
         of file: Descriptor, _ body: (Node) throws(Refusal) -> Result
     ) throws(Refusal) -> Result {
-        let handle: FileHandle
+        let node = try useNode(of: file)
+        defer { endUse(node) }
+        return try body(node)
+    }
+
+    /// In use, until ``endUse(_:)``.
+    private func useNode(of file: Descriptor) throws(Refusal) -> Node {
         do throws(Errno) {
             guard try file.stat().st_mode & S_IFMT == S_IFREG else { throw Errno(rawValue: EINVAL) }
-            handle = try FileHandle(of: file)
+            return try nodes.use(FileHandle(of: file))
         } catch {
             throw Refusal(error.rawValue == EINVAL ? "it is not a regular file" : "looking it up: \(error.text)")
         }
-        let node = nodes.use(handle)
-        defer { endUse(node) }
-        return try body(node)
     }
 
     /// Makes a file offline when the remote still has it; the bytes that were freed.
@@ -66,17 +69,17 @@ extension EventHandler {
         node.state.withLock { $0.file = nil }
     }
 
-    /// Fills a file whole, behind whatever else wants the remote, and returns when it is done.
+    /// Fills a file whole, behind whatever else wants the remote, and returns when it is done, or the task is cancelled.
     ///
     /// - Parameter progress: told the bytes that became present or were so already; false ends it.
-    func recall(_ file: Descriptor, _ progress: (Int) -> Bool) throws(Refusal) {
-        try withNode(of: file) { node throws(Refusal) in
-            let used: IncompleteFile?
-            do throws(Errno) {
-                used = try node.transition.withLock { () throws(Errno) in try useLocked(node) }
-            } catch { throw Refusal("using it: \(error.text)") }
-            try used?.recall(by: engine, progress)
-        }
+    func recall(_ file: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) {
+        let node = try useNode(of: file)
+        defer { endUse(node) }
+        let used: IncompleteFile?
+        do throws(Errno) {
+            used = try node.transition.withLock { () throws(Errno) in try useLocked(node) }
+        } catch { throw Refusal("using it: \(error.text)") }
+        try await used?.recall(by: engine, progress)
     }
 
     /// Forbids that a file is released, or allows it again.

@@ -165,8 +165,8 @@ extension FanotifyMount {
     /// Fills a file whole, behind whatever else wants the remote.
     ///
     /// - Parameter progress: told the bytes that became present or were so already; false gives up.
-    package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) throws(Refusal) {
-        try handler.recall(file, progress)
+    package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) {
+        try await handler.recall(file, progress)
     }
 
     /// Forbids that a file is released, or allows it again.

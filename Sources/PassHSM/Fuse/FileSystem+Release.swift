@@ -13,12 +13,19 @@ extension FileSystem {
     func withInode<Result>(
         of file: Descriptor, _ body: (Inode) throws(Refusal) -> Result
     ) throws(Refusal) -> Result {
+        let inode = try referenceRegular(file)
+        defer { forget(inode, 1) }
+        return try body(inode)
+    }
+
+    /// With one more reference.
+    private func referenceRegular(_ file: Descriptor) throws(Refusal) -> Inode {
         let entry: fuse_entry_param
         do throws(Errno) { entry = try reference(file) } catch { throw Refusal("looking it up: \(error.text)") }
-        defer { forget(entry.ino, 1) }
         let inode = inode(entry.ino)
-        guard inode.isRegular else { throw Refusal("it is not a regular file") }
-        return try body(inode)
+        if inode.isRegular { return inode }
+        forget(inode, 1)
+        throw Refusal("it is not a regular file")
     }
 
     /// Everything that is known of a file is on disk, and nobody uses it, when this returns.
@@ -99,14 +106,14 @@ extension FileSystem {
         }
     }
 
-    /// Fills a file whole, behind whatever else wants the remote, and returns when it is done.
-    ///
-    /// - Parameter progress: told the bytes that became present or were so already; false ends it.
-    func recall(_ inode: Inode, _ progress: (Int) -> Bool) throws(Refusal) {
+    /// Fills a file whole; see ``FuseMount/recall(_:_:)``.
+    func recall(_ file: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) {
+        let inode = try referenceRegular(file)
+        defer { forget(inode, 1) }
         let used: IncompleteFile?
         do throws(Errno) { used = try use(inode) } catch { throw Refusal("using it: \(error.text)") }
-        guard let file = used else { return }
+        guard let used else { return }
         defer { endUse(inode) }
-        try file.recall(by: engine, progress)
+        try await used.recall(by: engine, progress)
     }
 }

@@ -25,11 +25,11 @@ extension FuseMount {
         return freed
     }
 
-    /// Fills a file whole, behind whatever else wants the remote.
+    /// Fills a file whole, behind whatever else wants the remote, and returns when it is done, or the task is cancelled.
     ///
     /// - Parameter progress: told the bytes that became present or were so already; false gives up.
-    package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) throws(Refusal) {
-        try fileSystem.withInode(of: file) { inode throws(Refusal) in try fileSystem.recall(inode, progress) }
+    package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) {
+        try await fileSystem.recall(file, progress)
     }
 
     /// Forbids that a file is released, or allows it again.

@@ -1,17 +1,16 @@
-import AsyncHTTPClient
 import HSMCore
 import NIOCore
 
 /// What is left of an answer's body. Used by one task at a time; dropped before its end, it ends its connection.
 package struct HTTPBody {
-    private var iterator: HTTPClientResponse.Body.AsyncIterator
+    private let exchange: HTTPExchange
     /// What came and was not taken yet.
     private var piece = ByteBuffer()
     /// Of what is read, for errors.
     private let name: String
 
-    package init(_ response: HTTPClientResponse, name: String) {
-        iterator = response.body.makeAsyncIterator()
+    package init(_ response: HTTPResponse, name: String) {
+        exchange = response.exchange
         self.name = name
     }
 
@@ -70,18 +69,10 @@ package struct HTTPBody {
         while piece.readableBytes == 0 {
             if Task.isCancelled { throw .cancelledRequest }
             do {
-                guard let next = try await iterator.next() else { return false }
+                guard let next = try await exchange.next() else { return false }
                 piece = next
             } catch { throw FillError(transport: error, name) }
         }
         return true
-    }
-}
-
-extension HTTPClientResponse {
-    /// The whole body; see ``HTTPBody/whole(limit:)``.
-    package func whole(limit: Int, name: String) async throws(FillError) -> [UInt8] {
-        var body = HTTPBody(self, name: name)
-        return try await body.whole(limit: limit)
     }
 }

@@ -139,9 +139,9 @@ package final class HTTPSource: RemoteSource {
 
     /// A server that has a directory under the name leads to the name with a slash.
     private static func expectNoDirectory(
-        _ response: HTTPClientResponse, _ url: String, _ key: RemoteKey
+        _ response: HTTPResponse, _ url: String, _ key: RemoteKey
     ) throws(FillError) {
-        guard response.url?.absoluteString == url + "/" else { return }
+        guard response.url == url + "/" else { return }
         throw FillError(.io, .remoteChanged, "\(key) is a directory now")
     }
 

@@ -50,39 +50,30 @@ package final class HTTPTransport: Sendable {
         for client in clients.withLockedValue({ $0 }).values { client.shutdown { _ in } }
     }
 
-    /// A body of at most so many bytes is taken at once.
-    private static let small = 128 << 10
-
     /// The head of the answer, and a body that is still to come; a body that is dropped ends its connection.
     ///
-    /// A small body that holds content has come already: to wait for each piece of it costs more than to carry it.
-    ///
     /// - Throws: `.remoteFailed` when there is no answer, or a small one breaks off; `.cancelled` when the task is.
-    package func send(_ request: HTTPClientRequest) async throws(FillError) -> HTTPClientResponse {
-        let client = client(for: request.url)
-        let deadline = NIODeadline.now() + .init(options.silence + options.connectTimeout)
-        return try await withTaskExecutorPreference(EventLoopExecutor.next) { () async throws(FillError) in
-            var response: HTTPClientResponse
-            do { response = try await client.execute(request, deadline: deadline) } catch {
-                throw FillError(transport: error, request.url, isOutage: true)
-            }
-            guard request.method == .GET, response.status == .ok || response.status == .partialContent,
-                let length = response.headers.first(name: "Content-Length").flatMap({ Int($0) }), length <= Self.small
-            else { return response }
-            do { response.body = .bytes(try await response.body.collect(upTo: Self.small)) } catch {
-                throw FillError(transport: error, request.url)
-            }
-            return response
+    package func send(_ request: HTTPClientRequest) async throws(FillError) -> HTTPResponse {
+        let asked: HTTPClient.Request
+        do {
+            asked = try .init(url: request.url, method: request.method, headers: request.headers)
+        } catch { throw FillError(transport: error, request.url) }
+        let patience = TimeAmount(options.silence + options.connectTimeout)
+        let exchange = HTTPExchange(asked, to: client(for: asked.url), patience: patience)
+        do {
+            return HTTPResponse(head: try await exchange.head(), url: request.url, exchange: exchange)
+        } catch {
+            throw FillError(transport: error, request.url, isOutage: !exchange.isAnswered)
         }
     }
 
     /// As ``send(_:)``, and goes where the server redirects to, five times at most.
     ///
     /// Another server is not told the authorization, and nobody is led from https to http.
-    package func sendFollowing(_ request: HTTPClientRequest) async throws(FillError) -> HTTPClientResponse {
+    package func sendFollowing(_ request: HTTPClientRequest) async throws(FillError) -> HTTPResponse {
         var request = request
         for hop in 0...5 {
-            let response: HTTPClientResponse
+            let response: HTTPResponse
             do throws(FillError) { response = try await send(request) } catch {
                 // Of another server nothing is known.
                 throw hop == 0 ? error : FillError(error.code, error.reason, error.cause)
@@ -101,9 +92,8 @@ package final class HTTPTransport: Sendable {
         throw FillError(.io, .remoteFailed, "\(request.url): redirected too often")
     }
 
-    private func client(for url: String) -> HTTPClient {
-        let address = URL(string: url)
-        let proxy = proxies.proxy(for: address?.host ?? "", isEncrypted: address?.scheme == "https")
+    private func client(for url: URL) -> HTTPClient {
+        let proxy = proxies.proxy(for: url.host ?? "", isEncrypted: url.scheme == "https")
         return clients.withLockedValue { clients in
             if let client = clients[proxy] { return client }
             let client = makeClient(proxy)

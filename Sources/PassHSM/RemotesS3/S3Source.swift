@@ -47,7 +47,7 @@ package final class S3Source: RemoteSource {
     /// asked again with others, should there be some.
     private func send(
         _ method: HTTPMethod, _ key: [UInt8], query: [(String, String)] = [], _ headers: [(String, String)] = []
-    ) async throws(FillError) -> HTTPClientResponse {
+    ) async throws(FillError) -> HTTPResponse {
         let used = credentials.current()
         let response = try await transport.send(request(method, key, query: query, headers, used))
         // HEAD says no more than the status; AWS answers 400 to a session's token that has ended.
@@ -96,7 +96,7 @@ package final class S3Source: RemoteSource {
     }
 
     /// What an answer other than the one that was hoped for comes to: the store says more in its body.
-    private func failure(_ response: HTTPClientResponse, _ key: RemoteKey) async -> FillError {
+    private func failure(_ response: HTTPResponse, _ key: RemoteKey) async -> FillError {
         let status = FillError(status: response.status, response.headers, key, isConditional: true)
         if let region = response.headers.first(name: "x-amz-bucket-region"), (300..<400).contains(response.status.code)
         {

@@ -6,27 +6,18 @@ extension IncompleteFile {
     /// Bytes that one request of a recall waits for: each has the engine's deadline.
     private static let recallStep = 8 << 20
 
-    /// Fills the file whole, behind whatever else wants the remote, and returns when it is done. Blocks.
+    /// Fills the file whole, behind whatever else wants the remote, and returns when it is done, or the task is cancelled.
     ///
     /// - Parameter progress: told the bytes that became present or were so already; false ends it.
-    package func recall(by engine: FillEngine, _ progress: (Int) -> Bool) throws(Refusal) {
+    package func recall(by engine: FillEngine, _ progress: (Int) -> Bool) async throws(Refusal) {
         var offset = 0
         while offset < fill.layout.limit {
             let end = min(offset + Self.recallStep, fill.layout.limit)
-            if let error = wait(for: offset..<end, engine, { progress(0) }) { throw Refusal(error.cause) }
+            do throws(FillError) {
+                try await engine.waitForResidence(of: offset..<end, in: fill, priority: .background)
+            } catch { throw Refusal(error.cause) }
             if !progress(end - offset) { throw Refusal("given up") }
             offset = end
-        }
-    }
-
-    /// - Parameter goesOn: asked about five times a second; false ends the wait.
-    private func wait(for range: Range<Int>, _ engine: FillEngine, _ goesOn: () -> Bool) -> FillError? {
-        let outcome = Outcome<FillError?>()
-        let ticket = engine.makeTicket { outcome.finish($0) }
-        engine.ensureResident(range, of: fill, priority: .background, ticket: ticket)
-        while true {
-            if let error = outcome.result(seconds: 0.2) { return error }
-            if !goesOn() { engine.cancel(ticket) }
         }
     }
 }

@@ -146,11 +146,7 @@ package final class Store: Sendable {
     /// - Throws: `RecordError` when there is one that cannot be believed: damaged, or copied from another file.
     package func record(of file: Descriptor) throws(RecordError) -> Record? {
         let value: [UInt8]
-        do throws(Errno) {
-            value = try file.withProcPath { path throws(Errno) in
-                try ExtendedAttributes.value(attribute, of: path, .follow)
-            }
-        } catch {
+        do throws(Errno) { value = try ExtendedAttributes.value(attribute, of: file) } catch {
             // Anything else (no /proc, a mount without attributes) would make every stub a local file of zeros.
             if error.rawValue == ENODATA { return nil }
             throw RecordError("the record cannot be read: \(error.text)")
@@ -170,11 +166,7 @@ package final class Store: Sendable {
     package func write(_ record: Record, to file: Descriptor) throws(Errno) {
         if record.object.key.bytes.count > Record.longestInlineKey { try saveLongKey(record) }
         let value = record.encoded()
-        try file.withProcPath { path throws(Errno) in
-            try value.withBytes { bytes throws(Errno) in
-                try ExtendedAttributes.set(attribute, of: path, .follow, to: bytes)
-            }
-        }
+        try value.withBytes { bytes throws(Errno) in try ExtendedAttributes.set(attribute, of: file, to: bytes) }
     }
 
     /// Calls `action` after each commit of a file, on the thread that commits. To be set once, before files are used.

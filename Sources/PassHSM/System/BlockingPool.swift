@@ -4,7 +4,9 @@ import Glibc
 /// Threads for work that may block in a system call: a task executor, so that a fill runs on one thread from the
 /// remote's bytes to the reader's answer, and never on Swift's cooperative pool.
 ///
-/// A thread is started when work finds none idle, up to `limit`; beyond it work queues in order. Threads stay.
+/// Threads are started up to `limit`; beyond it work queues in order. Threads stay. One at a time is woken or started, and
+/// calls for the next when it finds more work than its own: of much work that takes no time each, those that are awake do
+/// most, and few are woken.
 package final class BlockingPool: TaskExecutor, Sendable {
     private enum Work {
         case job(UnownedJob)
@@ -16,6 +18,19 @@ package final class BlockingPool: TaskExecutor, Sendable {
         var head = 0
         var idle = 0
         var threads = 0
+        /// A thread was woken or started, and has not looked for work yet.
+        var isCalling = false
+
+        enum Call { case none, wake, start }
+
+        /// What is to be done, without the lock, so that work which waits is done.
+        mutating func call(limit: Int) -> Call {
+            guard head < queue.count, !isCalling, idle > 0 || threads < limit else { return .none }
+            isCalling = true
+            if idle > 0 { return .wake }
+            threads += 1
+            return .start
+        }
 
         mutating func next() -> Work? {
             guard head < queue.count else { return nil }
@@ -52,30 +67,38 @@ package final class BlockingPool: TaskExecutor, Sendable {
     private func add(_ work: Work) {
         condition.lock()
         state.queue.append(work)
-        let start = state.idle == 0 && state.threads < limit
-        if start { state.threads += 1 }
-        let wake = state.idle > 0
+        let call = state.call(limit: limit)
         condition.unlock()
-        if start { startThread(name: name) { [self] in loop() } }
-        if wake { condition.signal() }
+        make(call)
+    }
+
+    private func make(_ call: State.Call) {
+        switch call {
+        case .none: break
+        case .wake: condition.signal()
+        case .start: startThread(name: name) { [self] in loop() }
+        }
     }
 
     private func loop() {
+        condition.lock()
+        state.isCalling = false
         while true {
-            condition.lock()
-            var work = state.next()
-            while work == nil {
+            guard let work = state.next() else {
                 state.idle += 1
                 condition.wait()
                 state.idle -= 1
-                work = state.next()
+                state.isCalling = false
+                continue
             }
+            let call = state.call(limit: limit)
             condition.unlock()
+            make(call)
             switch work {
             case .job(let job): job.runSynchronously(on: asUnownedTaskExecutor())
             case .closure(let body): body()
-            case nil: break
             }
+            condition.lock()
         }
     }
 }

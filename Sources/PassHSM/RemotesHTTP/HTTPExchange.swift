@@ -1,0 +1,181 @@
+import AsyncHTTPClient
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOHTTP1
+
+/// A request that was sent, and its answer, which is taken by one task at a time. Dropped before the answer's end, it ends
+/// its connection.
+final class HTTPExchange: Sendable {
+    private let receiver: HTTPReceiver
+    private let task: HTTPClient.Task<Void>
+
+    /// Sends the request.
+    ///
+    /// - Parameter patience: how long the head of the answer may take once the request is sent.
+    init(_ request: HTTPClient.Request, to client: HTTPClient, patience: TimeAmount) {
+        receiver = HTTPReceiver(patience: patience)
+        task = client.execute(request: request, delegate: receiver)
+    }
+
+    deinit { task.cancel() }
+
+    /// The head of the answer. When it says that the body is small, that has come as well.
+    ///
+    /// - Throws: what the client does, also when the task is cancelled.
+    func head() async throws -> HTTPResponseHead {
+        try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { receiver.wait(.head($0)) }
+        } onCancel: {
+            task.cancel()
+        }
+    }
+
+    /// The next piece of the body; nil at its end. To be asked for behind ``head()``.
+    ///
+    /// - Throws: what the client does, also when the task is cancelled.
+    func next() async throws -> ByteBuffer? {
+        if let piece = try receiver.pieceAtHand() { return piece }
+        return try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { receiver.wait(.piece($0)) }
+        } onCancel: {
+            task.cancel()
+        }
+    }
+
+    /// Whether the head has come.
+    var isAnswered: Bool { receiver.isAnswered }
+}
+
+/// Where the client's event loop puts an answer. Of AsyncHTTPClient's two interfaces this is the older one: the newer one
+/// takes a task of Swift's global pool for each request, and is woken for each step, which is most of what a small file
+/// costs.
+private final class HTTPReceiver: HTTPClientResponseDelegate {
+    enum Waiter {
+        case head(CheckedContinuation<HTTPResponseHead, any Error>)
+        case piece(CheckedContinuation<ByteBuffer?, any Error>)
+    }
+
+    private struct State {
+        var head: HTTPResponseHead?
+        /// The head alone is no use to anybody yet: the rest of the answer comes with it.
+        var isSmall = false
+        var pieces = CircularBuffer<ByteBuffer>(initialCapacity: 2)
+        /// Bytes in them.
+        var buffered = 0
+        /// To be kept when there is room for more pieces.
+        var room: EventLoopPromise<Void>?
+        var end: Result<Void, any Error>?
+        var waiter: Waiter?
+        /// What ends a request whose answer does not begin.
+        var timeout: Scheduled<Void>?
+
+        /// The next piece; nil when there is none, or not yet.
+        mutating func takePiece() -> ByteBuffer? {
+            guard let piece = pieces.popFirst() else { return nil }
+            buffered -= piece.readableBytes
+            return piece
+        }
+
+        /// The promise that lets more pieces come, when it can be kept now.
+        mutating func takeRoom() -> EventLoopPromise<Void>? {
+            guard buffered < HTTPReceiver.mostBuffered || end != nil else { return nil }
+            defer { room = nil }
+            return room
+        }
+
+        /// What tells whoever waits that it is there; nil while it is not.
+        mutating func takeAnswer() -> (() -> Void)? {
+            switch waiter {
+            case .head(let continuation):
+                if case .failure(let error) = end, head == nil || isSmall {
+                    waiter = nil
+                    return { continuation.resume(throwing: error) }
+                }
+                guard let head, end != nil || !isSmall else { return nil }
+                waiter = nil
+                return { continuation.resume(returning: head) }
+            case .piece(let continuation):
+                let piece = takePiece()
+                let end: Result<ByteBuffer?, any Error>? = end?.map { nil }
+                guard let next = piece.map({ .success($0) }) ?? end else { return nil }
+                waiter = nil
+                return { continuation.resume(with: next) }
+            case nil: return nil
+            }
+        }
+    }
+
+    /// Bodies of at most so many bytes are small: to wait for each piece of one costs more than to carry it.
+    private static let small = 128 << 10
+    /// While so many bytes wait, no more are taken from the connection.
+    private static let mostBuffered = 512 << 10
+    private let patience: TimeAmount
+    private let state = NIOLockedValueBox(State())
+
+    init(patience: TimeAmount) { self.patience = patience }
+
+    var isAnswered: Bool { state.withLockedValue { $0.head != nil } }
+
+    // MARK: The taking side
+
+    func wait(_ waiter: Waiter) {
+        change { $0.waiter = waiter }
+    }
+
+    /// Nil when it has to be waited for.
+    func pieceAtHand() throws -> ByteBuffer? {
+        let (piece, room) = state.withLockedValue { ($0.takePiece(), $0.takeRoom()) }
+        room?.succeed()
+        return piece
+    }
+
+    /// Changes the state, and answers whoever waits, when it can be.
+    private func change(_ body: (inout State) -> Void) {
+        let (answer, room) = state.withLockedValue { state -> ((() -> Void)?, EventLoopPromise<Void>?) in
+            body(&state)
+            return (state.takeAnswer(), state.takeRoom())
+        }
+        answer?()
+        room?.succeed()
+    }
+
+    // MARK: The client's side, on the event loop
+
+    func didSendRequestHead(task: HTTPClient.Task<Void>, _ head: HTTPRequestHead) {
+        let timeout = task.eventLoop.scheduleTask(in: patience) { task.fail(reason: HTTPClientError.deadlineExceeded) }
+        state.withLockedValue { $0.timeout = timeout }
+    }
+
+    func didReceiveHead(task: HTTPClient.Task<Void>, _ head: HTTPResponseHead) -> EventLoopFuture<Void> {
+        let length = head.headers.first(name: "Content-Length").flatMap { Int($0) }
+        change { state in
+            state.timeout?.cancel()
+            state.head = head
+            state.isSmall = length.map { $0 <= Self.small } ?? false
+        }
+        return task.eventLoop.makeSucceededVoidFuture()
+    }
+
+    func didReceiveBodyPart(task: HTTPClient.Task<Void>, _ piece: ByteBuffer) -> EventLoopFuture<Void> {
+        var room: EventLoopPromise<Void>?
+        change { state in
+            state.pieces.append(piece)
+            state.buffered += piece.readableBytes
+            guard state.buffered >= Self.mostBuffered else { return }
+            room = task.eventLoop.makePromise()
+            state.room = room
+        }
+        return room?.futureResult ?? task.eventLoop.makeSucceededVoidFuture()
+    }
+
+    func didReceiveError(task: HTTPClient.Task<Void>, _ error: any Error) { end(.failure(error)) }
+
+    func didFinishRequest(task: HTTPClient.Task<Void>) { end(.success(())) }
+
+    private func end(_ result: Result<Void, any Error>) {
+        change { state in
+            state.timeout?.cancel()
+            if state.end == nil { state.end = result }
+        }
+    }
+}

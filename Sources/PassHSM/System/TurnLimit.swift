@@ -1,0 +1,33 @@
+import Synchronization
+
+/// Lets so many tasks be at something at once; the others wait for their turn, in order, without a thread.
+package final class TurnLimit: Sendable {
+    private struct State {
+        var free: Int
+        var waiting: [CheckedContinuation<Void, Never>] = []
+    }
+
+    private let state: Mutex<State>
+
+    package init(_ limit: Int) { state = Mutex(State(free: limit)) }
+
+    /// Waits until there is a place, and takes it until ``leave()``. A cancelled task waits too.
+    package func enter() async {
+        await withCheckedContinuation { continuation in
+            let enters = state.withLock { state in
+                if state.free == 0 { state.waiting.append(continuation) } else { state.free -= 1 }
+                return state.waiting.isEmpty
+            }
+            if enters { continuation.resume() }
+        }
+    }
+
+    package func leave() {
+        let next = state.withLock { state -> CheckedContinuation<Void, Never>? in
+            if !state.waiting.isEmpty { return state.waiting.removeFirst() }
+            state.free += 1
+            return nil
+        }
+        next?.resume()
+    }
+}

@@ -1,0 +1,81 @@
+import HSMSystem
+import Synchronization
+import Testing
+
+@Suite struct BlockingPoolTests {
+    /// Jobs that end when all of them are under way.
+    private static func meet(_ count: Int, on pool: BlockingPool, _ isDone: @escaping @Sendable () -> Void) {
+        let arrived = Mutex(0)
+        let everybody = Condition()
+        for _ in 0..<count {
+            pool.run {
+                everybody.lock()
+                let isLast = arrived.withLock { arrived in
+                    arrived += 1
+                    return arrived == count
+                }
+                if isLast { everybody.broadcast() }
+                while arrived.withLock({ $0 }) < count { everybody.wait() }
+                everybody.unlock()
+                isDone()
+            }
+        }
+    }
+
+    @Test(.timeLimit(.minutes(1)), arguments: [1, 2, 16])
+    func `as many jobs as the limit allows are under way at once, also of threads that were idle`(
+        limit: Int
+    ) async {
+        let pool = BlockingPool(name: "test", limit: limit)
+        for _ in 0..<50 {
+            let (ends, end) = AsyncStream.makeStream(of: Void.self)
+            Self.meet(limit, on: pool) { end.yield() }
+            var rest = limit
+            for await _ in ends {
+                rest -= 1
+                if rest == 0 { break }
+            }
+        }
+    }
+
+    @Test(.timeLimit(.minutes(1))) func `no job is lost, whatever comes at once`() async {
+        let pool = BlockingPool(name: "test", limit: 4)
+        let sum = await withTaskGroup(of: Int.self) { group in
+            for number in 0..<10_000 { group.addTask(executorPreference: pool) { number } }
+            return await group.reduce(0, +)
+        }
+        #expect(sum == 10_000 * 9_999 / 2)
+    }
+}
+
+@Suite struct TurnLimitTests {
+    private final class Inside: Sendable {
+        private let state = Mutex((now: 0, most: 0))
+
+        var most: Int { state.withLock(\.most) }
+
+        func change(by change: Int) {
+            state.withLock { state in
+                state.now += change
+                state.most = max(state.most, state.now)
+            }
+        }
+    }
+
+    @Test(.timeLimit(.minutes(1))) func `so many are inside at once, and everybody gets in`() async {
+        let limit = TurnLimit(3)
+        let inside = Inside()
+        await withTaskGroup { group in
+            for _ in 0..<100 {
+                group.addTask {
+                    await limit.enter()
+                    inside.change(by: 1)
+                    try? await Task.sleep(for: .milliseconds(1))
+                    inside.change(by: -1)
+                    limit.leave()
+                }
+            }
+        }
+        #expect(inside.most == 3)
+    }
+}
