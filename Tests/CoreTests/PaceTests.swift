@@ -50,7 +50,7 @@ import Testing
 
     @Test func `of a near and fast remote fetches and window are larger, of a distant or slow one they are not`() {
         for (delay, bandwidth, size, window) in [
-            (0.0005, 2e9, 4 << 20, 32 << 20), (0.0005, 4.5e8, 2 << 20, 16 << 20), (0.0005, 1e8, 1 << 20, Self.least),
+            (0.0005, 2e9, 4 << 20, 32 << 20), (0.0005, 1.2e8, 2 << 20, 16 << 20), (0.0005, 4e7, 1 << 20, Self.least),
             (0.05, 2e9, 1 << 20, Self.most),
         ] {
             var pace = Pace(least: Self.least, most: Self.most, fetchSizes: (1 << 20)...(4 << 20))

@@ -42,7 +42,7 @@ struct Pace: Sendable {
     /// Remotes that send a first byte sooner are near.
     private static let near = 0.005
     /// Of a near remote a fetch is as large as what comes in so many seconds, and the window eight of them.
-    private static let fetchTime = 0.005
+    private static let fetchTime = 0.02
     private let least: Int
     private let most: Int
     private let fetchSizes: ClosedRange<Int>

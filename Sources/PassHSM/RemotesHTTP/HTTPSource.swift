@@ -71,7 +71,7 @@ package final class HTTPSource: RemoteSource {
         var request = request(.GET, try url(of: object.key))
         request.headers.add(name: "Range", value: "bytes=\(range.lowerBound)-\(range.upperBound - 1)")
         HTTPVersionTag(object.version)?.addCondition(to: &request.headers)
-        let response = try await transport.sendFollowing(request)
+        let response = try await transport.sendFollowing(request, isBulk: range.count > fetchUnit)
         let answer = try HTTPAnswer(status: response.status, headers: response.headers, range: range, of: object)
         bodies.note(sendsAll: !answer.isPart)
         var body = HTTPBody(response, name: "\(object.key)")

@@ -25,11 +25,18 @@ package final class HTTPTransport: Sendable {
         package init() {}
     }
 
+    /// What a client is for.
+    private struct Route: Hashable {
+        let proxy: ProxyRules.Proxy?
+        /// HTTP/2 has one connection, and so one thread, which is full long before the line to a near server is.
+        let isBulk: Bool
+    }
+
     private let options: Options
     private let proxies: ProxyRules
     private let tls: TLSConfiguration
-    /// One for each proxy, and one for none. A leaf lock.
-    private let clients = NIOLockedValueBox<[ProxyRules.Proxy?: HTTPClient]>([:])
+    /// A leaf lock.
+    private let clients = NIOLockedValueBox<[Route: HTTPClient]>([:])
 
     /// - Throws: for a file of authorities that cannot be used, and a proxy in the environment that cannot be.
     package init(options: Options, environment: [String: String]) throws(LocationError) {
@@ -52,14 +59,15 @@ package final class HTTPTransport: Sendable {
 
     /// The head of the answer, and a body that is still to come; a body that is dropped ends its connection.
     ///
+    /// - Parameter isBulk: what is asked for is large, and the server near: it goes by HTTP/1.1, over many connections.
     /// - Throws: `.remoteFailed` when there is no answer, or a small one breaks off; `.cancelled` when the task is.
-    package func send(_ request: HTTPClientRequest) async throws(FillError) -> HTTPResponse {
+    package func send(_ request: HTTPClientRequest, isBulk: Bool = false) async throws(FillError) -> HTTPResponse {
         let asked: HTTPClient.Request
         do {
             asked = try .init(url: request.url, method: request.method, headers: request.headers)
         } catch { throw FillError(transport: error, request.url) }
         let patience = TimeAmount(options.silence + options.connectTimeout)
-        let exchange = HTTPExchange(asked, to: client(for: asked.url), patience: patience)
+        let exchange = HTTPExchange(asked, to: client(for: asked.url, isBulk: isBulk), patience: patience)
         do {
             return HTTPResponse(head: try await exchange.head(), url: request.url, exchange: exchange)
         } catch {
@@ -67,14 +75,16 @@ package final class HTTPTransport: Sendable {
         }
     }
 
-    /// As ``send(_:)``, and goes where the server redirects to, five times at most.
+    /// As ``send(_:isBulk:)``, and goes where the server redirects to, five times at most.
     ///
     /// Another server is not told the authorization, and nobody is led from https to http.
-    package func sendFollowing(_ request: HTTPClientRequest) async throws(FillError) -> HTTPResponse {
+    package func sendFollowing(
+        _ request: HTTPClientRequest, isBulk: Bool = false
+    ) async throws(FillError) -> HTTPResponse {
         var request = request
         for hop in 0...5 {
             let response: HTTPResponse
-            do throws(FillError) { response = try await send(request) } catch {
+            do throws(FillError) { response = try await send(request, isBulk: isBulk) } catch {
                 // Of another server nothing is known.
                 throw hop == 0 ? error : FillError(error.code, error.reason, error.cause)
             }
@@ -92,29 +102,33 @@ package final class HTTPTransport: Sendable {
         throw FillError(.io, .remoteFailed, "\(request.url): redirected too often")
     }
 
-    private func client(for url: URL) -> HTTPClient {
-        let proxy = proxies.proxy(for: url.host ?? "", isEncrypted: url.scheme == "https")
+    private func client(for url: URL, isBulk: Bool) -> HTTPClient {
+        let isEncrypted = url.scheme == "https"
+        let route = Route(
+            proxy: proxies.proxy(for: url.host ?? "", isEncrypted: isEncrypted), isBulk: isBulk && isEncrypted)
         return clients.withLockedValue { clients in
-            if let client = clients[proxy] { return client }
-            let client = makeClient(proxy)
-            clients[proxy] = client
+            if let client = clients[route] { return client }
+            let client = makeClient(route)
+            clients[route] = client
             return client
         }
     }
 
-    private func makeClient(_ proxy: ProxyRules.Proxy?) -> HTTPClient {
+    private func makeClient(_ route: Route) -> HTTPClient {
         var configuration = HTTPClient.Configuration(
             tlsConfiguration: tls, redirectConfiguration: .disallow,
             timeout: .init(connect: .init(options.connectTimeout), read: .init(options.silence)))
+        if route.isBulk { configuration.httpVersion = .http1Only }
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = options.connections
         // Servers close idle connections, nginx after 75 s: a request would meet that.
         configuration.connectionPool.idleTimeout = .seconds(30)
         configuration.connectionPool.retryConnectionEstablishment = false
-        configuration.http1_1ConnectionDebugInitializer = { Self.takeLargePieces($0) }
+        configuration.http1_1ConnectionDebugInitializer = { Self.takePieces($0, of: 1 << 20) }
         configuration.http2ConnectionDebugInitializer = { connection in
-            Self.takeLargePieces(connection).flatMap { HTTP2Windows.widen(connection) }
+            // Of a larger piece the client copies again what it has of it, frame by frame.
+            Self.takePieces(connection, of: 128 << 10).flatMap { HTTP2Windows.widen(connection) }
         }
-        configuration.proxy = proxy.map { proxy in
+        configuration.proxy = route.proxy.map { proxy in
             let parts = proxy.credentials?.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
             let authorization = parts.map {
                 HTTPClient.Authorization.basic(username: String($0[0]), password: $0.count > 1 ? String($0[1]) : "")
@@ -127,9 +141,9 @@ package final class HTTPTransport: Sendable {
     }
 
     /// The default is 64 KiB: each piece is handed from thread to thread, and written by itself.
-    private static func takeLargePieces(_ connection: any Channel) -> EventLoopFuture<Void> {
+    private static func takePieces(_ connection: any Channel, of most: Int) -> EventLoopFuture<Void> {
         connection.setOption(
             .recvAllocator,
-            value: AdaptiveRecvByteBufferAllocator(minimum: 16 << 10, initial: 64 << 10, maximum: 1 << 20))
+            value: AdaptiveRecvByteBufferAllocator(minimum: 16 << 10, initial: 64 << 10, maximum: most))
     }
 }

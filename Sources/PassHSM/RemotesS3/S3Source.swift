@@ -46,15 +46,17 @@ package final class S3Source: RemoteSource {
     /// Asks for a key of the bucket, or for the bucket itself. When the answer may be to credentials that have ended, it is
     /// asked again with others, should there be some.
     private func send(
-        _ method: HTTPMethod, _ key: [UInt8], query: [(String, String)] = [], _ headers: [(String, String)] = []
+        _ method: HTTPMethod, _ key: [UInt8], query: [(String, String)] = [], _ headers: [(String, String)] = [],
+        isBulk: Bool = false
     ) async throws(FillError) -> HTTPResponse {
         let used = credentials.current()
-        let response = try await transport.send(request(method, key, query: query, headers, used))
+        let response = try await transport.send(
+            request(method, key, query: query, headers, used), isBulk: isBulk)
         // HEAD says no more than the status; AWS answers 400 to a session's token that has ended.
         guard [400, 401, 403].contains(response.status.code), let other = credentials.others(than: used) else {
             return response
         }
-        return try await transport.send(request(method, key, query: query, headers, other))
+        return try await transport.send(request(method, key, query: query, headers, other), isBulk: isBulk)
     }
 
     private func request(
@@ -123,7 +125,7 @@ package final class S3Source: RemoteSource {
             [
                 ("Range", "bytes=\(range.lowerBound)-\(range.upperBound - 1)"),
                 ("If-Match", object.version.description),
-            ])
+            ], isBulk: range.count > fetchUnit)
         guard response.status == .ok || response.status == .partialContent else {
             throw await failure(response, object.key)
         }
