@@ -2,6 +2,7 @@ import FaultServers
 import Foundation
 import HSMCore
 import HSMRemotesHTTP
+import HSMSystem
 import NIOHTTP1
 import Synchronization
 import Testing
@@ -234,6 +235,44 @@ import Testing
             while server.connected > 0 && .now < end { try await Task.sleep(for: .milliseconds(10)) }
             #expect(server.connected == 0)
         }
+    }
+
+    @Test func `of answers that came and are given up nothing is kept`() async throws {
+        var sample = Sample()
+        // Behind the first piece there is a little more than waits to be taken, so that the end has come, and is not told.
+        let piece = 60_000
+        sample.content = [UInt8](repeating: 1, count: 10 * piece)
+        let (object, answer) = (sample.object, sample.answer)
+        try await withServer { request in
+            var reply = answer(request)
+            reply.trickle = piece
+            return reply
+        } _: { server in
+            let source = try source(server.url)
+            let pool = BlockingPool(name: "test", limit: 20)
+            var before = 0
+            for round in 0..<10 {
+                if round == 2 { before = try Self.residentBytes() }
+                await withTaskGroup { group in
+                    for _ in 0..<20 {
+                        group.addTask(executorPreference: pool) {
+                            do throws(FillError) {
+                                try await source.read(object, range: 0..<object.size) { _ throws(FillError) in
+                                    usleep(200_000)
+                                    throw FillError(.io, .remoteFailed, "enough")
+                                }
+                            } catch { #expect(error.cause == "enough") }
+                        }
+                    }
+                }
+            }
+            #expect(try Self.residentBytes() - before < 40 << 20)
+        }
+    }
+
+    private static func residentBytes() throws -> Int {
+        let pages = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8).split(separator: " ")[1]
+        return (Int(pages) ?? 0) * 4096
     }
 
     @Test func `a change between two ranges is one, whatever the server thinks of conditions`() async throws {

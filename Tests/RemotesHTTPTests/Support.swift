@@ -8,7 +8,7 @@ import Testing
 /// An object that a test's server has: its bytes tell where they belong.
 struct Sample: Sendable {
     static let modified = 784_111_777
-    let content = (0..<1_000_000).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
+    var content = (0..<1_000_000).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
     var tag: String? = "\"one\""
     var lastModified: String? = HTTPDate.text(modified)
 

@@ -17,7 +17,11 @@ final class HTTPExchange: Sendable {
         task = client.execute(request: request, delegate: receiver)
     }
 
-    deinit { task.cancel() }
+    deinit {
+        task.cancel()
+        // The client tells of its end only to who takes what came before it.
+        receiver.giveUp()
+    }
 
     /// The head of the answer. When it says that the body is small, that has come as well.
     ///
@@ -34,7 +38,7 @@ final class HTTPExchange: Sendable {
     ///
     /// - Throws: what the client does, also when the task is cancelled.
     func next() async throws -> ByteBuffer? {
-        if let piece = try receiver.pieceAtHand() { return piece }
+        if let piece = receiver.pieceAtHand() { return piece }
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { receiver.wait(.piece($0)) }
         } onCancel: {
@@ -47,8 +51,8 @@ final class HTTPExchange: Sendable {
 }
 
 /// Where the client's event loop puts an answer. Of AsyncHTTPClient's two interfaces this is the older one: the newer one
-/// takes a task of Swift's global pool for each request, and is woken for each step, which is most of what a small file
-/// costs.
+/// takes a task of Swift's global pool for each request, and is woken for each step, so that small files came a twelfth
+/// slower.
 private final class HTTPReceiver: HTTPClientResponseDelegate {
     enum Waiter {
         case head(CheckedContinuation<HTTPResponseHead, any Error>)
@@ -65,6 +69,8 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
         /// To be kept when there is room for more pieces.
         var room: EventLoopPromise<Void>?
         var end: Result<Void, any Error>?
+        /// Nobody takes anything any more.
+        var isGivenUp = false
         var waiter: Waiter?
         /// What ends a request whose answer does not begin.
         var timeout: Scheduled<Void>?
@@ -123,10 +129,18 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
     }
 
     /// Nil when it has to be waited for.
-    func pieceAtHand() throws -> ByteBuffer? {
+    func pieceAtHand() -> ByteBuffer? {
         let (piece, room) = state.withLockedValue { ($0.takePiece(), $0.takeRoom()) }
         room?.succeed()
         return piece
+    }
+
+    func giveUp() {
+        change { state in
+            state.isGivenUp = true
+            state.pieces.removeAll()
+            state.buffered = 0
+        }
     }
 
     /// Changes the state, and answers whoever waits, when it can be.
@@ -159,6 +173,7 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
     func didReceiveBodyPart(task: HTTPClient.Task<Void>, _ piece: ByteBuffer) -> EventLoopFuture<Void> {
         var room: EventLoopPromise<Void>?
         change { state in
+            if state.isGivenUp { return }
             state.pieces.append(piece)
             state.buffered += piece.readableBytes
             guard state.buffered >= Self.mostBuffered else { return }
