@@ -7,9 +7,8 @@ extension MountTests {
     /// strace(1) lets one system call of one fill fail, or kills the daemon at it: each of them in turn.
     @Suite struct Injection {
         private static let calls = [
-            "openat", "open_by_handle_at", "name_to_handle_at", "newfstatat", "getxattr", "setxattr", "pread64",
-            "pwrite64",
-            "fdatasync", "fsync", "utimensat", "unlinkat", "ftruncate",
+            "openat", "open_by_handle_at", "name_to_handle_at", "newfstatat", "getxattr", "fgetxattr", "fsetxattr",
+            "pread64", "pwrite64", "fdatasync", "fsync", "utimensat", "unlinkat", "ftruncate",
         ]
         private static let faults =
             Machine.isLong
@@ -31,7 +30,7 @@ extension MountTests {
                 }
                 let whole = try fill(next(), seed: files, mirror, nil)
                 let places = Self.places(in: whole)
-                #expect(Set(places.map(\.call)).isSuperset(of: ["pwrite64", "setxattr", "fdatasync", "utimensat"]))
+                #expect(Set(places.map(\.call)).isSuperset(of: ["pwrite64", "fsetxattr", "fdatasync", "utimensat"]))
                 var hits = 0
                 var tried = 0
                 for place in places {
