@@ -74,7 +74,7 @@ package final class DirectorySource: RemoteSource {
         }
         let modified = RemoteEntry.Time(status.st_mtim)
         let digest = RemoteDigest(modified: modified) { name in
-            try? file.withProcPath { path throws(Errno) in try ExtendedAttributes.value(name, of: path, .follow) }
+            try? ExtendedAttributes.value(name, of: file)
         }
         let version = Self.version(of: status)
         return (RemoteObject(key: key, version: version, size: status.st_size, digest: digest), modified)

@@ -162,8 +162,8 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
 
     func didReceiveHead(task: HTTPClient.Task<Void>, _ head: HTTPResponseHead) -> EventLoopFuture<Void> {
         let length = head.headers.first(name: "Content-Length").flatMap { Int($0) }
+        cancelTimeout()
         change { state in
-            state.timeout?.cancel()
             state.head = head
             state.isSmall = length.map { $0 <= Self.small } ?? false
         }
@@ -188,9 +188,12 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
     func didFinishRequest(task: HTTPClient.Task<Void>) { end(.success(())) }
 
     private func end(_ result: Result<Void, any Error>) {
+        cancelTimeout()
         change { state in
-            state.timeout?.cancel()
             if state.end == nil { state.end = result }
         }
     }
+
+    /// Not under the lock: it calls the event loop.
+    private func cancelTimeout() { state.withLockedValue { $0.timeout.take() }?.cancel() }
 }
