@@ -60,9 +60,19 @@ extension MountTests {
                 let status = kind == "no ranges" ? "200" : "206"
                 let reads = server.log.filter { $0[3] == "GET" && $0[2] == status }
                 #expect(reads.count > 1000)
-                #expect(reads.allSatisfy { $0[0] == (kind == "HTTPS" ? "HTTP/2.0" : "HTTP/1.1") })
+                let unexpected = reads.filter { read in
+                    let isByHTTP2 = kind == "HTTPS" && !Self.isLarge(range: read[4])
+                    return read[0] != (isByHTTP2 ? "HTTP/2.0" : "HTTP/1.1")
+                }
+                #expect(unexpected.isEmpty, "\(unexpected.prefix(6))")
                 #expect(Set(server.log.map { $0[1] }).count < 200, "connections are used again")
             }
+        }
+
+        /// Whether a `Range` header asks for more than the least fetch: how much that is the server's speed decides.
+        private static func isLarge(range: String) -> Bool {
+            let ends = range.dropFirst("bytes=".count).split(separator: "-").compactMap { Int($0) }
+            return ends.count == 2 && ends[1] - ends[0] >= 1 << 20
         }
 
         /// The URL that is imported, with what else that takes.

@@ -31,7 +31,7 @@ final class Nginx {
             events { worker_connections 1024; }
             http {
                 \(temporary.joined(separator: " "))
-                log_format short '$server_protocol $connection $status $request_method $request_uri';
+                log_format short '$server_protocol $connection $status $request_method $http_range $request_uri';
                 access_log \(folder)/access short;
                 server { listen 127.0.0.1:\(port); \(locations) }
                 server {
@@ -62,7 +62,7 @@ final class Nginx {
         server = nil
     }
 
-    /// Lines of protocol, number of the connection, status, method and path.
+    /// Lines of protocol, number of the connection, status, method, range (`-` for none) and path.
     var log: [[String]] {
         let text = (try? String(contentsOfFile: folder + "/access", encoding: .utf8)) ?? ""
         return text.split(separator: "\n").map { $0.split(separator: " ").map(String.init) }
