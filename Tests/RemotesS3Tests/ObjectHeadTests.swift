@@ -21,6 +21,13 @@ import Testing
         #expect(try Self.head([("x-amz-meta-mode", text)]).metadata.permissions == expected)
     }
 
+    @Test(arguments: [
+        ("41471", true), ("41453", true), ("33188", false), ("16877", false), ("120777", false), ("x", false),
+    ])
+    func `a symlink is what s3fs says is one`(_ mode: String, _ expected: Bool) throws {
+        #expect(try Self.head([("x-amz-meta-mode", mode)]).isSymlink == expected)
+    }
+
     @Test func `no mode in decimal digits is taken for octal ones, nor the other way round`() {
         for kind: UInt32 in [0o100000, 0o040000] {
             for permissions: UInt32 in 0...0o7777 {
@@ -41,7 +48,21 @@ import Testing
         #expect(try Self.head([sum, ("x-amz-checksum-type", "FULL_OBJECT")]).object.digest != nil)
         #expect(try Self.head([sum, ("x-amz-checksum-type", "COMPOSITE")]).object.digest == nil)
         #expect(try Self.head([("x-amz-checksum-crc32c", "4waSgw==-2")]).object.digest == nil)
-        let both = [sum, ("x-amz-checksum-sha256", "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=")]
-        #expect(try Self.head(both).object.digest?.algorithm == .sha256)
+        let noted = ("x-amz-meta-md5chksum", "kAFQmDzST7DWlj99KOF/cg==")
+        #expect(try Self.head([sum, ("x-amz-checksum-type", "COMPOSITE"), noted]).object.digest?.algorithm == .md5)
+    }
+
+    /// Each is of "abc", and comes before those that follow it.
+    @Test func `of several checksums the best is taken`() throws {
+        let sums: [(String, String, RemoteDigest.Algorithm)] = [
+            ("x-amz-checksum-sha256", "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", .sha256),
+            ("x-amz-checksum-sha1", "qZk+NkcGgWq6PiVxeFDCbJzQ2J0=", .sha1),
+            ("x-amz-checksum-crc64nvme", "BeXKuz/B+us=", .crc64nvme), ("x-amz-checksum-crc32c", "Nks/tw==", .crc32c),
+            ("x-amz-checksum-crc32", "NSRBwg==", .crc32), ("x-amz-meta-md5chksum", "kAFQmDzST7DWlj99KOF/cg==", .md5),
+        ]
+        for first in sums.indices {
+            let headers = sums[first...].reversed().map { ($0.0, $0.1) }
+            #expect(try Self.head(headers).object.digest?.algorithm == sums[first].2)
+        }
     }
 }

@@ -27,7 +27,8 @@ import Testing
     func vectors() throws {
         for (algorithm, text) in [
             (RemoteDigest.Algorithm.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-            (.md5, "900150983cd24fb0d6963f7d28e17f72"), (.crc32c, "364b3fb7"),
+            (.md5, "900150983cd24fb0d6963f7d28e17f72"), (.crc32c, "364b3fb7"), (.crc32, "352441c2"),
+            (.sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"), (.crc64nvme, "05e5cabb3fc1faeb"),
         ] {
             #expect(try Self.digest(algorithm, of: Array("abc".utf8)).description == "\(algorithm):\(text)")
             #expect(

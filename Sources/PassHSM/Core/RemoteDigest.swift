@@ -5,13 +5,18 @@ package struct RemoteDigest: Hashable, Sendable, CustomStringConvertible {
         case sha256 = 1
         case md5 = 2
         case crc32c = 3
+        case sha1 = 4
+        case crc32 = 5
+        case crc64nvme = 6
 
         /// Bytes of a digest.
         package var count: Int {
             switch self {
             case .sha256: 32
             case .md5: 16
-            case .crc32c: 4
+            case .sha1: 20
+            case .crc32c, .crc32: 4
+            case .crc64nvme: 8
             }
         }
     }

@@ -9,6 +9,8 @@ import NIOHTTP1
 package struct ObjectHead: Sendable {
     package let object: RemoteObject
     package let metadata: RemoteEntry.Metadata
+    /// The content is a symlink's target, unless the object is a directory's marker: s3fs keeps links so.
+    package private(set) var isSymlink = false
 
     init(_ object: RemoteObject, _ metadata: RemoteEntry.Metadata) {
         self.object = object
@@ -28,7 +30,9 @@ package struct ObjectHead: Sendable {
         metadata.modificationTime =
             value("mtime").flatMap { RemoteEntry.Time(decimal: $0) }
             ?? modified.map { RemoteEntry.Time(seconds: $0, nanoseconds: 0) }
-        metadata.permissions = value("mode").flatMap { Self.permissions($0) }
+        let mode = value("mode")
+        isSymlink = mode.flatMap { UInt32($0) }.map { $0 & ~0o7777 == 0o120000 } ?? false
+        metadata.permissions = mode.flatMap { Self.permissions($0) }
         metadata.owner = value("uid").flatMap { UInt32($0) }
         metadata.group = value("gid").flatMap { UInt32($0) }
         self.metadata = metadata
@@ -42,14 +46,18 @@ package struct ObjectHead: Sendable {
         return UInt32(text, radix: 8).map { $0 & 0o7777 }
     }
 
-    /// Of the whole object; what is put together of its parts' checksums ends with their count.
+    /// The checksums of whole objects that stores keep ("Checking object integrity" in the S3 user guide), and last what
+    /// rclone notes of multipart objects; the better ones first.
+    private static let checksums: [(header: String, algorithm: RemoteDigest.Algorithm)] = [
+        ("x-amz-checksum-sha256", .sha256), ("x-amz-checksum-sha1", .sha1), ("x-amz-checksum-crc64nvme", .crc64nvme),
+        ("x-amz-checksum-crc32c", .crc32c), ("x-amz-checksum-crc32", .crc32), ("x-amz-meta-md5chksum", .md5),
+    ]
+
+    /// Of the whole object: what is put together of its parts' checksums ends with their count.
     private static func digest(_ headers: HTTPHeaders) -> RemoteDigest? {
-        guard headers.first(name: "x-amz-checksum-type")?.uppercased() != "COMPOSITE" else { return nil }
-        let names: [(String, RemoteDigest.Algorithm)] = [
-            ("x-amz-checksum-sha256", .sha256), ("x-amz-checksum-crc32c", .crc32c),
-        ]
-        for (name, algorithm) in names {
-            guard let text = headers.first(name: name), let bytes = Data(base64Encoded: text) else { continue }
+        let isOfParts = headers.first(name: "x-amz-checksum-type")?.uppercased() == "COMPOSITE"
+        for (header, algorithm) in checksums where !(isOfParts && header.hasPrefix("x-amz-checksum-")) {
+            guard let text = headers.first(name: header), let bytes = Data(base64Encoded: text) else { continue }
             if let digest = RemoteDigest(algorithm, bytes) { return digest }
         }
         return nil

@@ -5,6 +5,8 @@ import HSMRemotes
 /// tells neither the metadata that programs keep nor checksums.
 extension S3Source {
     private static let width = 64
+    /// PATH_MAX, bytes.
+    private static let longestTarget = 4096
 
     package func list(_ body: (RemoteEvent) throws -> Void) async throws {
         var tree = Tree()
@@ -28,22 +30,51 @@ extension S3Source {
     }
 
     /// What is known of one object of the listing: of the marker of a directory, only the metadata counts.
-    private func look(_ object: BucketPage.Object) async -> Result<ObjectHead, FillError> {
+    private func look(_ object: BucketPage.Object) async -> Result<Found, FillError> {
         let path = Array(object.key.dropFirst(address.prefix.count))
         let isMarker = path.last == 0x2f
         let key = RemoteKey(isMarker ? path.dropLast() : path)
         // The prefix's own marker, and what is reported anyway.
         if path.isEmpty || Self.fault(in: key.bytes) != nil || isMarker && object.size > 0 {
-            return .success(ObjectHead(object, key))
+            return .success(Found(ObjectHead(object, key)))
         }
-        guard readsMetadata else { return .success(ObjectHead(object, key)) }
+        guard readsMetadata else { return .success(Found(ObjectHead(object, key))) }
         do throws(FillError) {
             return .success(
                 try await retries.retrying { () throws(FillError) in
-                    try await head(key, suffix: isMarker ? [0x2f] : [])
+                    let head = try await head(key, suffix: isMarker ? [0x2f] : [])
+                    return head.isSymlink && !isMarker
+                        ? Found(head, target: try await target(head.object)) : Found(head)
                 })
         } catch {
             return .failure(error)
+        }
+    }
+
+    private func target(_ object: RemoteObject) async throws(FillError) -> [UInt8] {
+        guard object.size < Self.longestTarget else {
+            throw FillError(.io, .remoteFailed, "a symlink with a target of \(object.size) bytes")
+        }
+        var content: [UInt8] = []
+        try await read(object, range: 0..<object.size) { content += $0 }
+        // s3fs cuts off what is around it too.
+        let isSpace = { (byte: UInt8) in [0x20, 0x09, 0x0a, 0x0d].contains(byte) }
+        let target = content.drop(while: isSpace).reversed().drop(while: isSpace).reversed()
+        guard !target.isEmpty, !target.contains(0) else {
+            throw FillError(.io, .remoteFailed, "a symlink without a target")
+        }
+        return Array(target)
+    }
+
+    /// What an import reports of one object.
+    private struct Found {
+        let head: ObjectHead
+        let kind: RemoteEntry.Kind
+
+        /// - Parameter target: of a symlink.
+        init(_ head: ObjectHead, target: [UInt8]? = nil) {
+            self.head = head
+            kind = target.map { .symlink(target: $0) } ?? .file(head.object)
         }
     }
 
@@ -54,7 +85,7 @@ extension S3Source {
         private var last: [UInt8] = []
 
         mutating func add(
-            _ path: [UInt8], _ found: Result<ObjectHead, FillError>, _ body: (RemoteEvent) throws -> Void
+            _ path: [UInt8], _ found: Result<Found, FillError>, _ body: (RemoteEvent) throws -> Void
         ) throws {
             guard !path.isEmpty, !path.starts(with: ".passhsm/".utf8), path != Array(".passhsm".utf8) else { return }
             guard last.isEmpty || last.lexicographicallyPrecedes(path) else {
@@ -70,7 +101,8 @@ extension S3Source {
                 if error.reason == .cancelled { throw error }
                 try events.go(to: path, body)
                 try body(.unreadable(RemoteKey(name), error))
-            case .success(let head):
+            case .success(let found):
+                let head = found.head
                 if isMarker && head.object.size > 0 {
                     return try report(path, "an object with content, whose name ends with a slash", body)
                 }
@@ -80,7 +112,7 @@ extension S3Source {
                 if isMarker { return try events.enter(name, head.metadata, body) }
                 try events.go(to: path, body)
                 let last = Array(name.split(separator: 0x2f).last ?? [])
-                try body(.entry(RemoteEntry(name: last, kind: .file(head.object), metadata: head.metadata)))
+                try body(.entry(RemoteEntry(name: last, kind: found.kind, metadata: head.metadata)))
             }
         }
 

@@ -1,3 +1,4 @@
+import CChecksum
 import CCrypto
 import Glibc
 import HSMCore
@@ -20,10 +21,10 @@ enum ContentDigest {
         switch algorithm {
         case .sha256: bytes = try hash(EVP_sha256(), size, reader)
         case .md5: bytes = try hash(EVP_md5(), size, reader)
-        case .crc32c:
-            var crc: UInt32 = 0
-            try read(size, reader) { crc = CRC32C.of($0, continuing: crc) }
-            bytes = withUnsafeBytes(of: crc.bigEndian) { Array($0) }
+        case .sha1: bytes = try hash(EVP_sha1(), size, reader)
+        case .crc32c: bytes = try check(passhsm_crc32c, size, reader)
+        case .crc32: bytes = try check(passhsm_crc32, size, reader)
+        case .crc64nvme: bytes = try check(passhsm_crc64nvme, size, reader)
         }
         guard let result = RemoteDigest(algorithm, bytes) else { throw Errno(rawValue: ENOTSUP) }
         return result
@@ -40,6 +41,14 @@ enum ContentDigest {
         var count: UInt32 = 0
         isGood = EVP_DigestFinal_ex(context, &bytes, &count) == 1 && isGood
         return isGood ? Array(bytes.prefix(Int(count))) : []
+    }
+
+    private static func check<Number: FixedWidthInteger>(
+        _ function: (Number, UnsafeRawPointer?, Int) -> Number, _ size: Int, _ reader: Reader
+    ) throws(Errno) -> [UInt8] {
+        var crc: Number = 0
+        try read(size, reader) { crc = function(crc, $0.baseAddress, $0.count) }
+        return withUnsafeBytes(of: crc.bigEndian) { Array($0) }
     }
 
     private static func read(

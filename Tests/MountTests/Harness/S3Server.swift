@@ -73,13 +73,15 @@ final class S3Server {
         server = nil
     }
 
-    /// Runs Python with moto's boto3: `s3` is a client of the store, and `arguments` are in `a`.
+    /// Runs Python with moto's boto3: `s3` is a client of the store that gives no checksums by itself, and `arguments` are
+    /// in `a`.
     @discardableResult
     func python(_ script: String, _ arguments: [String] = []) throws -> String {
         let start = """
             import boto3, botocore, os, sys
             s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id='KEY', aws_secret_access_key='geheimnis',
-                region_name='us-east-1', config=botocore.config.Config(s3={'addressing_style': 'path'}))
+                region_name='us-east-1', config=botocore.config.Config(
+                    s3={'addressing_style': 'path'}, request_checksum_calculation='when_required'))
             a = sys.argv[2:]
 
             """
