@@ -4,13 +4,14 @@ import Synchronization
 
 /// A web server on a loopback port that does what a test says, wrong things above all. Ends with ``stop()``.
 package final class FaultServer: Sendable {
-    /// A request without a body.
     package struct Request: Sendable {
         package let method: String
         /// Path and query, as they were sent.
         package let target: String
         /// By names in lower case.
         package let headers: [String: String]
+        /// Of `Content-Length` bytes.
+        package let body: [UInt8]
 
         /// Of `Range: bytes=first-last`.
         package var range: Range<Int>? {
@@ -128,7 +129,12 @@ package final class FaultServer: Sendable {
             guard let colon = line.firstIndex(of: ":") else { continue }
             headers[line[..<colon].lowercased()] = String(line[line.index(after: colon)...].drop { $0 == " " })
         }
-        let request = Request(method: words[0], target: words[1], headers: headers)
+        var body: [UInt8] = []
+        for _ in 0..<(headers["content-length"].flatMap { Int($0) } ?? 0) {
+            guard recv(connection, &byte, 1, 0) == 1 else { return nil }
+            body.append(byte)
+        }
+        let request = Request(method: words[0], target: words[1], headers: headers, body: body)
         state.withLock { $0.requests.append(request) }
         return request
     }

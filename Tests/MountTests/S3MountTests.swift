@@ -256,6 +256,70 @@ extension MountTests {
             }
         }
 
+        @Test("Roles sign the requests of imports and mounts", arguments: ["keys", "web identity"])
+        func roles(kind: String) throws {
+            var proxy: FaultProxy?
+            defer { proxy?.stop() }
+            try withStore(.moto, nil) { path in
+                try Pattern.write("\(path)/file", size: 300_000, seed: 1)
+            } adapt: { store, mirror in
+                let between = try FaultProxy(to: store.port)
+                proxy = between
+                let folder = mirror.scratch.path
+                let role = "arn:aws:iam::123456789012:role/reader"
+                try File.put("token", folder + "/token")
+                try File.put("[profile p]\nrole_arn=\(role)\ncredential_source=Environment\n", folder + "/config")
+                mirror.importArguments = ["--endpoint", between.url] + (kind == "keys" ? ["--profile", "p"] : [])
+                mirror.environment = [
+                    "AWS_ENDPOINT_URL_STS": store.endpoint, "AWS_CONFIG_FILE": folder + "/config",
+                    "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+                ]
+                let more =
+                    kind == "keys"
+                    ? S3Server.environment
+                    : ["AWS_ROLE_ARN": role, "AWS_WEB_IDENTITY_TOKEN_FILE": folder + "/token"]
+                mirror.environment.merge(more) { own, _ in own }
+            } _: { _, mirror throws in
+                let requests = { (proxy?.requests ?? []).map { $0.headers["authorization"] ?? "" } }
+                let count = requests().count
+                #expect(count > 0)
+                try mirror.start()
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+                #expect(requests().count > count)
+                // Temporary keys have such names.
+                #expect(requests().allSatisfy { $0.contains("Credential=ASIA") }, "\(requests())")
+            }
+        }
+
+        @Test("A mount begins without its credentials, and has them as soon as they are there")
+        func missingCredentials() throws {
+            func profile(_ command: String, _ mirror: Mirror) throws {
+                try File.put("[profile p]\ncredential_process = \(command)\n", mirror.scratch.path + "/config")
+            }
+            let keys = #"{"Version": 1, "AccessKeyId": "KEY", "SecretAccessKey": "geheimnis"}"#
+            try withStore(.rclone, nil) { path in
+                for name in ["present", "file"] { try Pattern.write("\(path)/\(name)", size: 1000, seed: 1) }
+            } adapt: { _, mirror in
+                mirror.importArguments += ["--profile", "p"]
+                mirror.environment = ["AWS_CONFIG_FILE": mirror.scratch.path + "/config", "HOME": "/nonexistent"]
+                try profile("printf '%s' '\(keys)'", mirror)
+            } _: { _, mirror throws in
+                try mirror.start()
+                #expect(File.readError(mirror.at("present")) == 0)
+                try mirror.stop()
+                try profile("exit 1", mirror)
+                try mirror.start()
+                #expect(try File.sameContent(mirror.at("present"), mirror.remote("present")))
+                #expect(File.readError(mirror.at("file")) == EPERM)
+                try until("the cause") {
+                    try mirror.state("file").lastError?.contains("credential_process gives no credentials") == true
+                }
+                try profile("printf '%s' '\(keys)'", mirror)
+                try until("the content", seconds: 20) { File.readError(mirror.at("file")) == 0 }
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+            }
+        }
+
         @Test("Without the right secret nothing is had, and the cause is told without it")
         func refused() throws {
             try withStore(.rclone, nil) { path in

@@ -85,24 +85,25 @@ import Testing
             """
         try Data(script.utf8).write(to: URL(fileURLWithPath: folder + "/script"))
         try await Self.withProfile("credential_process = sh '\(folder)/script'") { environment, change in
-            let chain = try CredentialChain(profile: nil, environment: environment)
-            #expect(chain.credentials == .init(accessKey: "KEY1", secretKey: "s"))
-            let left = try #require(chain.end) - .now
-            #expect(left > .seconds(20) && left < .seconds(31))
-            let store = StoreCredentials(chain)
-            #expect(store.current()?.accessKey == "KEY1", "it was looked for just now")
-            #expect(try await Self.comes { store.current()?.accessKey == "KEY2" })
+            let services = try CredentialServices(try HTTPTransport(options: .init(), environment: [:]))
+            func store() throws -> StoreCredentials {
+                StoreCredentials(try CredentialChain(profile: nil, environment: environment), services)
+            }
+            let used = try store()
+            #expect(try await used.current() == .init(accessKey: "KEY1", secretKey: "s"))
+            #expect(try await used.current()?.accessKey == "KEY1", "it was looked for just now")
+            #expect(try await Self.comes { try? await used.current()?.accessKey == "KEY2" })
             for command in ["exit 1", "echo no", "echo '{\"Version\": 2}'", "/nonexistent"] {
                 try change("credential_process = \(command)")
-                let error = #expect(throws: LocationError.self) {
-                    try CredentialChain(profile: nil, environment: environment)
-                }
-                #expect(error?.description.contains("credential_process") == true)
+                let refused = try store()
+                let error = await #expect(throws: FillError.self) { try await refused.current() }
+                #expect(error?.code == .permission && error?.cause.contains("credential_process") == true)
             }
             let lasting = "{\"Version\": 1, \"AccessKeyId\": \"K\", \"SecretAccessKey\": \"s\"}"
             try change("credential_process = printf '\(lasting)'")
-            let chainWithoutEnd = try CredentialChain(profile: nil, environment: environment)
-            #expect(chainWithoutEnd.credentials?.accessKey == "K" && chainWithoutEnd.end == nil)
+            let source = try #require(try CredentialChain(profile: nil, environment: environment).source)
+            let found = try #require(try await services.credentials(from: source))
+            #expect(found.credentials.accessKey == "K" && found.end == nil)
         }
     }
 
@@ -113,9 +114,9 @@ import Testing
     }
 
     /// Whether it is so within 20 seconds.
-    private static func comes(_ question: () async -> Bool) async throws -> Bool {
+    private static func comes(_ question: () async -> Bool?) async throws -> Bool {
         for _ in 0..<100 {
-            if await question() { return true }
+            if await question() == true { return true }
             try await Task.sleep(for: .milliseconds(200))
         }
         return false

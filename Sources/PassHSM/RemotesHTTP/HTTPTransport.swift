@@ -61,10 +61,14 @@ package final class HTTPTransport: Sendable {
     ///
     /// - Parameter isBulk: what is asked for is large, and the server near: it goes by HTTP/1.1, over many connections.
     /// - Throws: `.remoteFailed` when there is no answer, or a small one breaks off; `.cancelled` when the task is.
-    package func send(_ request: HTTPClientRequest, isBulk: Bool = false) async throws(FillError) -> HTTPResponse {
+    package func send(
+        _ request: HTTPClientRequest, body: [UInt8] = [], isBulk: Bool = false
+    ) async throws(FillError) -> HTTPResponse {
         let asked: HTTPClient.Request
         do {
-            asked = try .init(url: request.url, method: request.method, headers: request.headers)
+            asked = try .init(
+                url: request.url, method: request.method, headers: request.headers,
+                body: body.isEmpty ? nil : .bytes(body))
         } catch { throw FillError(transport: error, request.url) }
         let patience = TimeAmount(options.silence + options.connectTimeout)
         let exchange = HTTPExchange(asked, to: client(for: asked.url, isBulk: isBulk), patience: patience)
@@ -75,7 +79,7 @@ package final class HTTPTransport: Sendable {
         }
     }
 
-    /// As ``send(_:isBulk:)``, and goes where the server redirects to, five times at most.
+    /// As ``send(_:body:isBulk:)``, and goes where the server redirects to, five times at most.
     ///
     /// Another server is not told the authorization, and nobody is led from https to http.
     package func sendFollowing(

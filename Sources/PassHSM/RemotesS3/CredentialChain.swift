@@ -1,17 +1,17 @@
+import FoundationEssentials
 import HSMRemotes
-import HSMRemotesHTTP
 import HSMSystem
 
-/// Who asks an S3 store, and in which region: the environment, and the shared files that AWS's tools write.
+/// Who asks an S3 store, and in which region: what the environment, the shared files that AWS's tools write, and this
+/// machine say. Source: "Settings reference" of the AWS SDKs and tools.
 ///
-/// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN` come first, unless a profile was named; then the
-/// profile (`AWS_PROFILE`, or else `default`) in `~/.aws/credentials` (`AWS_SHARED_CREDENTIALS_FILE`) and `~/.aws/config`
-/// (`AWS_CONFIG_FILE`): keys, or a `credential_process`. Source: "Settings reference" of the AWS SDKs and tools.
+/// The first of these that there is: keys in the environment; a role for a web identity in the environment; the profile
+/// (`AWS_PROFILE`, or else `default`) in `~/.aws/credentials` (`AWS_SHARED_CREDENTIALS_FILE`) and `~/.aws/config`
+/// (`AWS_CONFIG_FILE`); the service of a container's host; the metadata service of an EC2 instance. A profile that was named
+/// comes before the environment. Nobody is asked for credentials here.
 package struct CredentialChain: Sendable {
     /// Nil: requests are not signed, which public buckets allow.
-    package let credentials: RequestSignature.Credentials?
-    /// When the credentials end; nil where nothing tells.
-    package let end: ContinuousClock.Instant?
+    let source: CredentialSource?
     /// Nil where nothing names one.
     package let region: String?
     /// The endpoint that the environment or the profile names.
@@ -19,68 +19,156 @@ package struct CredentialChain: Sendable {
     private let named: String?
     private let environment: [String: String]
 
-    /// The same looked for again: files change, and a process is asked anew.
-    package func again() throws(LocationError) -> CredentialChain {
+    /// The same looked for again: files change.
+    func again() throws(LocationError) -> CredentialChain {
         try CredentialChain(profile: named, environment: environment)
     }
 
-    /// - Throws: for a file with a secret that everyone may read, and a profile that was named and is nowhere; and for a
-    ///   process that gives no credentials.
+    /// - Throws: for a file with a secret that everyone may read, a profile that was named and is nowhere, one that wants
+    ///   what is not there or cannot be done, and a container's service that is nobody's to ask.
     package init(profile named: String?, environment: [String: String]) throws(LocationError) {
         self.named = named
         self.environment = environment
-        func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
-        let folder = (value("HOME") ?? "") + "/.aws/"
-        let secrets = try SecretFile.text(value("AWS_SHARED_CREDENTIALS_FILE") ?? folder + "credentials")
-        let settings = try Self.settings(value("AWS_CONFIG_FILE") ?? folder + "config")
-        let name = named ?? value("AWS_PROFILE") ?? "default"
-        let sections = [
-            secrets.flatMap { Self.section(name, in: $0) },
-            settings.flatMap { Self.section(name == "default" ? name : "profile \(name)", in: $0) },
-        ]
-        let profile = sections.compactMap { $0 }.reduce([:]) { $0.merging($1) { first, _ in first } }
-        if sections.allSatisfy({ $0 == nil }), named != nil || value("AWS_PROFILE") != nil {
+        let values = environment.filter { !$0.value.isEmpty }
+        let folder = (values["HOME"] ?? "") + "/.aws/"
+        let files = try ProfileFiles(
+            credentials: values["AWS_SHARED_CREDENTIALS_FILE"] ?? folder + "credentials",
+            configuration: values["AWS_CONFIG_FILE"] ?? folder + "config")
+        let name = named ?? values["AWS_PROFILE"] ?? "default"
+        let profile = files.profile(name)
+        if profile == nil, named != nil || values["AWS_PROFILE"] != nil {
             throw LocationError("the profile \(name) is in none of the files of credentials")
         }
-        if named == nil, let key = value("AWS_ACCESS_KEY_ID"), let secret = value("AWS_SECRET_ACCESS_KEY") {
-            credentials = .init(accessKey: key, secretKey: secret, sessionToken: value("AWS_SESSION_TOKEN"))
-            end = nil
-        } else if let key = profile["aws_access_key_id"], let secret = profile["aws_secret_access_key"] {
-            credentials = .init(accessKey: key, secretKey: secret, sessionToken: profile["aws_session_token"])
-            end = nil
-        } else if let command = profile["credential_process"] {
-            let answer = try CredentialProcess(command)
-            (credentials, end) = (answer.credentials, answer.end)
+        region = values["AWS_REGION"] ?? values["AWS_DEFAULT_REGION"] ?? profile?["region"]
+        endpoint = values["AWS_ENDPOINT_URL_S3"] ?? values["AWS_ENDPOINT_URL"] ?? profile?["endpoint_url"]
+        let search = CredentialSearch(files: files, environment: values, region: region)
+        if named == nil, let keys = search.environmentKeys {
+            source = .keys(keys)
+        } else if named == nil, values["AWS_PROFILE"] == nil, let identity = search.webIdentity(values) {
+            source = identity
+        } else if let found = try search.source(ofProfile: name) {
+            source = found
         } else {
-            (credentials, end) = (nil, nil)
+            source = try search.container() ?? search.instance(isCertain: false)
         }
-        region = value("AWS_REGION") ?? value("AWS_DEFAULT_REGION") ?? profile["region"]
-        endpoint = value("AWS_ENDPOINT_URL_S3") ?? value("AWS_ENDPOINT_URL") ?? profile["endpoint_url"]
+    }
+}
+
+/// Where a chain looks.
+private struct CredentialSearch {
+    let files: ProfileFiles
+    /// Without empty values.
+    let environment: [String: String]
+    let region: String?
+
+    var environmentKeys: RequestSignature.Credentials? {
+        guard let key = environment["AWS_ACCESS_KEY_ID"], let secret = environment["AWS_SECRET_ACCESS_KEY"] else {
+            return nil
+        }
+        return .init(accessKey: key, secretKey: secret, sessionToken: environment["AWS_SESSION_TOKEN"])
     }
 
-    /// The file of settings, which everyone may read as long as there is no secret in it.
-    private static func settings(_ path: String) throws(LocationError) -> String? {
-        let text = SmallFile.text(path)
-        return text?.contains("aws_secret_access_key") == true ? try SecretFile.text(path) : text
+    /// - Parameter settings: the environment's variables.
+    func webIdentity(_ settings: [String: String]) -> CredentialSource? {
+        guard let arn = settings["AWS_ROLE_ARN"], let file = settings["AWS_WEB_IDENTITY_TOKEN_FILE"] else { return nil }
+        return .webIdentity(role(arn, session: settings["AWS_ROLE_SESSION_NAME"]), tokenFile: file)
     }
 
-    /// The lines `name = value` below `[section]`; nil where there is no such section.
-    static func section(_ name: String, in text: String) -> [String: String]? {
-        var result: [String: String]?
-        var isInside = false
-        for line in text.split(whereSeparator: \.isNewline) {
-            let text = line.trimmed
-            if text.hasPrefix("[") {
-                let title = text.dropFirst().prefix { $0 != "]" }.split(whereSeparator: \.isWhitespace)
-                isInside = title.joined(separator: " ") == name
-                if isInside { result = result ?? [:] }
-            } else if isInside, let equals = text.firstIndex(of: "="), !text.hasPrefix("#"), !text.hasPrefix(";"),
-                // What is indented belongs to the setting above.
-                line.first?.isWhitespace == false
-            {
-                result?[text[..<equals].trimmed.lowercased()] = text[text.index(after: equals)...].trimmed
+    /// Nil for a profile that says nothing of credentials.
+    ///
+    /// - Parameter asking: the profiles that want to be told, the first one first.
+    func source(ofProfile name: String, asking: [String] = []) throws(LocationError) -> CredentialSource? {
+        guard let profile = files.profile(name) else {
+            guard let last = asking.last else { return nil }
+            throw LocationError("the profile \(name), which is the profile \(last)'s source, is in none of the files")
+        }
+        let keys = Self.keys(profile)
+        // A source is first of all its keys, also when it is the profile itself.
+        if let keys, !asking.isEmpty || profile["role_arn"] == nil { return .keys(keys) }
+        if let arn = profile["role_arn"] {
+            guard !asking.contains(name) else {
+                throw LocationError("the profile \(name) is the source of its own role, and has no keys")
             }
+            return try source(ofRole: arn, name, profile, asking: asking + [name])
         }
-        return result
+        if let command = profile["credential_process"] { return .process(command) }
+        if profile["sso_session"] ?? profile["sso_start_url"] != nil {
+            throw LocationError(
+                "the profile \(name) signs in by SSO, which only AWS's own tools do: let it have "
+                    + "credential_process = aws configure export-credentials --profile \(name) --format process")
+        }
+        return nil
+    }
+
+    private func source(
+        ofRole arn: String, _ name: String, _ profile: [String: String], asking: [String]
+    ) throws(LocationError) -> CredentialSource {
+        guard profile["mfa_serial"] == nil else {
+            throw LocationError("the profile \(name) wants a code of a device (mfa_serial), which nobody is asked for")
+        }
+        var role = role(arn, session: profile["role_session_name"])
+        role.externalID = profile["external_id"]
+        role.duration = profile["duration_seconds"].flatMap { Int($0) }
+        if let file = profile["web_identity_token_file"] { return .webIdentity(role, tokenFile: file) }
+        let source: CredentialSource?
+        switch (profile["source_profile"], profile["credential_source"]) {
+        case (let other?, _): source = try self.source(ofProfile: other, asking: asking)
+        case (nil, "Environment"): source = environmentKeys.map { .keys($0) }
+        case (nil, "EcsContainer"): source = try container()
+        case (nil, "Ec2InstanceMetadata"): source = instance(isCertain: true)
+        default: throw LocationError("the profile \(name) has a role, and neither source_profile nor credential_source")
+        }
+        guard let source else { throw LocationError("there are no credentials for the role of the profile \(name)") }
+        return .role(role, of: source)
+    }
+
+    private static func keys(_ profile: [String: String]) -> RequestSignature.Credentials? {
+        guard let key = profile["aws_access_key_id"], let secret = profile["aws_secret_access_key"] else { return nil }
+        return .init(accessKey: key, secretKey: secret, sessionToken: profile["aws_session_token"])
+    }
+
+    private func role(_ arn: String, session: String?) -> AssumedRole {
+        AssumedRole(
+            arn: arn, session: session ?? AssumedRole.defaultSession,
+            service: environment["AWS_ENDPOINT_URL_STS"] ?? AssumedRole.service(region: region),
+            region: region ?? "us-east-1")
+    }
+
+    /// Source: "Container credential provider" in the AWS SDKs' reference.
+    func container() throws(LocationError) -> CredentialSource? {
+        let authorization: CredentialSource.Authorization =
+            environment["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"].map { .file($0) }
+            ?? environment["AWS_CONTAINER_AUTHORIZATION_TOKEN"].map { .token($0) } ?? .nothing
+        if let path = environment["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"] {
+            guard path.hasPrefix("/") else {
+                throw LocationError("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI does not begin with a slash")
+            }
+            return .container(url: "http://169.254.170.2" + path, authorization)
+        }
+        guard let text = environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"] else { return nil }
+        let url = URL(string: text)
+        // Of ECS and EKS; another host would be shown the token by whoever sees the line.
+        let hosts = ["localhost", "::1", "[::1]", "169.254.170.2", "169.254.170.23", "fd00:ec2::23", "[fd00:ec2::23]"]
+        let host = url?.host ?? ""
+        let isLoopback = host.hasPrefix("127.") && host.allSatisfy { "0123456789.".contains($0) }
+        guard url?.scheme == "https" || url?.scheme == "http" && (hosts.contains(host) || isLoopback) else {
+            throw LocationError("AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https:// nor on this machine's host")
+        }
+        return .container(url: text, authorization)
+    }
+
+    /// Source: "IMDS credential provider" in the AWS SDKs' reference.
+    ///
+    /// - Parameter isCertain: somebody says that this is an instance. Otherwise the firmware is looked at: elsewhere the
+    ///   service's address is nobody's, and asking it takes its time.
+    func instance(isCertain: Bool) -> CredentialSource? {
+        if environment["AWS_EC2_METADATA_DISABLED"]?.lowercased() == "true" { return nil }
+        if var service = environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] {
+            while service.hasSuffix("/") { service.removeLast() }
+            return .instance(service: service)
+        }
+        let firmware = ["sys_vendor", "bios_version"].map { SmallFile.text("/sys/class/dmi/id/\($0)")?.lowercased() }
+        let isInstance = firmware[0] == "amazon ec2" || firmware[1]?.contains("amazon") == true
+        return isCertain || isInstance ? .instance(service: "http://169.254.169.254") : nil
     }
 }

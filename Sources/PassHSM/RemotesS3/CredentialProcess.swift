@@ -1,4 +1,3 @@
-import FoundationEssentials
 import Glibc
 import HSMRemotes
 import HSMSystem
@@ -6,9 +5,7 @@ import HSMSystem
 /// Credentials that a program prints: `credential_process` of a profile. Source: "Sourcing credentials with an external
 /// process" in the AWS SDKs' reference.
 struct CredentialProcess {
-    let credentials: RequestSignature.Credentials
-    /// When they end; nil: not by themselves.
-    let end: ContinuousClock.Instant?
+    let answer: TemporaryCredentials
 
     private static let longestAnswer = 1 << 16
     private static let patience = 30.0
@@ -29,7 +26,8 @@ struct CredentialProcess {
             }
             guard try child.wait() == 0 else { throw Errno(rawValue: ECHILD) }
         } catch { throw failure }
-        try self.init(answer: text, failure)
+        guard let answer = TemporaryCredentials(json: text, version: 1) else { throw failure }
+        self.answer = answer
     }
 
     /// The end for writing is closed here when it returns, so that the answer has an end.
@@ -53,25 +51,5 @@ struct CredentialProcess {
             text += buffer[..<count]
         }
         throw Errno(rawValue: ETIMEDOUT)
-    }
-
-    private struct Answer: Decodable {
-        let Version: Int
-        let AccessKeyId: String
-        let SecretAccessKey: String
-        let SessionToken: String?
-        let Expiration: String?
-    }
-
-    private init(answer: [UInt8], _ failure: LocationError) throws(LocationError) {
-        guard let answer = try? JSONDecoder().decode(Answer.self, from: Data(answer)), answer.Version == 1 else {
-            throw failure
-        }
-        credentials = .init(
-            accessKey: answer.AccessKeyId, secretKey: answer.SecretAccessKey, sessionToken: answer.SessionToken)
-        end = try answer.Expiration.map { text throws(LocationError) in
-            guard let seconds = try? Date(text, strategy: .iso8601).timeIntervalSinceNow else { throw failure }
-            return .now + .seconds(seconds)
-        }
     }
 }

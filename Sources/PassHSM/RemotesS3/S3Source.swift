@@ -23,6 +23,8 @@ package final class S3Source: RemoteSource {
 
     /// - Parameters:
     ///   - readsMetadata: false: an import believes the listing alone.
+    /// Asks nobody for credentials yet.
+    ///
     /// - Throws: for an endpoint in the environment that is none.
     package init(
         _ address: BucketAddress, transport: HTTPTransport, credentials: CredentialChain, readsMetadata: Bool = true
@@ -36,7 +38,7 @@ package final class S3Source: RemoteSource {
         self.readsMetadata = readsMetadata
         self.transport = transport
         base = address.base(region: region)
-        self.credentials = StoreCredentials(credentials)
+        self.credentials = StoreCredentials(credentials, try CredentialServices(transport))
     }
 
     package var location: String { address.url }
@@ -49,11 +51,11 @@ package final class S3Source: RemoteSource {
         _ method: HTTPMethod, _ key: [UInt8], query: [(String, String)] = [], _ headers: [(String, String)] = [],
         isBulk: Bool = false
     ) async throws(FillError) -> HTTPResponse {
-        let used = credentials.current()
+        let used = try await credentials.current()
         let response = try await transport.send(
             request(method, key, query: query, headers, used), isBulk: isBulk)
         // HEAD says no more than the status; AWS answers 400 to a session's token that has ended.
-        guard [400, 401, 403].contains(response.status.code), let other = credentials.others(than: used) else {
+        guard [400, 401, 403].contains(response.status.code), let other = await credentials.others(than: used) else {
             return response
         }
         return try await transport.send(request(method, key, query: query, headers, other), isBulk: isBulk)

@@ -1,0 +1,60 @@
+import FoundationEssentials
+
+/// Credentials, and when they end.
+struct TemporaryCredentials: Sendable {
+    let credentials: RequestSignature.Credentials
+    /// Nil: not by themselves.
+    let end: ContinuousClock.Instant?
+
+    init(_ credentials: RequestSignature.Credentials) {
+        self.credentials = credentials
+        end = nil
+    }
+
+    private struct Answer: Decodable {
+        let Version: Int?
+        let Code: String?
+        let AccessKeyId: String
+        let SecretAccessKey: String
+        let SessionToken: String?
+        let Token: String?
+        let Expiration: String?
+    }
+
+    /// As processes and metadata services print them; nil for anything else.
+    ///
+    /// - Parameter version: that it has to call itself; only processes do.
+    init?(json: [UInt8], version: Int? = nil) {
+        guard let answer = try? JSONDecoder().decode(Answer.self, from: Data(json)), answer.Version == version,
+            answer.Code ?? "Success" == "Success"
+        else { return nil }
+        self.init(
+            answer.AccessKeyId, answer.SecretAccessKey, token: answer.SessionToken ?? answer.Token,
+            expiration: answer.Expiration)
+    }
+
+    /// As the token service answers; nil for anything else.
+    init?(xml: [UInt8]) {
+        guard let elements = XMLElements(xml) else { return nil }
+        func text(_ name: String) -> String? {
+            elements.first { $0.path.hasSuffix("Result/Credentials/\(name)") }.map {
+                String(decoding: $0.text, as: UTF8.self)
+            }
+        }
+        guard let key = text("AccessKeyId"), let secret = text("SecretAccessKey"), let token = text("SessionToken"),
+            let expiration = text("Expiration")
+        else { return nil }
+        self.init(key, secret, token: token, expiration: expiration)
+    }
+
+    private init?(_ key: String, _ secret: String, token: String?, expiration: String?) {
+        credentials = .init(accessKey: key, secretKey: secret, sessionToken: token)
+        guard let expiration else {
+            end = nil
+            return
+        }
+        let formats: [Date.ISO8601FormatStyle] = [.iso8601, .init(includingFractionalSeconds: true)]
+        guard let date = formats.lazy.compactMap({ try? Date(expiration, strategy: $0) }).first else { return nil }
+        end = .now + .seconds(date.timeIntervalSinceNow)
+    }
+}
