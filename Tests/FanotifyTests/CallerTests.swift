@@ -9,7 +9,7 @@ import Testing
     private func caller(_ number: Int, _ arguments: [Int32] = []) -> Caller? {
         let all = arguments + Array(repeating: 0, count: 6 - arguments.count)
         let fields = all.map { "0x" + String(UInt32(bitPattern: $0), radix: 16) }
-        return Caller("\(number) \(fields.joined(separator: " ")) 0x7ffd 0x7f00")
+        return Caller(Array("\(number) \(fields.joined(separator: " ")) 0x7ffd 0x7f00\n".utf8))
     }
 
     @Test func `Opens that only read are told from those that may change the file`() throws {
@@ -38,9 +38,14 @@ import Testing
         }
     }
 
-    @Test(arguments: ["", "running", "-1 0x0 0x0", "257 0x0 0x0", "257 a b c d e f", "x 0x0 0x0 0x0 0x0 0x0 0x0"])
+    @Test(arguments: [
+        "", "running", "-1 0x0 0x0", "257 0x0 0x0", "257 a b c d e f", "18446744073709551619 0x0 0x0 0x0 0x0 0x0 0x0",
+        "257 0xg 0x0 0x0 0x0 0x0 0x0",
+        "25a 0x0 0x0 0x0 0x0 0x0 0x0", "0 0x10000000000000000 0x0 0x0 0x0 0x0 0x0", "0 0x 0x0 0x0 0x0 0x0 0x0",
+        "x 0x0 0x0 0x0 0x0 0x0 0x0",
+    ])
     func `Anything else is nobody who can be told`(text: String) {
-        #expect(Caller(text) == nil)
+        #expect(Caller(Array(text.utf8)) == nil)
     }
 
     @Test func `The threads of this process are its own, and no others`() {

@@ -17,22 +17,55 @@ struct Caller {
     init?(_ thread: Int32, mayBlock: Bool) {
         for attempt in 0..<(mayBlock ? 20 : 1) {
             if attempt > 0 { usleep(100) }
-            guard let text = SmallFile.text("/proc/\(thread)/syscall") else { return nil }
-            if text == "running" { continue }
+            guard let text = Self.text("/proc/\(thread)/syscall") else { return nil }
+            if text.starts(with: "running".utf8) { continue }
             self.init(text)
             return
         }
         return nil
     }
 
+    /// The kernel gives all of it at once.
+    private static func text(_ path: String) -> [UInt8]? {
+        guard let file = try? Descriptor.open(path, O_RDONLY | O_NOCTTY) else { return nil }
+        let text = [UInt8](unsafeUninitializedCapacity: 512) { bytes, count in
+            count = max(0, read(file.raw, bytes.baseAddress, bytes.count))
+        }
+        return text.isEmpty ? nil : text
+    }
+
+    /// By bytes: it is read for each event, and characters cost more than all else of it.
+    ///
     /// - Parameter text: the file's content.
-    init?(_ text: String) {
-        let fields = text.split(separator: " ")
-        guard fields.count >= 7, let number = Int(fields[0]), number >= 0 else { return nil }
-        let arguments = fields[1...6].compactMap { UInt($0.dropFirst(2), radix: 16) }
-        guard arguments.count == 6 else { return nil }
-        self.number = number
+    init?(_ text: [UInt8]) {
+        let fields = text.split(separator: UInt8(ascii: " "))
+        guard fields.count >= 7, let number = Self.number(fields[0], radix: 10) else { return nil }
+        var arguments: [UInt] = []
+        for field in fields[1...6] {
+            guard field.starts(with: "0x".utf8), let value = Self.number(field.dropFirst(2), radix: 16) else {
+                return nil
+            }
+            arguments.append(value)
+        }
+        self.number = Int(clamping: number)
         self.arguments = arguments
+    }
+
+    private static func number(_ digits: ArraySlice<UInt8>, radix: UInt) -> UInt? {
+        var result: UInt = 0
+        for digit in digits {
+            let value: UInt8
+            switch digit {
+            case UInt8(ascii: "0")...UInt8(ascii: "9"): value = digit - UInt8(ascii: "0")
+            case UInt8(ascii: "a")...UInt8(ascii: "f"): value = digit - UInt8(ascii: "a") + 10
+            default: return nil
+            }
+            let (shifted, isTooLarge) = result.multipliedReportingOverflow(by: radix)
+            let (sum, isAlsoTooLarge) = shifted.addingReportingOverflow(UInt(value))
+            guard value < radix, !isTooLarge, !isAlsoTooLarge else { return nil }
+            result = sum
+        }
+        return digits.isEmpty ? nil : result
     }
 
     /// It opens a file to read it, or to execute it, and does not cut it off.

@@ -41,7 +41,9 @@ final class EventHandler: Sendable {
         case allow
         /// It waits until the range (nil: the whole file) is there; then it is looked at again, or allowed.
         case fill(IncompleteFile, Range<Int>?)
-        /// More than may be done on the reader's thread.
+        /// More than may be done on the reader's thread: an incomplete file is to be taken into use.
+        case use
+        /// The same, whatever it is.
         case later
     }
 
@@ -54,11 +56,13 @@ final class EventHandler: Sendable {
             let step = try node.transition.withLockIfFree { () throws(Errno) in
                 try stepLocked(event, node, file, mayBlock: false)
             }
-            if case .allow = step {
+            switch step {
+            case .allow:
                 event.answer(nil)
-                return endUse(node)
+                endUse(node)
+            case .use: pool.run { [self] in proceed(event, node, isIncomplete: true) }
+            case .fill, .later, nil: pool.run { [self] in proceed(event, node) }
             }
-            pool.run { [self] in proceed(event, node) }
         } catch {
             event.answer(error)
             endUse(node)
@@ -72,15 +76,19 @@ final class EventHandler: Sendable {
     }
 
     /// Takes the next step of an event; comes back after each wait. Ends the use of `node`.
-    private func proceed(_ event: WaitingEvent, _ node: Node) {
+    ///
+    /// - Parameter isIncomplete: so its record has said: it is read once less.
+    private func proceed(_ event: WaitingEvent, _ node: Node, isIncomplete: Bool = false) {
         do throws(Errno) {
-            let file = try store.tree.open(node.handle, O_RDONLY)
             let step = try node.transition.withLock { () throws(Errno) in
-                try stepLocked(event, node, file, mayBlock: true)
+                if isIncomplete, node.state.withLock({ $0.file == nil }), let used = try useLocked(node) {
+                    return fillStep(event, used)
+                }
+                return try stepLocked(event, node, try store.tree.open(node.handle, O_RDONLY), mayBlock: true)
             }
             switch step {
             case .allow: event.answer(nil)
-            case .later: throw Errno(rawValue: EIO)
+            case .use, .later: throw Errno(rawValue: EIO)
             case .fill(let file, let range): return fill(event, node, file, range)
             }
         } catch {
@@ -97,7 +105,7 @@ final class EventHandler: Sendable {
                 // The next reader starts anew.
                 node.state.withLock { $0.isReadByRanges = false }
                 event.answer(Errno(error))
-            } else if range != nil {
+            } else if range != nil || isAllowed(event, node, file) {
                 event.answer(nil)
             } else {
                 // On a thread of its own: this one may be the caller's, who holds nothing but is on its way.
@@ -116,17 +124,33 @@ final class EventHandler: Sendable {
         }
     }
 
+    /// Whether an event that waited for the whole of `file` needs nothing more: then its answer wakes no thread before. Does
+    /// not wait for whoever decides on the file now.
+    private func isAllowed(_ event: WaitingEvent, _ node: Node, _ file: IncompleteFile) -> Bool {
+        node.transition.withLockIfFree {
+            node.state.withLock { $0.file === file } && isReadable(file, by: event, mayBlock: false)
+        } ?? false
+    }
+
     // MARK: Decisions
+
+    /// Everything of a file in use is there, and the event only reads it.
+    ///
+    /// Of a large file the record would be written while it is read, and tar(1) find that it has changed: it has to be
+    /// finished before it is opened.
+    private func isReadable(_ used: IncompleteFile, by event: WaitingEvent, mayBlock: Bool) -> Bool {
+        guard used.fill.isComplete, !(event.isOpen && used.fill.layout.limit > Self.large) else { return false }
+        return isHarmless(event, mayBlock)
+    }
 
     private func stepLocked(
         _ event: WaitingEvent, _ node: Node, _ file: Descriptor, mayBlock: Bool
     ) throws(Errno) -> Step {
         if let used = node.state.withLock(\.file) {
             if !used.fill.isComplete { return mayBlock ? fillStep(event, used) : .later }
-            let isHarmless = isHarmless(event, mayBlock)
-            // Of a large file the record would be written while it is read, and tar(1) find that it has changed.
-            if isHarmless && !(event.isOpen && used.fill.layout.limit > Self.large) { return .allow }
+            if isReadable(used, by: event, mayBlock: mayBlock) { return .allow }
             guard mayBlock else { return .later }
+            let isHarmless = isHarmless(event, true)
             do throws(Errno) { try finishLocked(node, used) } catch { if !isHarmless { throw error } }
             if isHarmless { return .allow }
         }
@@ -140,7 +164,8 @@ final class EventHandler: Sendable {
             return .allow
         }
         if record.isComplete { return try completeStep(event, node, file, record, mayBlock) }
-        guard mayBlock, let used = try useLocked(node) else { return .later }
+        guard mayBlock else { return .use }
+        guard let used = try useLocked(node) else { return .later }
         return fillStep(event, used)
     }
 

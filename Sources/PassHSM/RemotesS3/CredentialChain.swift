@@ -44,7 +44,7 @@ package struct CredentialChain: Sendable {
         let search = CredentialSearch(files: files, environment: values, region: region)
         if named == nil, let keys = search.environmentKeys {
             source = .keys(keys)
-        } else if named == nil, values["AWS_PROFILE"] == nil, let identity = search.webIdentity(values) {
+        } else if named == nil, values["AWS_PROFILE"] == nil, let identity = search.webIdentity {
             source = identity
         } else if let found = try search.source(ofProfile: name) {
             source = found
@@ -68,10 +68,11 @@ private struct CredentialSearch {
         return .init(accessKey: key, secretKey: secret, sessionToken: environment["AWS_SESSION_TOKEN"])
     }
 
-    /// - Parameter settings: the environment's variables.
-    func webIdentity(_ settings: [String: String]) -> CredentialSource? {
-        guard let arn = settings["AWS_ROLE_ARN"], let file = settings["AWS_WEB_IDENTITY_TOKEN_FILE"] else { return nil }
-        return .webIdentity(role(arn, session: settings["AWS_ROLE_SESSION_NAME"]), tokenFile: file)
+    var webIdentity: CredentialSource? {
+        guard let arn = environment["AWS_ROLE_ARN"], let file = environment["AWS_WEB_IDENTITY_TOKEN_FILE"] else {
+            return nil
+        }
+        return .webIdentity(role(arn, session: environment["AWS_ROLE_SESSION_NAME"]), tokenFile: file)
     }
 
     /// Nil for a profile that says nothing of credentials.
