@@ -226,12 +226,7 @@ import Testing
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         try fixture.stub(size: Self.size)
-        do {
-            let file = try fixture.use()
-            try fixture.fill(granules: 0..<3, of: file)
-            try file.stored.commit()
-        }
-        try fixture.restart()
+        try fixture.fillBeforeRestart(granules: 0..<3)
         do {
             let file = try useStrictly(fixture)
             #expect(file.granules.isEmpty)
@@ -279,12 +274,7 @@ import Testing
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         try fixture.stub(size: Self.size)
-        do {
-            let file = try fixture.use()
-            try fixture.fill(granules: 0..<3, of: file)
-            try file.stored.commit()
-        }
-        try fixture.restart()
+        try fixture.fillBeforeRestart(granules: 0..<3)
         try fixture.change { $0.flags.formUnion([.stale, .error, .pinned]) }
         let new = RemoteObject(key: RemoteKey(Array("file".utf8)), version: RemoteVersion([50]), size: size)
         let time = RemoteEntry.Time(seconds: 5, nanoseconds: 6)

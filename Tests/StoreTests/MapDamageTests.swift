@@ -41,12 +41,7 @@ import Testing
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         try fixture.stub(size: Self.size)
-        do {
-            let file = try fixture.use()
-            try fixture.fill(granules: 0..<3, of: file)
-            try file.stored.commit()
-        }
-        try fixture.restart()
+        try fixture.fillBeforeRestart(granules: 0..<3)
         try damage.apply(fixture)
         #expect(try fixture.store.describe(fixture.lower()).presentRanges.isEmpty)
         #expect(try fixture.record().epoch == 1, "looking changes nothing")
@@ -94,12 +89,7 @@ import Testing
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         try fixture.stub(size: Self.size)
-        do {
-            let file = try fixture.use()
-            try fixture.fill(granules: 0..<3, of: file)
-            try file.stored.commit()
-        }
-        try fixture.restart()
+        try fixture.fillBeforeRestart(granules: 0..<3)
         try fixture.change { $0.epoch += 1 }
         #expect(try fixture.use().granules.isEmpty)
     }
@@ -109,12 +99,7 @@ import Testing
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         try fixture.stub(size: Self.size)
-        do {
-            let file = try fixture.use()
-            try fixture.fill(granules: 0..<3, of: file)
-            try file.stored.commit()
-        }
-        try fixture.restart()
+        try fixture.fillBeforeRestart(granules: 0..<3)
         try fixture.change { $0.state = .offline }
         let file = try fixture.use()
         #expect(file.granules.isEmpty)

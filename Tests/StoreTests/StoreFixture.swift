@@ -95,6 +95,16 @@ final class StoreFixture {
         return record
     }
 
+    /// Fills and commits these granules of the file, lets go of it, and opens the store again.
+    func fillBeforeRestart(granules: Range<Int>) throws {
+        do {
+            let file = try use()
+            try fill(granules: granules, of: file)
+            try file.stored.commit()
+        }
+        try restart()
+    }
+
     func use(_ name: String = "file") throws -> IncompleteFile {
         try #require(try store.use(lower(name), engine: engine))
     }
