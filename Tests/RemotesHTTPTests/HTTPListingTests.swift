@@ -61,11 +61,28 @@ import Testing
         <body><ul><li><a href='./d/'>d/</a></li><li><A class=x HREF=a%20%3Cb%3E%26%3F%23%25>a</A></li>
         <li><a href="/t/d/">again</a></li><a href="https://example.org/t/x">away</a><a href="mailto:x">me</a></ul></body>
         """
+    static let caddy = """
+        <!DOCTYPE html><html><head><title>t</title><meta charset="utf-8"></head><body><h1><a href="../">/</a><a href="">t</a>/
+        </h1><div class="listing"><table><th><a href="?sort=namedirfirst&order=desc"
+        <a href="?sort=name&order=asc">Name</a></th><tr><td><a href="..">
+        <span class="goup">Go up</span></a></td></tr><tr class="file"><td><a href="./d/"><span class="name">d/</span></a></td>
+        <td data-order="-1">&mdash;</td></tr><tr><td><a href="./a%20%3Cb%3E%26%3F%23%25">a</a></td></tr></table></div>
+        Served with <a rel="noopener noreferrer" href="https://caddyserver.com">Caddy</a></body></html>
+        """
+    static let rclone = """
+        <!DOCTYPE html><html><head><title>/t</title><meta charset="utf-8"></head><body><h1><a href="../">/</a><a href="">t</a>/
+        <a class="zip-root" href="?download=zip">x</a></h1><div class="listing"><table><tr class="file"><td>
+        <span class="name"><a href="d/">d/</a></span><a class="zip" href="d/?download=zip" title="Download folder as .zip">
+        </a></td></tr><tr><td><span class="name"><a href="./a%20%3Cb%3E%26%3F%23%25">a</a></span></td></tr></table></div>
+        """
     static let json = #"[{"name":"d","type":"directory","mtime":"x"},{"name":"a <b>&?#%","type":"file","size":2}]"#
 
-    @Test(arguments: ["nginx", "apache", "python", "json"])
+    @Test(arguments: ["nginx", "apache", "python", "caddy", "rclone", "json"])
     func `index pages are followed, and each file is asked for its version`(kind: String) async throws {
-        let html = ["nginx": Self.nginx, "apache": Self.apache, "python": Self.python][kind]
+        let html = [
+            "nginx": Self.nginx, "apache": Self.apache, "python": Self.python, "caddy": Self.caddy,
+            "rclone": Self.rclone,
+        ][kind]
         let top = FaultServer.Reply(
             headers: ["Content-Type": html == nil ? "application/json" : "text/html"],
             body: Array((html ?? Self.json).utf8))
@@ -83,17 +100,38 @@ import Testing
         }
     }
 
+    @Test func `names that look like places elsewhere, and titles that are decoded too often`() async throws {
+        let listing = { (title: String, links: String) in
+            Self.page("<title>\(title)</title><p class='listing'>\(links)")
+        }
+        let pages = [
+            "/": listing("/", "<a href=./http:x>x</a><a href=ftp:y>y</a><a href=z:z>z</a><a href=./c%2520d/>c</a>"),
+            "/c%2520d/": listing("c d", "<a href=f>f</a>"), "/http%3Ax": Self.file("1"), "/z%3Az": Self.file("22"),
+            "/c%2520d/f": Self.file("333"),
+        ]
+        try await withServer(Self.serve(pages)) { server in
+            let events = try await Self.events(source(server.url))
+            #expect(
+                events == ["enter ", "file http:x 1", "file z:z 2", "enter c%20d", "file c%20d/f 3", "leave", "leave"])
+        }
+    }
+
     @Test func `what cannot be listed is reported, and the rest comes`() async throws {
         let pages = [
             "/": Self.page(
-                "<title>Index of /</title><a href=gone>x</a><a href=site/>x</a><a href=same>x</a><a href=ok>x</a>"),
-            "/site/": Self.page("<title>Welcome</title><a href=trap>x</a>"),
+                "<title>Index of /</title><a href=gone>x</a><a href=site/>x</a><a href=shop/>x</a><a href=same>x</a>"
+                    + "<a href=ok>x</a>"),
+            "/site/": Self.page("<title>site</title><a href=trap>x</a>"),
+            "/shop/": Self.page("<title>Our shop</title><div class=\"listing\"><a href=trap>x</a></div>"),
             "/same": FaultServer.Reply(body: [1, 2]), "/ok": Self.file("abc"),
         ]
         try await withServer(Self.serve(pages)) { server in
             let events = try await Self.events(source(server.url))
             #expect(
-                events == ["enter ", "unreadable gone", "unreadable site", "unreadable same", "file ok 3", "leave"])
+                events == [
+                    "enter ", "unreadable gone", "unreadable site", "unreadable shop", "unreadable same", "file ok 3",
+                    "leave",
+                ])
         }
         try await withServer(Self.serve(["/": Self.page("<title>Welcome</title>")])) { server in
             await #expect(throws: FillError.self) { try await Self.events(source(server.url)) }

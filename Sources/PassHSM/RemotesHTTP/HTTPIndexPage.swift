@@ -1,9 +1,10 @@
 import FoundationEssentials
 import HSMCore
 import HSMRemotes
+import HSMSystem
 
 /// What a server's page about a directory lists: nginx's `autoindex_format json`, or a page of links as nginx, Apache,
-/// lighttpd, Caddy and Python's http.server write it.
+/// lighttpd, Caddy, rclone and Python's http.server write it.
 package struct HTTPIndexPage: Equatable, Sendable {
     package struct Name: Hashable, Sendable {
         package let bytes: [UInt8]
@@ -27,17 +28,32 @@ package struct HTTPIndexPage: Equatable, Sendable {
     }
 
     /// - Parameter address: of the page: links to anything but names in its directory are passed over.
-    /// - Throws: `.remoteFailed` for a page whose title does not say that it is an index: any other page has links too.
+    /// - Throws: `.remoteFailed` for a page that does not say that it is an index: any other page has links too.
     package init(html bytes: [UInt8], of address: WebAddress) throws(FillError) {
-        let text = String(decoding: bytes, as: UTF8.self)
-        let title = text.lowercased().firstRange(of: "<title>").map { text.lowercased()[$0.upperBound...].prefix(200) }
-        guard let title, title.contains("index of") || title.contains("directory listing") else {
+        guard Self.isIndex(String(decoding: bytes, as: UTF8.self).lowercased(), of: address) else {
             throw FillError(.io, .remoteFailed, "\(address.url) is no index page: its title does not say “Index of”")
         }
         for link in Self.links(bytes) {
             guard let path = Self.path(link, of: address) else { continue }
             let isDirectory = path.last == 0x2f
             add(isDirectory ? path.dropLast() : path, isDirectory: isDirectory)
+        }
+    }
+
+    /// - Parameter page: in lower case.
+    private static func isIndex(_ page: String, of address: WebAddress) -> Bool {
+        guard let start = page.firstRange(of: "<title>"), let end = page[start.upperBound...].firstRange(of: "</title>")
+        else { return false }
+        let title = page[start.upperBound..<end.lowerBound]
+        if title.contains("index of") || title.contains("directory listing") { return true }
+        // Caddy's and rclone's pages have the directory's name, or its path, for a title.
+        guard page.contains("class=\"listing") || page.contains("class='listing") else { return false }
+        let text = String(decoding: withoutEscapes(Array(title.utf8)[...]), as: UTF8.self)
+        let name = text.trimmed.split(separator: "/").joined(separator: "/")
+        // Caddy decodes it once too often.
+        return [address.path, PercentEncoding.decode(address.path) ?? []].contains { path in
+            let path = String(decoding: path, as: UTF8.self).lowercased()
+            return name.isEmpty ? text.contains("/") : path.hasSuffix("/\(name)/")
         }
     }
 
@@ -101,12 +117,14 @@ package struct HTTPIndexPage: Equatable, Sendable {
         var link = link[...]
         if link.contains(0x3f) || link.contains(0x23) { return nil }
         if link.starts(with: address.origin.utf8) { link = link.dropFirst(address.origin.utf8.count) }
-        if link.starts(with: "./".utf8) { link = link.dropFirst(2) }
+        let isHere = link.starts(with: "./".utf8)
+        if isHere { link = link.dropFirst(2) }
         guard let decoded = PercentEncoding.decode(link) else { return nil }
         if decoded.first == 0x2f {
             return decoded.starts(with: address.path) ? Array(decoded.dropFirst(address.path.count)) : nil
         }
         // `mailto:` and `https:` are other places; a name with a colon in it is written with %3A, or behind `./`.
+        if isHere { return decoded }
         let scheme = link.prefix { $0 != 0x3a && $0 != 0x2f && $0 != 0x25 }
         let isScheme = scheme.endIndex < link.endIndex && link[scheme.endIndex] == 0x3a && link.starts(with: scheme)
         return isScheme && Self.schemes.contains(String(decoding: scheme, as: UTF8.self).lowercased()) ? nil : decoded
