@@ -15,7 +15,7 @@ import Testing
     @Test(arguments: [
         ("33188", 0o644), ("33261", 0o755), ("16877", 0o755), ("16832", 0o700), ("35309", 0o4755), ("100644", 0o644),
         ("100751", 0o751), ("104755", 0o4755), ("40755", 0o755), ("41777", 0o1777), ("0100600", 0o600), ("0755", 0o755),
-        ("644", 0o644), ("755", 0o755), ("x", nil), ("", nil), ("-1", nil), ("99999999999", nil),
+        ("644", 0o644), ("755", 0o755), ("448", 0o700), ("x", nil), ("", nil), ("-1", nil), ("99999999999", nil),
     ])
     func `a mode's kind of file tells decimal digits from octal ones`(_ text: String, _ expected: UInt32?) throws {
         #expect(try Self.head([("x-amz-meta-mode", text)]).metadata.permissions == expected)
@@ -28,12 +28,20 @@ import Testing
         #expect(try Self.head([("x-amz-meta-mode", mode)]).isSymlink == expected)
     }
 
+    @Test(arguments: [
+        ("488", 0o750), ("511", 0o777), ("448", 0o700), ("493", 0o755), ("17407", 0o1777), ("33188", 0o644),
+    ])
+    func `a mode beside a ctime is s3fs's, and decimal`(_ text: String, _ expected: UInt32) throws {
+        let headers = [("x-amz-meta-mode", text), ("x-amz-meta-ctime", "1795885588")]
+        #expect(try Self.head(headers).metadata.permissions == expected)
+    }
+
     @Test func `no mode in decimal digits is taken for octal ones, nor the other way round`() {
         for kind: UInt32 in [0o100000, 0o040000] {
             for permissions: UInt32 in 0...0o7777 {
                 let mode = kind | permissions
-                guard ObjectHead.permissions(String(mode)) == permissions,
-                    ObjectHead.permissions(String(mode, radix: 8)) == permissions
+                guard ObjectHead.permissions(String(mode), isDecimal: false) == permissions,
+                    ObjectHead.permissions(String(mode, radix: 8), isDecimal: false) == permissions
                 else {
                     Issue.record("\(String(mode, radix: 8))")
                     return

@@ -32,18 +32,21 @@ package struct ObjectHead: Sendable {
             ?? modified.map { RemoteEntry.Time(seconds: $0, nanoseconds: 0) }
         let mode = value("mode")
         isSymlink = mode.flatMap { UInt32($0) }.map { $0 & ~0o7777 == 0o120000 } ?? false
-        metadata.permissions = mode.flatMap { Self.permissions($0) }
+        metadata.permissions = mode.flatMap { Self.permissions($0, isDecimal: value("ctime") != nil) }
         metadata.owner = value("uid").flatMap { UInt32($0) }
         metadata.group = value("gid").flatMap { UInt32($0) }
         self.metadata = metadata
     }
 
     /// Of a `st_mode`: s3fs writes it in decimal digits, rclone (`--metadata`) in octal ones. Which it is tells the kind of
-    /// file in it: no file's or directory's mode in one is such in the other.
-    static func permissions(_ text: String) -> UInt32? {
+    /// file in it: no file's or directory's mode in one is such in the other. Of directories s3fs leaves the kind out.
+    ///
+    /// - Parameter isDecimal: there is a ctime too, which s3fs alone writes.
+    static func permissions(_ text: String, isDecimal: Bool) -> UInt32? {
         let kinds: [UInt32] = [0o100000, 0o040000]
-        if !text.hasPrefix("0"), let mode = UInt32(text), kinds.contains(mode & ~0o7777) { return mode & 0o7777 }
-        return UInt32(text, radix: 8).map { $0 & 0o7777 }
+        let decimal = text.hasPrefix("0") ? nil : UInt32(text)
+        if let decimal, isDecimal || kinds.contains(decimal & ~0o7777) { return decimal & 0o7777 }
+        return (UInt32(text, radix: 8) ?? decimal).map { $0 & 0o7777 }
     }
 
     /// The checksums of whole objects that stores keep ("Checking object integrity" in the S3 user guide), and last what
