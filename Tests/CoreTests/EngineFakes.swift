@@ -7,6 +7,8 @@ final class FakeSource: RemoteSource {
     struct Behaviour: Sendable {
         /// Reads wait for as long as this is true.
         var isHeld = false
+        /// A read that comes to this offset waits there.
+        var barrier: Int?
         /// Reads of this offset fail when they get to it, and deliver what is before it.
         var failure: (offset: Int, error: FillError)?
         /// How many reads fail so.
@@ -49,6 +51,8 @@ final class FakeSource: RemoteSource {
 
     func hold(_ isHeld: Bool) { behaviour.withLock { $0.isHeld = isHeld } }
 
+    func setBarrier(_ offset: Int?) { behaviour.withLock { $0.barrier = offset } }
+
     func read(
         _ object: RemoteObject, range: Range<Int>,
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
@@ -73,8 +77,13 @@ final class FakeSource: RemoteSource {
         let end = range.upperBound - behaviour.missing + behaviour.extra
         let failure = behaviour.failure.flatMap { (offset..<end).contains($0.offset) ? $0 : nil }
         while offset < end {
+            while self.behaviour.withLock(\.barrier) == offset {
+                if Task.isCancelled { throw FillError(.interrupted, .cancelled, "cancelled at the barrier") }
+                try? await Task.sleep(for: .milliseconds(1))
+            }
             if let failure, offset == failure.offset { throw failure.error }
-            let next = min(offset + behaviour.chunk, failure?.offset ?? end, end)
+            let barrier = self.behaviour.withLock(\.barrier).flatMap { $0 > offset ? $0 : nil }
+            let next = min(offset + behaviour.chunk, failure?.offset ?? end, barrier ?? end, end)
             let bytes = (offset..<next).map(Self.byte(at:))
             // The closure of withUnsafeBytes is not typed, so that its error is carried out by hand.
             var refusal: FillError?

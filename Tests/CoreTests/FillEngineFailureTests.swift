@@ -114,6 +114,38 @@ import Testing
         #expect(await harness.answer(late) == nil)
     }
 
+    @Test(
+        "The deadline begins anew whenever something of the range comes, up to the longest wait",
+        arguments: [false, true])
+    func progress(isBounded: Bool) async {
+        var configuration = FillEngine.Configuration()
+        configuration.deadline = .seconds(100)
+        configuration.longestWait = isBounded ? .seconds(250) : nil
+        let harness = EngineHarness(.init(), configuration)
+        let (file, destination) = harness.file(granules: 8)
+        harness.source.setBarrier(EngineHarness.bytes(2..<3).lowerBound)
+        let begin = ContinuousClock.now
+        let ticket = harness.ask(0..<8, of: file)
+        func expire(after seconds: Int) -> Bool {
+            harness.engine.expire(now: begin + .seconds(seconds))
+            return !harness.answers(to: ticket).isEmpty
+        }
+        await harness.until("all but two") { destination.state.withLock(\.writes.count) == 6 }
+        #expect(!expire(after: 99) && !expire(after: 150))
+        harness.source.setBarrier(EngineHarness.bytes(3..<4).lowerBound)
+        await harness.until("another") { destination.state.withLock(\.writes.count) == 7 }
+        #expect(!expire(after: 198) && !expire(after: 249))
+        if isBounded {
+            #expect(expire(after: 260))
+            #expect(await harness.answer(ticket)?.cause.contains("not filled within") == true)
+        } else {
+            #expect(!expire(after: 260) && !expire(after: 297) && expire(after: 300))
+            #expect(await harness.answer(ticket)?.cause.contains("nothing of it came") == true)
+        }
+        harness.source.setBarrier(nil)
+        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+    }
+
     @Test("Shutting down answers everyone, cancels every fetch, and refuses what comes after")
     func shutDown() async {
         let harness = EngineHarness(.init(isHeld: true))

@@ -109,7 +109,18 @@ extension MountTests {
             }
         }
 
-        @Test("A fill that takes longer than the deadline fails with EIO")
+        @Test("A file that is filled whole for longer than the deadline is had")
+        func slow() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("large"), size: 4 << 20)
+            } _: { mirror throws in
+                try mirror.start(["--deadline", "2", "--fill", "open"], remote: "bandwidth=1M")
+                #expect(try File.sameContent(mirror.remote("large"), mirror.at("large")))
+                #expect(try mirror.status().counter("errors") == 0)
+            }
+        }
+
+        @Test("A fill of which nothing comes within the deadline fails with EIO")
         func deadline() throws {
             try withMirror(mounting: ["--deadline", "1"]) { mirror throws in
                 try Pattern.write(mirror.remote("small"), size: 1000)

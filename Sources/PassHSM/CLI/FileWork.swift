@@ -22,7 +22,7 @@ final class FileWork: Sendable {
     // Guarded by the condition's lock. The walk does lower I/O under it, which its users wait for anyway.
     private nonisolated(unsafe) var state: State
     private let counting: FileWalk
-    /// Of large files fewer keep a remote busy: more would only share it, and get to their deadlines.
+    /// Of large files fewer keep a remote busy: more would only share it.
     private let room = TurnLimit(8)
     private static let large = 1 << 20
     /// Files that are recalled at once: of small ones, each of which is a round trip to the remote, as many as it is asked

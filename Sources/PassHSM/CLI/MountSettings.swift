@@ -17,7 +17,7 @@ struct MountSettings: ParsableArguments {
     @Option(help: "What becomes of reads while the remote is down: block (until it is back, or --deadline) or error.")
     var offline: MountOptions.Offline?
 
-    @Option(help: ArgumentHelp("How long a fill may take before it fails.", valueName: "seconds"))
+    @Option(help: ArgumentHelp("How long reads and opens wait for anything to come.", valueName: "seconds"))
     var deadline: Int?
 
     @Flag(inversion: .prefixedNo, help: "Let the kernel read complete files by itself, without the daemon.")

@@ -33,8 +33,9 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let isFuse = choice.session == nil
     if !isFuse, let option = settings.fuseOption { log.warning("\(option), which is recorded, is for FUSE: left out") }
     var configuration = FillEngine.Configuration()
-    let seconds = settings.deadline ?? 60
-    configuration.deadline = .seconds(isFuse ? try deadline(seconds, log) : seconds)
+    configuration.longestWait = isFuse ? longestWait(log) : nil
+    let deadline = Duration.seconds(settings.deadline ?? 60)
+    configuration.deadline = min(deadline, configuration.longestWait ?? deadline)
     configuration.offline = RemoteGate.Offline(rawValue: (settings.offline ?? .block).rawValue) ?? .block
     let engine = FillEngine(source: source, configuration: configuration, pool: pool)
     let wiring = Wiring(options: options, settings: settings, store: store, engine: engine, pool: pool, log: log)
@@ -93,16 +94,16 @@ private func remote(_ configuration: StoreConfiguration, _ options: MountOptions
     return SimulatedSource(source, try SimulatedBehaviour(text))
 }
 
-/// The deadline of fills, in seconds: before the kernel's own, at which it would abort the whole connection.
-private func deadline(_ wanted: Int, _ log: Logger) throws -> Int {
-    var seconds = wanted
+/// How long a request may take: less than the kernel allows, which would abort the whole connection. Nil: it allows all.
+private func longestWait(_ log: Logger) -> Duration? {
+    var longest: Duration?
     for name in ["max_request_timeout", "default_request_timeout"] {
-        guard let value = SmallFile.text("/proc/sys/fs/fuse/\(name)").flatMap({ Int($0) }), value > 0, value <= seconds
-        else { continue }
-        seconds = max(1, value - 2)
-        log.warning("fs.fuse.\(name) is \(value) s: fills fail after \(seconds) s")
+        guard let value = SmallFile.text("/proc/sys/fs/fuse/\(name)").flatMap({ Int($0) }), value > 0 else { continue }
+        let seconds = max(1, value - 2)
+        longest = min(longest ?? .seconds(seconds), .seconds(seconds))
+        log.warning("fs.fuse.\(name) is \(value) s: a fill that takes longer than \(seconds) s fails")
     }
-    return seconds
+    return longest
 }
 
 extension StatusReport.Remote {

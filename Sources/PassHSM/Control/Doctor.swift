@@ -124,6 +124,6 @@ package struct Doctor: Sendable {
         guard let set else { return Finding(name, .ok, "not set") }
         return Finding(
             name, .limited,
-            "\(set) s: one request that takes longer ends the whole mount; fills must be given up before (--deadline)")
+            "\(set) s: one request that takes longer would end the whole mount: fills fail two seconds before")
     }
 }

@@ -16,8 +16,10 @@ package final class FillEngine: Sendable {
         package var readAhead = 8 << 20
         /// And not more than this.
         package var mostReadAhead = 64 << 20
-        /// How long a request waits before it fails with EIO.
+        /// How long a request waits, while nothing of its content comes, before it fails with EIO.
         package var deadline: Duration = .seconds(60)
+        /// How long it waits at most, whatever comes; nil: for ever.
+        package var longestWait: Duration?
         /// When a remote that fails is asked again; whatever it says there, no pause is longer than ``deadline``.
         package var retries = RetryPolicy()
         /// What becomes of fills while the remote is down.
@@ -231,17 +233,29 @@ package final class FillEngine: Sendable {
     /// Whether the request of the ticket is not completed yet.
     package func isWaiting(_ ticket: Ticket) -> Bool { requests.withLockedValue { $0[ticket] != nil } }
 
-    /// Fails every request that is past its deadline. To be called about once a second.
+    /// Fails every request that is past its deadline, which begins anew whenever something of its content has come. To be
+    /// called about once a second.
     package func expire(now: ContinuousClock.Instant = .now) {
-        let late = requests.withLockedValue { $0.filter { $0.value.deadline < now }.map { ($0.key, $0.value.file) } }
+        let fills = requests.withLockedValue { $0.filter(\.value.isFill).map { ($0.key, $0.value.file) } }
+        for (ticket, file) in fills where file?.state.withLockedValue({ $0.takeProgress(of: ticket) }) == true {
+            requests.withLockedValue { $0[ticket]?.deadline = now + configuration.deadline }
+        }
+        let outage = gate.outage.map { ": the remote is down: \($0.cause)" } ?? ""
+        let stalled = FillError(.io, .deadline, "nothing of it came for \(configuration.deadline)\(outage)")
+        let late = requests.withLockedValue { requests in
+            requests.compactMap { ticket, request -> (Ticket, FillFile?, FillError)? in
+                if request.deadline < now { return (ticket, request.file, stalled) }
+                guard let longest = configuration.longestWait, request.made + longest < now else { return nil }
+                let error = FillError(.io, .deadline, "not filled within \(longest)\(outage)")
+                return (ticket, request.file, error)
+            }
+        }
         guard !late.isEmpty else { return }
-        let outage = gate.outage.map { ": the remote is down: \($0.cause)" }
-        let error = FillError(.io, .deadline, "not filled within \(configuration.deadline)\(outage ?? "")")
         let fetching = fetches.withLockedValue { $0.all.values.map(\.file) }
-        for (ticket, _) in late { fail(ticket, error) }
+        for (ticket, _, error) in late { fail(ticket, error) }
         // Of other errors the fetch tells; here it was the fetch that was waited for.
         var noted: Set<ObjectIdentifier> = []
-        for case let file? in late.map(\.1) where fetching.contains(where: { $0 === file }) {
+        for case (_, let file?, let error) in late where fetching.contains(where: { $0 === file }) {
             guard noted.insert(ObjectIdentifier(file)).inserted else { continue }
             Task(executorPreference: pool) { file.destination.fillFailed(error) }
         }

@@ -60,6 +60,8 @@ package struct FillState: Sendable {
     private struct Waiter {
         var granules: Range<Int>
         var priority: Priority
+        /// See ``FillState/takeProgress(of:)``.
+        var hasProgressed = false
     }
 
     private struct Claim {
@@ -148,12 +150,22 @@ package struct FillState: Sendable {
         return true
     }
 
+    /// Whether something of what the waiter waits for has come since this was asked last, or is being checked.
+    package mutating func takeProgress(of id: ID) -> Bool {
+        guard let waiter = waiters[id] else { return false }
+        waiters[id]?.hasProgressed = false
+        return waiter.hasProgressed || isChecking
+    }
+
     /// `granules` of the fetch were written to the lower file and can be read. With its last granule the fetch is over:
     /// whoever is told that the content is there finds nothing under way.
     package mutating func filled(_ id: ID, _ granules: Range<Int>, _ actions: inout [Action]) {
         if let end = fetches[id]?.granules.upperBound {
             fetches[id]?.granules = granules.upperBound..<end
             if granules.upperBound == end { fetches.removeValue(forKey: id) }
+        }
+        for (waiterID, waiter) in waiters where waiter.granules.overlaps(granules) {
+            waiters[waiterID]?.hasProgressed = true
         }
         arrived(granules, &actions)
         if fetches[id] == nil { advance(&actions) }

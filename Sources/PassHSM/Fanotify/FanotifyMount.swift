@@ -74,7 +74,7 @@ package final class FanotifyMount: Sendable {
         startThread(name: "tick") { [self] in tick() }
         let inherited = session.takeInherited()
         for event in inherited { handler.handleInherited(event) }
-        // An event that is read now could get the number of one of these. They have the deadline of fills.
+        // An event that is read now could get the number of one of these. They end with their fills.
         while inherited.contains(where: { !$0.holdsNumber && !$0.hasEnded }) { usleep(1000) }
         reader.start()
         if !session.isInherited { try session.mount(at: mountpoint) }

@@ -32,7 +32,13 @@ extension Scenario {
             }
             #expect(try mirror.content("a") == Scenario.content(0))
         },
-        Scenario(name: "a fill that is not done within the deadline is EIO", mounting: ["--deadline", "1"]) {
+        Scenario(name: "a file that takes longer than the deadline, and comes, is had") { mirror, frontEnd throws in
+            try mirror.stop()
+            try mirror.start(frontEnd.arguments + ["--deadline", "1"], remote: "bandwidth=1M")
+            #expect(try mirror.content("a") == Scenario.content(0))
+            #expect(try mirror.status().counter("errors") == 0)
+        },
+        Scenario(name: "a fill of which nothing comes within the deadline is EIO", mounting: ["--deadline", "1"]) {
             mirror, _ throws in
             try mirror.hold()
             let begin = Clock.now
