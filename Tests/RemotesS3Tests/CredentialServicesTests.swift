@@ -65,6 +65,19 @@ import Testing
         #expect(left > .seconds(3500) && left < .seconds(3610))
     }
 
+    /// As the services, Python's and Go's programs write it.
+    @Test(arguments: [
+        "2100-01-02T03:04:05Z", "2100-01-02T03:04:05+00:00", "2100-01-02T03:04:05.123456Z", "2100-01-02T05:04:05+02:00",
+    ])
+    func `the end of credentials is a time of ISO 8601`(_ text: String) throws {
+        let json = #"{"Version": 1, "AccessKeyId": "K", "SecretAccessKey": "s", "Expiration": "\#(text)"}"#
+        let found = try #require(TemporaryCredentials(json: Array(json.utf8), version: 1))
+        let end = try #require(found.end)
+        let expected = Duration.seconds(4_102_542_245 - Date().timeIntervalSince1970)
+        #expect(abs((end - .now - expected) / .seconds(1)) < 2)
+        #expect(TemporaryCredentials(json: Array(json.replacing(text, with: "soon").utf8), version: 1) == nil)
+    }
+
     @Test func `a role is asked for with its source's signature, and a chain of roles one after the other`()
         async throws
     {

@@ -59,7 +59,9 @@ package final class HTTPTransport: Sendable {
 
     /// The head of the answer, and a body that is still to come; a body that is dropped ends its connection.
     ///
-    /// - Parameter isBulk: what is asked for is large, and the server near: it goes by HTTP/1.1, over many connections.
+    /// - Parameters:
+    ///   - body: of the request, sent with its length.
+    ///   - isBulk: what is asked for is large, and the server near: it goes by HTTP/1.1, over many connections.
     /// - Throws: `.remoteFailed` when there is no answer, or a small one breaks off; `.cancelled` when the task is.
     package func send(
         _ request: HTTPClientRequest, body: [UInt8] = [], isBulk: Bool = false
