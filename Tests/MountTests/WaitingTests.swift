@@ -114,7 +114,7 @@ extension MountTests {
             try withMirror(mounting: nil) { mirror throws in
                 try Pattern.write(mirror.remote("large"), size: 4 << 20)
             } _: { mirror throws in
-                try mirror.start(["--deadline", "2", "--fill", "open"], remote: "bandwidth=1M")
+                try mirror.start(["--deadline", "3", "--fill", "open"], remote: "bandwidth=512K")
                 #expect(try File.sameContent(mirror.remote("large"), mirror.at("large")))
                 #expect(try mirror.status().counter("errors") == 0)
             }

@@ -34,7 +34,7 @@ extension Scenario {
         },
         Scenario(name: "a file that takes longer than the deadline, and comes, is had") { mirror, frontEnd throws in
             try mirror.stop()
-            try mirror.start(frontEnd.arguments + ["--deadline", "1"], remote: "bandwidth=1M")
+            try mirror.start(frontEnd.arguments + ["--deadline", "3"], remote: "bandwidth=512K")
             #expect(try mirror.content("a") == Scenario.content(0))
             #expect(try mirror.status().counter("errors") == 0)
         },
