@@ -1,3 +1,4 @@
+import Synchronization
 import Testing
 
 @testable import HSMCore
@@ -36,6 +37,29 @@ import Testing
         model.deliver(first)
         model.end(first)
         #expect(model.starts.count == 9)
+    }
+
+    @Test("Who waits makes progress with what comes of the own range, and while that is checked")
+    func progress() {
+        let layout = GranuleLayout(granuleSize: 4, limit: 16)
+        let limits = FillState.Limits(fetchGranules: 2, readAheadGranules: 0)
+        let next = Atomic<FillState.ID>(10)
+        var state = FillState(layout: layout, present: GranuleSet(), limits: limits, check: .last) {
+            next.wrappingAdd(1, ordering: .relaxed).oldValue
+        }
+        var actions: [FillState.Action] = []
+        _ = state.wait(1, for: 0..<8, .demand, &actions)
+        _ = state.wait(2, for: 8..<16, .demand, &actions)
+        state.filled(10, 0..<1, &actions)
+        var progress = [1, 1, 2].map { state.takeProgress(of: $0) }
+        #expect(progress == [true, false, false])
+        state.filled(10, 1..<2, &actions)
+        state.filled(11, 2..<4, &actions)
+        progress = [2, 2].map { state.takeProgress(of: $0) }
+        #expect(progress == [true, true], "it is being checked")
+        state.checked(nil, &actions)
+        progress = [state.takeProgress(of: 2)]
+        #expect(progress == [false], "nobody waits any more")
     }
 
     @Test("64 waiters of one range share one fetch, and each is finished when it is there")

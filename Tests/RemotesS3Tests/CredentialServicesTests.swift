@@ -210,6 +210,7 @@ import Testing
         for source in [role, box, instance] {
             let error = await Self.failure(source)
             #expect(error?.code == .io && error?.isOutage == false && error?.cause.contains("cannot be asked") == true)
+            #expect(error?.cause.contains("127.0.0.1:\(server.port)/") == false, "a container's URL is a secret")
         }
     }
 

@@ -237,26 +237,33 @@ package final class FillEngine: Sendable {
     /// called about once a second.
     package func expire(now: ContinuousClock.Instant = .now) {
         let fills = requests.withLockedValue { $0.filter(\.value.isFill).map { ($0.key, $0.value.file) } }
-        for (ticket, file) in fills where file?.state.withLockedValue({ $0.takeProgress(of: ticket) }) == true {
-            requests.withLockedValue { $0[ticket]?.deadline = now + configuration.deadline }
+        let progressing = fills.filter { ticket, file in
+            file?.state.withLockedValue { $0.takeProgress(of: ticket) } ?? false
         }
-        let outage = gate.outage.map { ": the remote is down: \($0.cause)" } ?? ""
-        let stalled = FillError(.io, .deadline, "nothing of it came for \(configuration.deadline)\(outage)")
         let late = requests.withLockedValue { requests in
-            requests.compactMap { ticket, request -> (Ticket, FillFile?, FillError)? in
-                if request.deadline < now { return (ticket, request.file, stalled) }
-                guard let longest = configuration.longestWait, request.made + longest < now else { return nil }
-                let error = FillError(.io, .deadline, "not filled within \(longest)\(outage)")
-                return (ticket, request.file, error)
+            for (ticket, _) in progressing { requests[ticket]?.deadline = now + configuration.deadline }
+            return requests.filter { _, request in
+                request.deadline < now || configuration.longestWait.map { request.made + $0 < now } ?? false
             }
         }
         guard !late.isEmpty else { return }
+        let outage = gate.outage.map { ": the remote is down: \($0.cause)" } ?? ""
+        func failure(of request: Request) -> FillError {
+            let cause =
+                request.deadline < now
+                ? "nothing of it came for \(configuration.deadline)"
+                : "not filled within \(configuration.longestWait ?? configuration.deadline)"
+            return FillError(.io, .deadline, cause + outage)
+        }
         let fetching = fetches.withLockedValue { $0.all.values.map(\.file) }
-        for (ticket, _, error) in late { fail(ticket, error) }
+        for (ticket, request) in late { fail(ticket, failure(of: request)) }
         // Of other errors the fetch tells; here it was the fetch that was waited for.
         var noted: Set<ObjectIdentifier> = []
-        for case (_, let file?, let error) in late where fetching.contains(where: { $0 === file }) {
-            guard noted.insert(ObjectIdentifier(file)).inserted else { continue }
+        for request in late.values {
+            guard let file = request.file, fetching.contains(where: { $0 === file }),
+                noted.insert(ObjectIdentifier(file)).inserted
+            else { continue }
+            let error = failure(of: request)
             Task(executorPreference: pool) { file.destination.fillFailed(error) }
         }
     }

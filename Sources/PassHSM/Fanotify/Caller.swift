@@ -39,34 +39,19 @@ struct Caller {
     /// - Parameter text: the file's content.
     init?(_ text: [UInt8]) {
         let fields = text.split(separator: UInt8(ascii: " "))
-        guard fields.count >= 7, let number = Self.number(fields[0], radix: 10) else { return nil }
+        guard fields.count >= 7, let number = Int(Self.string(fields[0])), number >= 0 else { return nil }
         var arguments: [UInt] = []
         for field in fields[1...6] {
-            guard field.starts(with: "0x".utf8), let value = Self.number(field.dropFirst(2), radix: 16) else {
+            guard field.starts(with: "0x".utf8), let value = UInt(Self.string(field.dropFirst(2)), radix: 16) else {
                 return nil
             }
             arguments.append(value)
         }
-        self.number = Int(clamping: number)
+        self.number = number
         self.arguments = arguments
     }
 
-    private static func number(_ digits: ArraySlice<UInt8>, radix: UInt) -> UInt? {
-        var result: UInt = 0
-        for digit in digits {
-            let value: UInt8
-            switch digit {
-            case UInt8(ascii: "0")...UInt8(ascii: "9"): value = digit - UInt8(ascii: "0")
-            case UInt8(ascii: "a")...UInt8(ascii: "f"): value = digit - UInt8(ascii: "a") + 10
-            default: return nil
-            }
-            let (shifted, isTooLarge) = result.multipliedReportingOverflow(by: radix)
-            let (sum, isAlsoTooLarge) = shifted.addingReportingOverflow(UInt(value))
-            guard value < radix, !isTooLarge, !isAlsoTooLarge else { return nil }
-            result = sum
-        }
-        return digits.isEmpty ? nil : result
-    }
+    private static func string(_ text: ArraySlice<UInt8>) -> String { String(decoding: text, as: UTF8.self) }
 
     /// It opens a file to read it, or to execute it, and does not cut it off.
     var opensForReading: Bool {

@@ -128,19 +128,16 @@ final class EventHandler: Sendable {
     /// not wait for whoever decides on the file now.
     private func isAllowed(_ event: WaitingEvent, _ node: Node, _ file: IncompleteFile) -> Bool {
         node.transition.withLockIfFree {
-            node.state.withLock { $0.file === file } && isReadable(file, by: event, mayBlock: false)
+            node.state.withLock { $0.file === file } && file.fill.isComplete && !isFinishedFirst(file, for: event)
+                && isHarmless(event, false)
         } ?? false
     }
 
     // MARK: Decisions
 
-    /// Everything of a file in use is there, and the event only reads it.
-    ///
-    /// Of a large file the record would be written while it is read, and tar(1) find that it has changed: it has to be
-    /// finished before it is opened.
-    private func isReadable(_ used: IncompleteFile, by event: WaitingEvent, mayBlock: Bool) -> Bool {
-        guard used.fill.isComplete, !(event.isOpen && used.fill.layout.limit > Self.large) else { return false }
-        return isHarmless(event, mayBlock)
+    /// Of a large file the record would be written while it is read, and tar(1) find that it has changed.
+    private func isFinishedFirst(_ used: IncompleteFile, for event: WaitingEvent) -> Bool {
+        event.isOpen && used.fill.layout.limit > Self.large
     }
 
     private func stepLocked(
@@ -148,9 +145,9 @@ final class EventHandler: Sendable {
     ) throws(Errno) -> Step {
         if let used = node.state.withLock(\.file) {
             if !used.fill.isComplete { return mayBlock ? fillStep(event, used) : .later }
-            if isReadable(used, by: event, mayBlock: mayBlock) { return .allow }
+            let isHarmless = isHarmless(event, mayBlock)
+            if isHarmless && !isFinishedFirst(used, for: event) { return .allow }
             guard mayBlock else { return .later }
-            let isHarmless = isHarmless(event, true)
             do throws(Errno) { try finishLocked(node, used) } catch { if !isHarmless { throw error } }
             if isHarmless { return .allow }
         }

@@ -70,8 +70,11 @@ package struct WebAddress: Hashable, Sendable {
         return (host, port)
     }
 
+    /// Host and port, as a `Host` header has them.
+    package var authority: String { host + (port.map { ":\($0)" } ?? "") }
+
     /// Scheme, host and port, without a slash at the end.
-    package var origin: String { (isEncrypted ? "https://" : "http://") + host + (port.map { ":\($0)" } ?? "") }
+    package var origin: String { (isEncrypted ? "https://" : "http://") + authority }
 
     package var url: String { origin + PercentEncoding.encode(path) }
 

@@ -31,7 +31,7 @@ package struct HTTPIndexPage: Equatable, Sendable {
     /// - Throws: `.remoteFailed` for a page that does not say that it is an index: any other page has links too.
     package init(html bytes: [UInt8], of address: WebAddress) throws(FillError) {
         guard Self.isIndex(String(decoding: bytes, as: UTF8.self).lowercased(), of: address) else {
-            throw FillError(.io, .remoteFailed, "\(address.url) is no index page: its title does not say “Index of”")
+            throw FillError(.io, .remoteFailed, "\(address.url) is no index page: it does not say that it is one")
         }
         for link in Self.links(bytes) {
             guard let path = Self.path(link, of: address) else { continue }

@@ -148,9 +148,9 @@ private struct CredentialSearch {
         }
         guard let text = environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"] else { return nil }
         let url = URL(string: text)
-        // Of ECS and EKS; another host would be shown the token by whoever sees the line.
-        let hosts = ["localhost", "::1", "[::1]", "169.254.170.2", "169.254.170.23", "fd00:ec2::23", "[fd00:ec2::23]"]
-        let host = url?.host ?? ""
+        // ECS's and EKS's: by http the token is seen on the way to any other.
+        let hosts = ["localhost", "::1", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"]
+        let host = (url?.host ?? "").filter { $0 != "[" && $0 != "]" }
         let isLoopback = host.hasPrefix("127.") && host.allSatisfy { "0123456789.".contains($0) }
         guard url?.scheme == "https" || url?.scheme == "http" && (hosts.contains(host) || isLoopback) else {
             throw LocationError("AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https:// nor on this machine's host")

@@ -55,7 +55,7 @@ struct CredentialServices: Sendable {
         let service = try address(role)
         let query = parameters("AssumeRole", role) + (role.externalID.map { [("ExternalId", $0)] } ?? [])
         let path = PercentEncoding.encode(service.path)
-        let host = String(service.origin.drop { $0 != "/" }.dropFirst(2))
+        let host = service.authority
         var request = HTTPClientRequest(url: "\(service.origin)\(path)?\(RequestSignature.canonical(query))")
         request.headers.add(contentsOf: [("Host", host), ("User-Agent", "passhsm")])
         let signature = RequestSignature(credentials, region: role.region, service: "sts")
@@ -161,7 +161,9 @@ struct CredentialServices: Sendable {
             return (response.status, try await response.whole(limit: Self.longestAnswer, name: name))
         } catch {
             if error.reason == .cancelled { throw error }
-            throw FillError(.io, .remoteFailed, "\(name) cannot be asked: \(error.cause)")
+            // A container's URL is what tells it from others.
+            let cause = error.cause.trimmingPrefix("\(request.url): ")
+            throw FillError(.io, .remoteFailed, "\(name) cannot be asked: \(cause)")
         }
     }
 

@@ -40,12 +40,11 @@ extension S3Source {
         }
         guard readsMetadata else { return .success(Found(ObjectHead(object, key))) }
         do throws(FillError) {
-            return .success(
-                try await retries.retrying { () throws(FillError) in
-                    let head = try await head(key, suffix: isMarker ? [0x2f] : [])
-                    return head.isSymlink && !isMarker
-                        ? Found(head, target: try await target(head.object)) : Found(head)
-                })
+            let head = try await retries.retrying { () throws(FillError) -> ObjectHead in
+                try await self.head(key, suffix: isMarker ? [0x2f] : [])
+            }
+            let isSymlink = head.isSymlink && !isMarker
+            return .success(Found(head, target: isSymlink ? try await target(head.object) : nil))
         } catch {
             return .failure(error)
         }
@@ -55,8 +54,11 @@ extension S3Source {
         guard object.size < Self.longestTarget else {
             throw FillError(.io, .remoteFailed, "a symlink with a target of \(object.size) bytes")
         }
-        var content: [UInt8] = []
-        try await read(object, range: 0..<object.size) { content += $0 }
+        let content = try await retries.retrying { () throws(FillError) -> [UInt8] in
+            var content: [UInt8] = []
+            try await read(object, range: 0..<object.size) { content += $0 }
+            return content
+        }
         // s3fs cuts off what is around it too.
         let isSpace = { (byte: UInt8) in [0x20, 0x09, 0x0a, 0x0d].contains(byte) }
         let target = content.drop(while: isSpace).reversed().drop(while: isSpace).reversed()

@@ -21,10 +21,10 @@ package final class S3Source: RemoteSource {
     private let credentials: StoreCredentials
     let retries = RetryPolicy()
 
-    /// - Parameters:
-    ///   - readsMetadata: false: an import believes the listing alone.
     /// Asks nobody for credentials yet.
     ///
+    /// - Parameters:
+    ///   - readsMetadata: false: an import believes the listing alone.
     /// - Throws: for an endpoint in the environment that is none.
     package init(
         _ address: BucketAddress, transport: HTTPTransport, credentials: CredentialChain, readsMetadata: Bool = true
@@ -66,7 +66,7 @@ package final class S3Source: RemoteSource {
         _ credentials: RequestSignature.Credentials?
     ) -> HTTPClientRequest {
         let path = PercentEncoding.encode(base.path + key)
-        let host = String(base.origin.drop { $0 != "/" }.dropFirst(2))
+        let host = base.authority
         let extra = headers.filter { $0.0.hasPrefix("x-amz-") }
         let text = RequestSignature.canonical(query)
         var request = HTTPClientRequest(url: base.origin + path + (text.isEmpty ? "" : "?" + text))
