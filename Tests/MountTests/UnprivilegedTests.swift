@@ -96,5 +96,35 @@ extension MountTests {
                 #expect(output.code != 0 && output.err.contains("imported with privilege"), "\(output)")
             }
         }
+
+        @Test("What a user puts in the place of `.passhsm` in a directory of his is not believed by root")
+        func forged() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 10)
+            } _: { mirror throws in
+                let secret = mirror.scratch.path + "/secret"
+                mkdir(secret, 0o700)
+                try File.put("secret", secret + "/file")
+                try shell(
+                    """
+                    chown nobody: "$1"; cd "$1"; setpriv --reuid=65534 --regid=65534 --clear-groups bash -euc '
+                        mv .passhsm away; mkdir -m 700 .passhsm .passhsm/{partial,keys,tmp}
+                        printf "format=1\nattribute=user.passhsm\nsource=%s\nimported=yes\n" "$1" >.passhsm/config
+                    ' bash "$2"
+                    """, [mirror.lower, "file://" + secret])
+                for arguments in [
+                    ["mount", mirror.lower, mirror.mount], ["import", mirror.source, mirror.lower],
+                    ["verify", mirror.lower], ["release", mirror.lower + "/file"], ["state", mirror.lower + "/file"],
+                ] {
+                    let output = try run([Machine.program] + arguments)
+                    #expect(output.code != 0 && output.err.contains("is not of user 0 alone"), "\(output)")
+                }
+                #expect(!mirror.isMounted)
+                try shell("cd \"$1\"; rm -r .passhsm; mv away .passhsm", [mirror.lower])
+                try mirror.start()
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+                try mirror.stop()
+            }
+        }
     }
 }

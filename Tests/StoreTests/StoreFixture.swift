@@ -61,10 +61,15 @@ final class StoreFixture {
 
     /// Drops everything that is not on disk, and opens the store again. The caller has let go of every file.
     func restart() throws {
-        store.committer.abandon()
         // The lock goes with the last owner.
-        store = try Store.inspect(path.utf8CString.map { $0 }, log: Self.log)
+        try close()
         store = try Self.open(path, isPrompt: isPrompt)
+    }
+
+    /// Gives the lock back: the store is open for looking only. The caller has let go of every file.
+    func close() throws {
+        store.committer.abandon()
+        store = try Store.inspect(path.utf8CString.map { $0 }, log: Self.log)
     }
 
     // MARK: Files

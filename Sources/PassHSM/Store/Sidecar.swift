@@ -54,14 +54,14 @@ final class Sidecar {
 
     private func file() throws(Errno) -> Descriptor {
         if let unsynced { return unsynced }
-        return try Descriptor.open(at: directory.raw, name, O_RDWR)
+        return try Descriptor.openOwn(at: directory, name, O_RDWR)
     }
 
     /// Makes an empty sidecar for `granules` granules of content of `epoch`; when it returns, it is durable.
     static func create(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int, session: Session
     ) throws(Errno) -> Sidecar {
-        let file = try Descriptor.open(at: directory.raw, name, O_RDWR | O_CREAT | O_TRUNC, mode: 0o600)
+        let file = try Descriptor.openOwn(at: directory, name, O_RDWR | O_CREAT | O_TRUNC)
         let sidecar = Sidecar(name, in: directory, Header(epoch: epoch, session: session))
         try sidecar.write(sidecar.header, to: file)
         // Its whole length from the start: a map that lost its end would say of local changes that there are none.
@@ -82,9 +82,9 @@ final class Sidecar {
     ) throws(RecordError) -> Sidecar {
         let file: Descriptor
         do throws(Errno) {
-            file = try Descriptor.open(at: directory.raw, name, O_RDWR)
+            file = try Descriptor.openOwn(at: directory, name, O_RDWR)
         } catch {
-            throw RecordError("the residency map is missing: \(error.text)")
+            throw RecordError("the residency map cannot be opened: \(error.text)")
         }
         guard let page = try? readPage(0, of: file) else { throw RecordError("the residency map cannot be read") }
         var reader = ByteReader(page)

@@ -83,12 +83,12 @@ package final class Store: Sendable {
         }
         do throws(Errno) {
             if create { try Self.makeFolder(at: tree.root, Self.folder) }
-            directory = try Descriptor.open(at: tree.root.raw, Self.folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+            directory = try Descriptor.openOwnFolder(at: tree.root, Self.folder)
         } catch {
             if error.rawValue == ENOENT {
                 throw StoreError("\(shown) was never imported: there is no \(Self.folder) in it")
             }
-            throw StoreError("\(shown)/\(Self.folder): \(error.text)")
+            throw StoreError(Self.refusal("\(shown)/\(Self.folder)", error))
         }
         do throws(Errno) {
             lock = locked ? try Self.takeLock(in: directory) : nil
@@ -96,17 +96,17 @@ package final class Store: Sendable {
             if error.rawValue == EWOULDBLOCK {
                 throw StoreError("\(shown) is in use: \(Self.lockHolder(in: directory))")
             }
-            throw StoreError("\(shown)/\(Self.folder)/lock: \(error.text)")
+            throw StoreError(Self.refusal("\(shown)/\(Self.folder)/lock", error))
         }
         do throws(Errno) {
             if locked {
                 for name in ["partial", "keys", "tmp"] { try Self.makeFolder(at: directory, name) }
             }
-            partial = try Descriptor.open(at: directory.raw, "partial", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
-            keys = try Descriptor.open(at: directory.raw, "keys", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
-            temporary = try Descriptor.open(at: directory.raw, "tmp", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+            partial = try Descriptor.openOwnFolder(at: directory, "partial")
+            keys = try Descriptor.openOwnFolder(at: directory, "keys")
+            temporary = try Descriptor.openOwnFolder(at: directory, "tmp")
         } catch {
-            throw StoreError("\(shown)/\(Self.folder): \(error.text)")
+            throw StoreError(Self.refusal("a folder in \(shown)/\(Self.folder)", error))
         }
         session = Session.current(of: tree)
         var configuration = try StoreConfiguration.read(from: directory)
@@ -195,7 +195,7 @@ package final class Store: Sendable {
     private func saveLongKey(_ record: Record) throws(Errno) {
         let name = record.identity.name
         if (try? longKey(of: record.identity)) == record.object.key { return }
-        let file = try Descriptor.open(at: keys.raw, name, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
+        let file = try Descriptor.openOwn(at: keys, name, O_WRONLY | O_CREAT | O_TRUNC)
         var writer = ByteWriter()
         writer.put(CRC32C.of(record.object.key.bytes))
         writer.put(record.object.key.bytes)
@@ -204,12 +204,15 @@ package final class Store: Sendable {
     }
 
     private func longKey(of identity: FileHandle) throws(RecordError) -> RemoteKey {
-        guard let file = try? Descriptor.open(at: keys.raw, identity.name, O_RDONLY),
-            let size = try? file.stat().st_size,
-            size < 1 << 20
-        else { throw RecordError("the file with the record's remote key is missing") }
-        var bytes = [UInt8](repeating: 0, count: size)
-        _ = bytes.withUnsafeMutableBytes { try? file.read(into: $0, at: 0) }
+        var bytes: [UInt8] = []
+        do throws(Errno) {
+            let file = try Descriptor.openOwn(at: keys, identity.name, O_RDONLY)
+            // What is cut off here has no right checksum.
+            bytes = [UInt8](repeating: 0, count: min(try file.stat().st_size, 1 << 20))
+            _ = try bytes.withMutableBytes { buffer throws(Errno) in try file.read(into: buffer, at: 0) }
+        } catch {
+            throw RecordError("the file with the record's remote key cannot be read: \(error.text)")
+        }
         var reader = ByteReader(bytes)
         guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(bytes.dropFirst(4))) else {
             throw RecordError("the file with the record's remote key is damaged")
@@ -218,6 +221,14 @@ package final class Store: Sendable {
     }
 
     // MARK: The folder
+
+    /// Why `place`, which is the folder or something in it, cannot be used. A tree's top may belong to a user, who can
+    /// put there whatever he likes: a folder of his own would say where content comes from, and what the records are.
+    private static func refusal(_ place: String, _ error: Errno) -> String {
+        guard [EPERM, ELOOP, ENOTDIR].contains(error.rawValue) else { return "\(place): \(error.text)" }
+        return "\(place) is not of user \(geteuid()) alone (another owner, a link, or writable for others)"
+            + ", and is not believed: run passhsm as the user who imported the tree, or move it away and import again"
+    }
 
     private static func makeFolder(at parent: Descriptor, _ name: String) throws(Errno) {
         do throws(Errno) {
@@ -228,7 +239,7 @@ package final class Store: Sendable {
     }
 
     private static func takeLock(in directory: Descriptor) throws(Errno) -> Descriptor {
-        let file = try Descriptor.open(at: directory.raw, "lock", O_RDWR | O_CREAT, mode: 0o600)
+        let file = try Descriptor.openOwn(at: directory, "lock", O_RDWR | O_CREAT)
         _ = try check { passhsm_flock(file.raw, LOCK_EX | LOCK_NB) }
         return file
     }
@@ -242,7 +253,7 @@ package final class Store: Sendable {
     }
 
     private static func lockHolder(in directory: Descriptor) -> String {
-        guard let file = try? Descriptor.open(at: directory.raw, "lock", O_RDONLY) else { return "" }
+        guard let file = try? Descriptor.openOwn(at: directory, "lock", O_RDONLY) else { return "" }
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = bytes.withUnsafeMutableBytes { (try? file.read(into: $0, at: 0)) ?? 0 }
         return String(decoding: bytes[..<count].prefix { $0 != 10 }, as: UTF8.self)

@@ -20,15 +20,13 @@ package struct StoreConfiguration: Equatable, Sendable {
     private static let format = "1"
     private static let file = "config"
     private static let mountPrefix = "mount."
+    /// Bytes of the file.
+    private static let longest = 64 << 10
 
     static func read(from directory: Descriptor) throws(StoreError) -> StoreConfiguration {
-        guard let file = try? Descriptor.open(at: directory.raw, Self.file, O_RDONLY | O_NOFOLLOW) else {
-            return .init()
-        }
-        var bytes = [UInt8](repeating: 0, count: 64 << 10)
-        let count = bytes.withUnsafeMutableBytes { (try? file.read(into: $0, at: 0)) ?? 0 }
+        guard let text = try content(in: directory) else { return .init() }
         var result = StoreConfiguration()
-        for line in String(decoding: bytes[..<count], as: UTF8.self).split(separator: "\n") {
+        for line in text.split(separator: "\n") {
             let parts = line.split(separator: "=", maxSplits: 1).map(String.init)
             guard parts.count == 2 else { continue }
             switch parts[0] {
@@ -55,7 +53,26 @@ package struct StoreConfiguration: Equatable, Sendable {
         return result
     }
 
+    /// Nil when there is no file: any other error could be of a configuration that says where the records are.
+    private static func content(in directory: Descriptor) throws(StoreError) -> String? {
+        var bytes = [UInt8](repeating: 0, count: longest + 1)
+        var count = 0
+        do throws(Errno) {
+            let file = try Descriptor.openOwn(at: directory, Self.file, O_RDONLY)
+            count = try bytes.withMutableBytes { buffer throws(Errno) in try file.read(into: buffer, at: 0) }
+        } catch {
+            if error.rawValue == ENOENT { return nil }
+            throw StoreError("the store's configuration cannot be read: \(error.text)")
+        }
+        guard count <= longest else { throw StoreError("the store's configuration is longer than \(longest) bytes") }
+        return String(decoding: bytes[..<count], as: UTF8.self)
+    }
+
     func write(to directory: Descriptor) throws(StoreError) {
+        for value in [source, authorities] + Array(mountSettings.values) + Array(mountSettings.keys)
+        where value.utf8.contains(UInt8(ascii: "\n")) {
+            throw StoreError("the configuration cannot hold a line break: \(ArgumentText.readable(value))")
+        }
         let settings = mountSettings.sorted { $0.key < $1.key }.map { "\(Self.mountPrefix)\($0.key)=\($0.value)\n" }
         let text = """
             format=\(Self.format)
@@ -68,7 +85,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             """
         do throws(Errno) {
             let new = "config.new"
-            let file = try Descriptor.open(at: directory.raw, new, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
+            let file = try Descriptor.openOwn(at: directory, new, O_WRONLY | O_CREAT | O_TRUNC)
             try Array(text.utf8).withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
             try file.fsync()
             _ = try check { renameat(directory.raw, new, directory.raw, Self.file) }
