@@ -239,8 +239,10 @@ extension MountTests {
             }
         }
 
-        @Test("Modes, owners and times are as rclone keeps them with --metadata")
-        func metadata() throws {
+        @Test(
+            "Modes, owners and times are as rclone keeps them with --metadata; set-user-ID where it is trusted",
+            arguments: [false, true])
+        func metadata(isTrusted: Bool) throws {
             try withStore(.moto, nil) { path in
                 try shell(
                     """
@@ -249,7 +251,9 @@ extension MountTests {
                     """, in: path)
             } adapt: { store, mirror in
                 try store.fill(from: mirror.source, "--metadata", "--ignore-times")
+                if isTrusted { mirror.importArguments += ["--trust-remote-rights"] }
             } _: { _, mirror throws in
+                if !isTrusted { try shell("chmod u-s d/program", in: mirror.source) }
                 try mirror.start()
                 let question = "find . -type f -printf '%p %m %U %G %s %T@\\n' | sort"
                 #expect(try shell(question, in: mirror.mount) == shell(question, in: mirror.source))

@@ -22,6 +22,16 @@ import Testing
     }
 
     @Test(arguments: [
+        // A FIFO, a character device, a block device, a socket of s3fs; digits that could be either.
+        ("4516", 0o516), ("8612", 0o644), ("24996", 0o644), ("49572", 0o644), ("4755", 0o755), ("42755", 0o2755),
+        ("6755", 0o755), ("10644", 0o644), ("04755", 0o4755), ("2755", 0o2755), ("777777", nil), ("+644", nil),
+        ("٣٣١٨٨", nil),
+    ])
+    func `what may be a FIFO or a device is never set-user-ID`(_ text: String, _ expected: UInt32?) throws {
+        #expect(try Self.head([("x-amz-meta-mode", text)]).metadata.permissions == expected)
+    }
+
+    @Test(arguments: [
         ("41471", true), ("41453", true), ("33188", false), ("16877", false), ("120777", false), ("x", false),
     ])
     func `a symlink is what s3fs says is one`(_ mode: String, _ expected: Bool) throws {

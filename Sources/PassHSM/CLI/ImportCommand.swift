@@ -38,6 +38,9 @@ struct ImportCommand: ParsableCommand {
 
     @OptionGroup(title: "S3") var store: StoreOptions
 
+    @OptionGroup(title: "Owners and modes of what a web server or a bucket has, also of later imports")
+    var rights: RightsOptions
+
     @OptionGroup(title: "How later mounts are, unless they are told otherwise") var settings: MountSettings
 
     @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
@@ -61,6 +64,8 @@ struct ImportCommand: ParsableCommand {
         options.authorities = try authorities
         options.mountSettings = settings.recorded
         options.granuleSize = granule?.size
+        options.rights = try rights.given(for: location)
+        options.umask = OwnProcess.umask
         options.deleteGone = delete
         options.rebind = rebind
         let importer = Importer(location, try tier.open(), into: lower.path.bytes, options: options, log: Self.log)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import HSMImport
 
 /// How a lower directory is mounted: what the command line says, or else what an import has recorded.
 struct MountSettings: ParsableArguments {
@@ -23,6 +24,15 @@ struct MountSettings: ParsableArguments {
     @Flag(inversion: .prefixedNo, help: "Let the kernel read complete files by itself, without the daemon.")
     var passthrough: Bool?
 
+    @Flag(
+        inversion: .prefixedNo,
+        help: ArgumentHelp(
+            """
+            Believe a web server or bucket about set-user-ID, set-group-ID, root as the owner, and devices, which let it \
+            make anybody root. Otherwise an import leaves them out, and the mount is nosuid and nodev.
+            """))
+    var trustRemoteRights: Bool?
+
     func validate() throws {
         guard (1...86_400).contains(deadline ?? 1) else {
             throw ValidationError("--deadline is a number of seconds from 1 to 86400")
@@ -42,6 +52,7 @@ struct MountSettings: ParsableArguments {
             ("fill", fill?.rawValue), ("cache", cache?.rawValue), ("on-change", onChange?.rawValue),
             ("verify", verify?.rawValue), ("offline", offline?.rawValue), ("deadline", deadline.map { "\($0)" }),
             ("passthrough", passthrough.map { $0 ? "yes" : "no" }),
+            (RemoteRights.trustSetting, trustRemoteRights.map { $0 ? "yes" : "no" }),
         ]
         return Dictionary(uniqueKeysWithValues: all.compactMap { name, value in value.map { (name, $0) } })
     }
@@ -65,6 +76,8 @@ struct MountSettings: ParsableArguments {
             case "verify": try take(\.verify)
             case "offline": try take(\.offline)
             case "deadline": try take(\.deadline)
+            case RemoteRights.trustSetting:
+                if result.trustRemoteRights == nil { result.trustRemoteRights = value == "yes" }
             case "passthrough": if result.passthrough == nil { result.passthrough = value != "no" }
             default: throw CommandError("the configuration says \(name)=\(value), which is not known")
             }

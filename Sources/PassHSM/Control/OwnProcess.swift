@@ -10,6 +10,12 @@ package enum OwnProcess {
     /// Whether this is the machine's root: a user namespace's own owns neither /run nor /var.
     package static var isMachineRoot: Bool { user == 0 && Capabilities.isInFirstUserNamespace }
 
+    /// The mask of modes of new files. Unlike umask(2), which changes it for all threads, /proc only tells it.
+    package static var umask: mode_t {
+        let line = SmallFile.text("/proc/self/status")?.split(separator: "\n").first { $0.hasPrefix("Umask:") }
+        return line.flatMap { mode_t($0.dropFirst("Umask:".count).trimmed, radix: 8) } ?? 0o022
+    }
+
     /// Resident memory in bytes (/proc/self/statm, second field).
     package static var residentBytes: Int {
         let fields = SmallFile.text("/proc/self/statm")?.split(separator: " ") ?? []

@@ -14,6 +14,8 @@ struct Existing {
 
     var kind: mode_t { status.st_mode & S_IFMT }
     var hasRecord: Bool { record != nil }
+    /// It has come from a remote, also when its record cannot be believed any more.
+    var isImported: Bool { damage != nil || record.map { $0.state != .local } ?? false }
     /// An import made it, and it holds nothing that the remote does not have.
     var isClean: Bool {
         guard let record else { return false }
@@ -31,6 +33,20 @@ struct Existing {
         } catch {
             record = nil
             damage = error
+        }
+    }
+
+    static let accessListName = "system.posix_acl_access"
+
+    /// The ACL of a file; nil when it has none beyond its mode.
+    func accessList() throws(Errno) -> [UInt8]? {
+        do throws(Errno) {
+            return try place.withProcPath { path throws(Errno) in
+                try ExtendedAttributes.value(Self.accessListName, of: path, .follow)
+            }
+        } catch {
+            guard error.rawValue == ENODATA || error.rawValue == EOPNOTSUPP else { throw error }
+            return nil
         }
     }
 

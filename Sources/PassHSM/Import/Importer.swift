@@ -21,6 +21,11 @@ package struct Importer: Sendable {
         package var mountSettings: [String: String] = [:]
         /// Bytes of the granules of what is imported from now on, one of ``GranuleLayout/granuleSizes``; nil: as before.
         package var granuleSize: Int?
+        /// Owners and modes of what a web server or a bucket has, in place of what that tells; nil fields: as before. Those
+        /// that are set go to names that are there already, too.
+        package var rights = RemoteRights.Given()
+        /// The user's mask of modes, for names whose mode a web server or a bucket does not tell.
+        package var umask: mode_t = 0o022
         /// Do without O_TMPFILE: what is done anyway where the lower file system lacks it.
         var avoidsUnnamedFiles = false
 
@@ -70,8 +75,10 @@ package struct Importer: Sendable {
         if let authorities = options.authorities { configuration.authorities = authorities }
         configuration.mountSettings.merge(options.mountSettings) { $1 }
         if let size = options.granuleSize { configuration.granuleSize = size }
+        let rights = self.rights(with: configuration)
+        configuration.importSettings.merge(options.rights.recorded) { $1 }
         if configuration != before { try store.save(configuration) }
-        let summary = try build(in: store, configuration.granuleSize, progress)
+        let summary = try build(in: store, &configuration, rights, progress)
         do throws(Errno) { try store.tree.original.syncFileSystem() } catch {
             throw ImportError("\(lowerName) could not be synced: \(error.text)")
         }
@@ -83,15 +90,34 @@ package struct Importer: Sendable {
     }
 
     private func build(
-        in store: Store, _ granuleSize: Int, _ progress: @escaping (ImportProgress) -> Void
+        in store: Store, _ configuration: inout StoreConfiguration, _ rights: RemoteRights,
+        _ progress: @escaping (ImportProgress) -> Void
     ) throws -> ImportSummary {
+        let granuleSize = configuration.granuleSize
+        let withdraws = rights.isForeign && !rights.trustsRemote && !configuration.withholdsRights
         // Used by the one task below, for which this thread waits.
         nonisolated(unsafe) let progress = progress
-        return try waitFor {
-            let builder = try TreeBuilder(store: store, granuleSize: granuleSize, options: options)
+        let (summary, isWithheld) = try waitFor {
+            let builder = try TreeBuilder(store: store, granuleSize: granuleSize, options: options, rights: rights)
+            let isWithheld = try !withdraws || builder.withdrawRights()
             try await builder.build(from: source, progress: progress)
-            return builder.summary
+            return (builder.summary, isWithheld)
         }
+        let withholds = rights.isForeign && !rights.trustsRemote && isWithheld
+        if configuration.withholdsRights != withholds {
+            configuration.withholdsRights = withholds
+            try store.save(configuration)
+        }
+        return summary
+    }
+
+    /// What this import is told, and what earlier ones were.
+    private func rights(with configuration: StoreConfiguration) -> RemoteRights {
+        RemoteRights(
+            isForeign: location.path == nil,
+            trustsRemote: configuration.mountSettings[RemoteRights.trustSetting] == "yes",
+            given: options.rights.over(RemoteRights.Given(recorded: configuration.importSettings)), umask: options.umask
+        )
     }
 
     private var lowerName: String { BytePath(lower).description }
@@ -124,7 +150,8 @@ package struct Importer: Sendable {
     }
 
     private func makeLower() throws(Errno) {
-        _ = try withName(lower) { path throws(Errno) in try check { mkdir(path, 0o755) } }
+        let mode: mode_t = location.path == nil ? 0o777 & ~options.umask : 0o755
+        _ = try withName(lower) { path throws(Errno) in try check { mkdir(path, mode) } }
     }
 
     private struct Identity: Hashable {

@@ -20,6 +20,7 @@ extension TreeBuilder {
             try confirm(record, existing.place, object.digest)
             summary.counts.unchanged += 1
             register(entry, existing.status, record.object.key)
+            try setGiven(of: existing.place, existing.status, entry)
         } else if let refusal = refusal(existing, object) {
             conflict(entry.name, refusal)
         } else {
@@ -58,7 +59,7 @@ extension TreeBuilder {
 
     private func replace(_ existing: Existing, by entry: RemoteEntry, _ object: RemoteObject) throws(Errno) {
         let flags = existing.record?.flags.intersection(.pinned) ?? []
-        let stub = try makeStub(entry, object, flags: flags)
+        let stub = try makeStub(entry, object, flags: flags, replacing: existing.kind == S_IFREG ? existing : nil)
         try put(stub, as: entry.name, replacing: true)
         forget(existing)
         didPlace(entry, try stub.file.stat(), isNew: false)
@@ -73,13 +74,14 @@ extension TreeBuilder {
 
     func didPlace(_ entry: RemoteEntry, _ status: stat, isNew: Bool) {
         touch()
+        if let withheld = rights.withheld(from: entry) { summary.note(.skipped, path(of: entry.name), withheld) }
         if isNew { summary.counts.new += 1 } else { summary.counts.changed += 1 }
         register(entry, status, RemoteKey(path(of: entry.name)))
     }
 
     /// A stub that nobody can see yet: size, record, owner, mode, attributes, times.
     private func makeStub(
-        _ entry: RemoteEntry, _ object: RemoteObject, flags: Record.Flags = []
+        _ entry: RemoteEntry, _ object: RemoteObject, flags: Record.Flags = [], replacing old: Existing? = nil
     ) throws(Errno) -> Stub {
         let stub = try makeNamelessFile()
         do throws(Errno) {
@@ -90,7 +92,7 @@ extension TreeBuilder {
                 granuleSize: granuleSize)
             record.flags = flags
             try store.write(record, to: stub.file)
-            try apply(entry, to: stub.file)
+            try apply(entry, to: stub.file, replacing: old)
         } catch {
             store.forget(stub.file)
             if let temporary = stub.temporary { try? store.temporary.unlink(temporary) }

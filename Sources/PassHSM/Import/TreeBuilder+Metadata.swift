@@ -6,29 +6,42 @@ import HSMSystem
 /// Owner, mode, attributes and times.
 extension TreeBuilder {
     /// Gives a file that nobody can see yet everything but its name.
-    func apply(_ entry: RemoteEntry, to file: Descriptor) throws(Errno) {
-        let isOwned = try setOwner(of: file, [], entry)
+    ///
+    /// - Parameter old: the file whose place it takes, when there is one.
+    func apply(_ entry: RemoteEntry, to file: Descriptor, replacing old: Existing?) throws(Errno) {
+        let values = old.map { rights.values(replacing: $0.status, entry) } ?? rights.values(for: entry)
+        let isOwned = try setOwner(of: file, [], entry, values)
+        let acl = try rights.isForeign ? old?.accessList() : nil
         try file.withProcPath { path throws(Errno) in
             try setAttributes(of: path, .follow, entry)
             if level.hasDefaultACL { try dropInheritedACL(of: path, entry) }
+            if let acl {
+                try acl.withBytes { value throws(Errno) in
+                    try ExtendedAttributes.set(Existing.accessListName, of: path, .follow, to: value)
+                }
+            }
         }
-        try file.setMode(mode(of: entry, isOwned: isOwned))
+        try file.setMode(Self.mode(values, isOwned: isOwned))
         let (access, modification) = times(of: entry)
         try file.setTimes(of: nil, access: access, modification: modification)
     }
 
     /// Gives a directory what the source's has, after everything in it was made, and notes in its record that this is
     /// done.
-    func finish(_ directory: Descriptor, _ entry: RemoteEntry) throws(Errno) {
-        let isOwned = try setOwner(of: directory, [], entry)
+    ///
+    /// - Parameter setsRights: false: owner, mode and ACLs are local, and stay.
+    func finish(_ directory: Descriptor, _ entry: RemoteEntry, setsRights: Bool) throws(Errno) {
+        let values = rights.values(for: entry)
+        let isOwned = try setsRights ? setOwner(of: directory, [], entry, values) : true
+        let attributes = rights.attributes(of: entry)
         try directory.withProcPath { path throws(Errno) in
-            for name in ["system.posix_acl_access", "system.posix_acl_default"] {
-                let isKept = entry.metadata.attributes.contains { $0.name.elementsEqual(name.utf8) }
+            for name in ["system.posix_acl_access", "system.posix_acl_default"] where setsRights {
+                let isKept = attributes.contains { $0.name.elementsEqual(name.utf8) }
                 if !isKept { try removeAttribute(name, of: path) }
             }
             try setAttributes(of: path, .follow, entry)
         }
-        try directory.setMode(mode(of: entry, isOwned: isOwned))
+        if setsRights { try directory.setMode(Self.mode(values, isOwned: isOwned)) }
         try writeRecord(of: directory, entry.metadata.directoryVersion, key: path)
         let (access, modification) = times(of: entry)
         try directory.setTimes(of: nil, access: access, modification: modification)
@@ -36,15 +49,19 @@ extension TreeBuilder {
 
     /// - Parameter name: in `place`; empty for `place` itself.
     /// - Returns: false when the file keeps another owner.
-    func setOwner(of place: Descriptor, _ name: [UInt8], _ entry: RemoteEntry) throws(Errno) -> Bool {
-        guard let owner = entry.metadata.owner, let group = entry.metadata.group else { return true }
+    func setOwner(
+        of place: Descriptor, _ name: [UInt8], _ entry: RemoteEntry, _ values: RemoteRights.Values
+    ) throws(Errno) -> Bool {
+        if values.owner == nil && values.group == nil { return true }
+        let (owner, group) = (values.owner ?? .max, values.group ?? .max)
         do throws(Errno) {
             try place.setOwner(name, owner: owner, group: group)
             return true
         } catch {
             // EINVAL: an owner that the user namespace does not know.
             guard error.rawValue == EPERM || error.rawValue == EINVAL else { throw error }
-            if isRoot { summary.note(.skipped, noteworthy(entry), "owner \(owner):\(group): \(error.text)") }
+            let shown = [values.owner, values.group].map { $0.map(String.init) ?? "" }.joined(separator: ":")
+            if isRoot { summary.note(.skipped, noteworthy(entry), "owner \(shown): \(error.text)") }
             return false
         }
     }
@@ -52,7 +69,7 @@ extension TreeBuilder {
     func setAttributes(
         of path: UnsafePointer<CChar>, _ links: ExtendedAttributes.Links, _ entry: RemoteEntry
     ) throws(Errno) {
-        for attribute in entry.metadata.attributes {
+        for attribute in rights.attributes(of: entry) {
             do throws(Errno) {
                 try withName(attribute.name) { name throws(Errno) in
                     try attribute.value.withBytes { value throws(Errno) in
@@ -72,7 +89,7 @@ extension TreeBuilder {
 
     func dropInheritedACL(of path: UnsafePointer<CChar>, _ entry: RemoteEntry) throws(Errno) {
         let name = "system.posix_acl_access"
-        if entry.metadata.attributes.contains(where: { $0.name.elementsEqual(name.utf8) }) { return }
+        if rights.attributes(of: entry).contains(where: { $0.name.elementsEqual(name.utf8) }) { return }
         try removeAttribute(name, of: path)
     }
 
@@ -83,16 +100,15 @@ extension TreeBuilder {
     }
 
     /// Without the owner, setuid and setgid would lend somebody else's rights.
-    func mode(of entry: RemoteEntry, isOwned: Bool) -> mode_t {
-        let usual: mode_t = entry.kind == .directory ? 0o755 : 0o644
-        return (entry.metadata.permissions ?? usual) & (isOwned ? 0o7777 : 0o1777)
+    static func mode(_ values: RemoteRights.Values, isOwned: Bool) -> mode_t {
+        (values.mode ?? 0o600) & (isOwned ? 0o7777 : 0o1777)
     }
 
     func times(of entry: RemoteEntry) -> (access: timespec?, modification: timespec?) {
         (entry.metadata.accessTime.map(timespec.init), entry.metadata.modificationTime.map(timespec.init))
     }
 
-    private func noteworthy(_ entry: RemoteEntry) -> [UInt8] {
+    func noteworthy(_ entry: RemoteEntry) -> [UInt8] {
         entry.name == level.entry.name && entry.kind == .directory ? path : path(of: entry.name)
     }
 

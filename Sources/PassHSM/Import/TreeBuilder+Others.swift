@@ -24,6 +24,11 @@ extension TreeBuilder {
 
     /// A symlink or a special file.
     func placeOther(_ entry: RemoteEntry) throws(Errno) {
+        guard rights.admits(entry.kind) else {
+            summary.note(
+                .skipped, path(of: entry.name), "a device is not taken from a remote; see --trust-remote-rights")
+            return
+        }
         if try placeLink(entry) { return }
         if case .symlink = entry.kind { summary.counts.links += 1 }
         guard let existing = try look(entry.name) else {
@@ -91,11 +96,12 @@ extension TreeBuilder {
 
     private func finishNode(_ name: [UInt8], _ entry: RemoteEntry) throws(Errno) {
         let folder = store.temporary
-        let isOwned = try setOwner(of: folder, name, entry)
+        let values = rights.values(for: entry)
+        let isOwned = try setOwner(of: folder, name, entry, values)
         if case .symlink = entry.kind {
         } else {
             try folder.withProcPath(of: name) { path throws(Errno) in try setAttributes(of: path, .noFollow, entry) }
-            try folder.setMode(ofOwn: name, mode(of: entry, isOwned: isOwned))
+            try folder.setMode(ofOwn: name, Self.mode(values, isOwned: isOwned))
         }
         let place = try Descriptor.openPlace(at: folder, name)
         try writeRecord(of: place, RemoteVersion([0x2d]), key: path(of: entry.name))

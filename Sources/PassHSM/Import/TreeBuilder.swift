@@ -14,6 +14,10 @@ final class TreeBuilder {
         /// Its owner, mode, times and attributes are the import's to set: they are not set yet, or the source has others
         /// now. A directory that was made locally keeps its own.
         let isOutdated: Bool
+        /// Its owner, mode and ACLs are the import's to set as well.
+        let setsRights: Bool
+        /// An import made it.
+        let isManaged: Bool
         /// Its modification time before anything in it was changed.
         let modified: timespec
         /// New files in it would get an ACL of its making.
@@ -32,6 +36,7 @@ final class TreeBuilder {
     /// Of new stubs.
     let granuleSize: Int
     let options: Importer.Options
+    let rights: RemoteRights
     /// Owners cannot be set without it.
     let isRoot = geteuid() == 0
     var summary = ImportSummary()
@@ -45,7 +50,10 @@ final class TreeBuilder {
     private var entries = 0
     var lastTemporary = 0
 
-    init(store: Store, granuleSize: Int, options: Importer.Options) throws(Errno) {
+    init(
+        store: Store, granuleSize: Int, options: Importer.Options, rights: RemoteRights = .directory
+    ) throws(Errno) {
+        self.rights = rights
         self.store = store
         self.granuleSize = granuleSize
         self.options = options
@@ -173,8 +181,11 @@ final class TreeBuilder {
         _ entry: RemoteEntry, _ directory: Descriptor, isNew: Bool, record: Record?, isManaged: Bool
     ) throws(Errno) -> Level {
         let isCurrent = record?.object.version == entry.metadata.directoryVersion
+        // A foreign remote tells those of new directories only. The top is not its own.
+        let isUnfinished = !levels.isEmpty && (isNew || record?.object.version == .unfinishedDirectory)
         return Level(
-            entry: entry, isNew: isNew, isOutdated: isManaged && !isCurrent, modified: try directory.stat().st_mtim,
+            entry: entry, isNew: isNew, isOutdated: isManaged && !isCurrent,
+            setsRights: !rights.isForeign || isUnfinished, isManaged: isManaged, modified: try directory.stat().st_mtim,
             hasDefaultACL: hasDefaultACL(directory), parentPathLength: path.count)
     }
 
@@ -192,10 +203,11 @@ final class TreeBuilder {
         let level = level
         try attempt(path) { () throws(Errno) in
             if level.isOutdated {
-                try finish(current, level.entry)
+                try finish(current, level.entry, setsRights: level.setsRights)
             } else if level.isTouched {
                 try current.setTimes(of: nil, access: nil, modification: level.modified)
             }
+            if level.isManaged { try setGiven(of: current, try current.stat(), level.entry) }
         }
         levels.removeLast()
         do throws(Errno) { try stack.pop() } catch {

@@ -38,15 +38,32 @@ package struct ObjectHead: Sendable {
         self.metadata = metadata
     }
 
+    /// S_IFMT's values of a regular file and a directory, and of everything else.
+    private static let kinds: [UInt32] = [0o100000, 0o040000]
+    private static let otherKinds: [UInt32] = [0o010000, 0o020000, 0o060000, 0o120000, 0o140000]
+
     /// Of a `st_mode`: s3fs writes it in decimal digits, rclone (`--metadata`) in octal ones. Which it is tells the kind of
     /// file in it: no file's or directory's mode in one is such in the other. Of directories s3fs leaves the kind out.
     ///
+    /// Set-user-ID and set-group-ID are only those of files and directories, and never read out of digits that could be
+    /// those of a FIFO or a device.
+    ///
     /// - Parameter isDecimal: there is a ctime too, which s3fs alone writes.
+    /// - Returns: nil for what is no mode.
     static func permissions(_ text: String, isDecimal: Bool) -> UInt32? {
-        let kinds: [UInt32] = [0o100000, 0o040000]
+        guard !text.isEmpty, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
         let decimal = text.hasPrefix("0") ? nil : UInt32(text)
-        if let decimal, isDecimal || kinds.contains(decimal & ~0o7777) { return decimal & 0o7777 }
-        return (UInt32(text, radix: 8) ?? decimal).map { $0 & 0o7777 }
+        if let decimal, isDecimal || kinds.contains(decimal & ~0o7777) { return plain(decimal) }
+        guard let octal = UInt32(text, radix: 8) else { return decimal.flatMap(plain) }
+        let isUncertain = !kinds.contains(octal & ~0o7777) && decimal.map { otherKinds.contains($0 & ~0o7777) } ?? false
+        return plain(octal).map { isUncertain ? $0 & 0o1777 : $0 }
+    }
+
+    /// The permissions of a mode whose kind there is.
+    private static func plain(_ mode: UInt32) -> UInt32? {
+        let kind = mode & ~0o7777
+        if kind == 0 || kinds.contains(kind) { return mode & 0o7777 }
+        return otherKinds.contains(kind) ? mode & 0o1777 : nil
     }
 
     /// The checksums of whole objects that stores keep ("Checking object integrity" in the S3 user guide), and last what

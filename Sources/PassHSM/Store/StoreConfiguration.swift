@@ -10,6 +10,10 @@ package struct StoreConfiguration: Equatable, Sendable {
     package var authorities = ""
     /// How it is mounted where the command line does not say: values by the options' names, `mount.name=value` in the file.
     package var mountSettings: [String: String] = [:]
+    /// What imports do where the command line does not say: `import.name=value` in the file.
+    package var importSettings: [String: String] = [:]
+    /// Nothing in the tree has set-user-ID or set-group-ID from a web server or a bucket: what has it got it locally.
+    package var withholdsRights = false
     /// Bytes of the granules of files that are imported from now on; a power of two.
     package var granuleSize = GranuleLayout.defaultGranuleSize
     /// The last import came to its end.
@@ -20,6 +24,7 @@ package struct StoreConfiguration: Equatable, Sendable {
     private static let format = "1"
     private static let file = "config"
     private static let mountPrefix = "mount."
+    private static let importPrefix = "import."
     /// Bytes of the file.
     private static let longest = 64 << 10
 
@@ -39,6 +44,7 @@ package struct StoreConfiguration: Equatable, Sendable {
                     throw StoreError("the store names granules of \(parts[1]) bytes")
                 }
                 result.granuleSize = size
+            case "rights": result.withholdsRights = parts[1] == "withheld"
             case "imported": result.isImported = parts[1] == "yes"
             case "attribute":
                 guard Store.attributes.contains(parts[1]) else {
@@ -46,8 +52,11 @@ package struct StoreConfiguration: Equatable, Sendable {
                 }
                 result.attribute = parts[1]
             default:
-                guard parts[0].hasPrefix(Self.mountPrefix) else { continue }
-                result.mountSettings[String(parts[0].dropFirst(Self.mountPrefix.count))] = parts[1]
+                if parts[0].hasPrefix(Self.mountPrefix) {
+                    result.mountSettings[String(parts[0].dropFirst(Self.mountPrefix.count))] = parts[1]
+                } else if parts[0].hasPrefix(Self.importPrefix) {
+                    result.importSettings[String(parts[0].dropFirst(Self.importPrefix.count))] = parts[1]
+                }
             }
         }
         return result
@@ -69,11 +78,14 @@ package struct StoreConfiguration: Equatable, Sendable {
     }
 
     func write(to directory: Descriptor) throws(StoreError) {
-        for value in [source, authorities] + Array(mountSettings.values) + Array(mountSettings.keys)
+        let all = mountSettings.merging(importSettings) { $0 + $1 }
+        for value in [source, authorities] + Array(all.values) + Array(all.keys)
         where value.utf8.contains(UInt8(ascii: "\n")) {
             throw StoreError("the configuration cannot hold a line break: \(ArgumentText.readable(value))")
         }
-        let settings = mountSettings.sorted { $0.key < $1.key }.map { "\(Self.mountPrefix)\($0.key)=\($0.value)\n" }
+        let settings = [(Self.mountPrefix, mountSettings), (Self.importPrefix, importSettings)].flatMap { prefix, all in
+            all.sorted { $0.key < $1.key }.map { "\(prefix)\($0.key)=\($0.value)\n" }
+        }
         let text = """
             format=\(Self.format)
             attribute=\(attribute)
@@ -81,6 +93,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             authorities=\(authorities)
             granule=\(granuleSize)
             imported=\(isImported ? "yes" : "no")
+            rights=\(withholdsRights ? "withheld" : "taken")
             \(settings.joined())
             """
         do throws(Errno) {

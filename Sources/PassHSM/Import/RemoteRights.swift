@@ -1,0 +1,147 @@
+import Glibc
+import HSMCore
+
+/// Whose rights an import takes from a remote: owner, mode, devices, attributes.
+///
+/// A directory's are copied, because its administrator is this machine's. A web server or a bucket may be anybody's: it
+/// tells permissions and owners, and grants neither set-user-ID nor set-group-ID, nor root as the owner, nor devices, nor
+/// attributes but `user.*`, unless ``trustsRemote``.
+package struct RemoteRights: Sendable, Equatable {
+    /// What is set on a new name, or on one that exists. Nil fields are left as they are.
+    struct Values: Equatable {
+        var owner: UInt32?
+        var group: UInt32?
+        /// With set-user-ID, set-group-ID and sticky.
+        var mode: mode_t?
+
+        var isEmpty: Bool { self == Values() }
+    }
+
+    /// What a user says, in place of the remote. Nil fields say nothing.
+    package struct Given: Sendable, Equatable {
+        package var owner: UInt32?
+        package var group: UInt32?
+        package var fileMode: UInt32?
+        package var directoryMode: UInt32?
+
+        package init() {}
+
+        /// These, and those of `other` where they say nothing.
+        func over(_ other: Given) -> Given {
+            var result = self
+            result.owner = owner ?? other.owner
+            result.group = group ?? other.group
+            result.fileMode = fileMode ?? other.fileMode
+            result.directoryMode = directoryMode ?? other.directoryMode
+            return result
+        }
+
+        func values(isDirectory: Bool) -> Values {
+            Values(owner: owner, group: group, mode: isDirectory ? directoryMode : fileMode)
+        }
+    }
+
+    private static let special: mode_t = 0o6000
+
+    /// The remote is a web server or a bucket.
+    let isForeign: Bool
+    let trustsRemote: Bool
+    private let given: Given
+    private let umask: mode_t
+
+    /// - Parameters:
+    ///   - given: for foreign remotes only.
+    ///   - umask: for names whose mode a foreign remote does not tell.
+    init(isForeign: Bool, trustsRemote: Bool, given: Given, umask: mode_t) {
+        self.isForeign = isForeign
+        self.trustsRemote = trustsRemote
+        self.given = isForeign ? given : Given()
+        self.umask = umask
+    }
+
+    /// Those of a directory of this machine.
+    static let directory = RemoteRights(isForeign: false, trustsRemote: true, given: Given(), umask: 0)
+
+    /// Of a name that is made.
+    func values(for entry: RemoteEntry) -> Values {
+        let metadata = entry.metadata
+        let isDirectory = entry.kind == .directory
+        guard isForeign else {
+            let usual: mode_t = isDirectory ? 0o755 : 0o644
+            return Values(owner: metadata.owner, group: metadata.group, mode: metadata.permissions ?? usual)
+        }
+        let owner = named(metadata.owner), group = named(metadata.group)
+        let told = given.values(isDirectory: isDirectory)
+        var mode = ((isDirectory ? 0o777 : 0o666) as mode_t) & ~umask
+        if let permissions = metadata.permissions {
+            mode = permissions & 0o1777
+            // Of somebody whom the remote does not name it cannot lend the rights.
+            if trustsRemote && told.owner == nil && owner != nil { mode |= permissions & 0o4000 }
+            if trustsRemote && told.group == nil && group != nil { mode |= permissions & 0o2000 }
+        }
+        return Values(owner: told.owner ?? owner, group: told.group ?? group, mode: told.mode ?? mode)
+    }
+
+    /// Of a file that takes the place of one with this status: those that it had are local by now.
+    func values(replacing old: stat, _ entry: RemoteEntry) -> Values {
+        guard isForeign else { return values(for: entry) }
+        let told = given.values(isDirectory: false)
+        // As a write does it: the content is another one.
+        return Values(
+            owner: told.owner ?? old.st_uid, group: told.group ?? old.st_gid,
+            mode: told.mode ?? old.st_mode & (0o7777 & ~Self.special))
+    }
+
+    private func named(_ user: UInt32?) -> UInt32? {
+        // The highest number is chown(2)'s for “as it is”.
+        user.flatMap { $0 == .max || $0 == 0 && !trustsRemote ? nil : $0 }
+    }
+
+    /// What of the entry's rights is not taken over, for a report; nil when nothing is.
+    func withheld(from entry: RemoteEntry) -> String? {
+        guard isForeign, case .file = entry.kind, let told = entry.metadata.permissions,
+            let mode = values(for: entry).mode
+        else { return nil }
+        guard told & Self.special & ~mode != 0 else { return nil }
+        return "mode \(String(told, radix: 8)): set-user-ID and set-group-ID are not taken from "
+            + (trustsRemote ? "a remote that does not name the owner" : "a remote; see --trust-remote-rights")
+    }
+
+    /// Whether a name of this kind may be made.
+    func admits(_ kind: RemoteEntry.Kind) -> Bool {
+        switch kind {
+        case .characterDevice, .blockDevice: !isForeign || trustsRemote
+        case .file, .directory, .symlink, .fifo, .socket: true
+        }
+    }
+
+    /// The attributes that are taken over: what is not a user's own grants rights.
+    func attributes(of entry: RemoteEntry) -> [(name: [UInt8], value: [UInt8])] {
+        guard isForeign && !trustsRemote else { return entry.metadata.attributes }
+        return entry.metadata.attributes.filter { $0.name.starts(with: "user.".utf8) }
+    }
+}
+
+extension RemoteRights {
+    /// The name under which the mount's settings say whether the remote is trusted: `yes` or `no`.
+    package static let trustSetting = "trust-remote-rights"
+}
+
+extension RemoteRights.Given {
+    /// As the configuration has it. What is no number there says nothing.
+    init(recorded: [String: String]) {
+        owner = recorded["uid"].flatMap { UInt32($0) }
+        group = recorded["gid"].flatMap { UInt32($0) }
+        fileMode = recorded["file-mode"].flatMap { UInt32($0, radix: 8) }.map { $0 & 0o1777 }
+        directoryMode = recorded["dir-mode"].flatMap { UInt32($0, radix: 8) }.map { $0 & 0o3777 }
+    }
+
+    var recorded: [String: String] {
+        let all = [
+            ("uid", owner.map { "\($0)" }), ("gid", group.map { "\($0)" }),
+            ("file-mode", fileMode.map { String($0, radix: 8) }),
+            ("dir-mode", directoryMode.map { String($0, radix: 8) }),
+        ]
+        return Dictionary(uniqueKeysWithValues: all.compactMap { name, value in value.map { (name, $0) } })
+    }
+}
