@@ -17,6 +17,10 @@
 #ifndef SYS_statmount
 #define SYS_statmount 457 /* Linux 6.8 */
 #endif
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442 /* Linux 5.12 */
+#endif
+#define ATTRIBUTES_NOSUID_NODEV 0x6u /* MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV */
 #define MNT_ID_UNIQUE 0x4000u /* STATX_MNT_ID_UNIQUE, Linux 6.8 */
 
 int passhsm_clone_tree(int fd)
@@ -30,6 +34,14 @@ uint64_t passhsm_unique_mount_id(int fd)
     memset(&result, 0, sizeof result);
     if (statx(fd, "", AT_EMPTY_PATH, MNT_ID_UNIQUE, &result) || !(result.stx_mask & MNT_ID_UNIQUE)) return 0;
     return result.stx_mnt_id;
+}
+
+int passhsm_withhold_rights(int tree)
+{
+    struct {
+        uint64_t set, clear, propagation, userns; /* struct mount_attr */
+    } request = { .set = ATTRIBUTES_NOSUID_NODEV };
+    return (int)syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &request, sizeof request);
 }
 
 int passhsm_is_attached(uint64_t mount)

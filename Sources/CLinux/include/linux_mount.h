@@ -14,6 +14,9 @@ uint64_t passhsm_unique_mount_id(int fd);
  * told. */
 int passhsm_is_attached(uint64_t mount);
 
+/* mount_setattr(2), Linux 5.12, on the mount of passhsm_clone_tree(): it becomes nosuid and nodev. */
+int passhsm_withhold_rights(int tree);
+
 /* umount2(2); detaching is lazy (MNT_DETACH), and the last component may not be a symlink (UMOUNT_NOFOLLOW). */
 extern const int PASSHSM_MNT_DETACH, PASSHSM_UMOUNT_NOFOLLOW;
 int passhsm_umount(const char *path, int flags);

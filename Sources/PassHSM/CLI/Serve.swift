@@ -38,7 +38,10 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     configuration.deadline = min(deadline, configuration.longestWait ?? deadline)
     configuration.offline = RemoteGate.Offline(rawValue: (settings.offline ?? .block).rawValue) ?? .block
     let engine = FillEngine(source: source, configuration: configuration, pool: pool)
-    let wiring = Wiring(options: options, settings: settings, store: store, engine: engine, pool: pool, log: log)
+    let isForeign = try RemoteLocation(stored.source).path == nil
+    let wiring = Wiring(
+        options: options, settings: settings, withholdsRights: isForeign && settings.trustRemoteRights != true,
+        store: store, engine: engine, pool: pool, log: log)
 
     let frontEnd = isFuse ? "fuse" : "fanotify"
     let cache = settings.cache ?? (options.lower == options.mountpoint ? .exclusive : .shared)
@@ -118,6 +121,8 @@ extension StatusReport.Remote {
 private struct Wiring {
     let options: MountOptions
     let settings: MountSettings
+    /// The remote may be anybody's: the mount is nosuid and nodev.
+    let withholdsRights: Bool
     let store: Store
     let engine: FillEngine
     let pool: BlockingPool
@@ -129,6 +134,7 @@ private struct Wiring {
         fuse.onChange = FuseMount.OnChange(rawValue: (settings.onChange ?? .error).rawValue) ?? .error
         fuse.isStrict = settings.verify == .strict
         fuse.cache = FuseMount.Cache(rawValue: cache.rawValue) ?? .shared
+        fuse.withholdsRights = withholdsRights
         fuse.allowsPassthrough = settings.passthrough ?? true
         fuse.describe = { state in (try? ControlJSON.encode(StateReport(state))) ?? [] }
         let mount = try FuseMount(
@@ -140,6 +146,7 @@ private struct Wiring {
         var fanotify = FanotifyMount.Options()
         fanotify.fill = settings.fill == .read ? .read : .open
         fanotify.isStrict = settings.verify == .strict
+        fanotify.withholdsRights = withholdsRights
         fanotify.ignoresNothing = options.ignoresNothing
         let mount = FanotifyMount(
             session: session, store: store, engine: engine, mountpoint: options.mountpoint, options: fanotify,

@@ -22,6 +22,9 @@ package final class FanotifyMount: Sendable {
         package var isStrict = false
         /// Complete files raise events too: to measure what that costs.
         package var ignoresNothing = false
+        /// Set-user-ID files and devices do nothing, also where they would in the lower directory. A mount that is taken
+        /// over stays as it is.
+        package var withholdsRights = false
         /// Seconds that whoever waits is kept waiting for a new daemon when this one dies.
         package var takeoverSeconds = 30.0
 
@@ -40,6 +43,7 @@ package final class FanotifyMount: Sendable {
     private let engine: FillEngine
     private let log: Logger
     private let mountpoint: BytePath
+    private let options: Options
     private let session: FanotifySession
     private let handler: EventHandler
     private let reader: EventReader
@@ -57,6 +61,7 @@ package final class FanotifyMount: Sendable {
         self.store = store
         self.engine = engine
         self.mountpoint = mountpoint
+        self.options = options
         self.session = session
         self.log = log
         handler = EventHandler(
@@ -77,7 +82,7 @@ package final class FanotifyMount: Sendable {
         // An event that is read now could get the number of one of these. They end with their fills.
         while inherited.contains(where: { !$0.holdsNumber && !$0.hasEnded }) { usleep(1000) }
         reader.start()
-        if !session.isInherited { try session.mount(at: mountpoint) }
+        if !session.isInherited { try session.mount(at: mountpoint, withholdsRights: options.withholdsRights) }
         return session.isInherited ? "taken over; \(session.scope)" : session.scope
     }
 

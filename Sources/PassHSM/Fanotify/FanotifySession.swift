@@ -111,10 +111,13 @@ package final class FanotifySession: Sendable {
     }
 
     /// Makes the mount, once. - Throws: EOPNOTSUPP where the file system has no pre-content events.
-    func mount(at mountpoint: BytePath) throws(Errno) {
+    ///
+    /// - Parameter withholdsRights: set-user-ID files and devices do nothing.
+    func mount(at mountpoint: BytePath, withholdsRights: Bool) throws(Errno) {
         guard let mount = unattached.withLock({ $0.take() }) else { throw Errno(rawValue: EALREADY) }
         try mount.mark(group)
         if guarded.isWholeFileSystem { try group.markFileSystem(of: lower) }
+        if withholdsRights { try mount.withholdRights() }
         try mount.attach(at: mountpoint)
     }
 

@@ -17,6 +17,9 @@ struct PrivateMount {
 
     func mark(_ group: EventGroup) throws(Errno) { try group.markMount(of: top) }
 
+    /// Makes it nosuid and nodev. To be called before it is attached.
+    func withholdRights() throws(Errno) { _ = try check { passhsm_withhold_rights(top.raw) } }
+
     /// Attaches it, and forbids to clone it: a clone would have no mark, and show holes for content. In this order: below a
     /// mount that is shared, as systemd makes them all, the kernel attaches none that is unbindable.
     func attach(at mountpoint: BytePath) throws(Errno) {

@@ -53,6 +53,8 @@ package final class FuseMount: Sendable {
         package var isStrict = false
         package var cache = Cache.shared
         package var allowsPassthrough = true
+        /// Set-user-ID files and devices do nothing, also where they would in the lower directory.
+        package var withholdsRights = false
         /// Makes of a file's state what the attribute `passhsm.state` answers.
         package var describe: @Sendable (StoredState) -> [UInt8] = { _ in [] }
 
@@ -108,7 +110,9 @@ package final class FuseMount: Sendable {
         let isRoot = geteuid() == 0
         var options = "fsname=\(Self.escaped(source)),subtype=passhsm,default_permissions"
         // Set-user-ID files and devices act as they do in the lower directory, which the same administrator mounted.
-        if isRoot { options += ",allow_other," + fileSystem.tree.mountOptions.joined(separator: ",") }
+        // Of two that contradict each other the last one counts.
+        let own = fileSystem.options.withholdsRights ? ["nosuid", "nodev"] : []
+        if isRoot { options += ",allow_other," + (fileSystem.tree.mountOptions + own).joined(separator: ",") }
         let result = try session.start(mountpoint: mountpoint, options: options)
         passthrough.withLock { $0 = result }
         KernelReadAhead.widen(BytePath(mountpoint.dropLast().map { UInt8(bitPattern: $0) }))
