@@ -73,6 +73,27 @@ import Testing
         #expect(set.runs() == [0..<1, 4095..<4096])
     }
 
+    @Test("A run of 2^47 granules costs neither time nor memory for what is in it")
+    func dense() {
+        var set = GranuleSet(5000..<1 << 47)
+        #expect(set.count == (1 << 47) - 5000)
+        #expect(set.runs() == [5000..<1 << 47])
+        #expect(set.contains(5000..<1 << 47) && set.contains(1 << 46) && !set.contains(4999))
+        #expect(set.firstGap(in: 6000..<Int.max) == 1 << 47..<Int.max)
+        set.remove(1 << 40..<1 << 45)
+        set.remove(8192..<12288)
+        set.insert((1 << 40) + 7..<(1 << 40) + 9)
+        #expect(
+            set.runs() == [
+                5000..<8192, 12288..<1 << 40, (1 << 40) + 7..<(1 << 40) + 9, 1 << 45..<1 << 47,
+            ])
+        #expect(set.count == set.runs().reduce(0) { $0 + $1.count })
+        set.insert(0..<1 << 47)
+        #expect(set == GranuleSet(0..<1 << 47), "one state has one form")
+        set.remove(0..<Int.max)
+        #expect(set == GranuleSet())
+    }
+
     @Test("An empty range changes nothing and is always contained")
     func empty() {
         var set = GranuleSet()

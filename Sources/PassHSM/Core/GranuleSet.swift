@@ -1,17 +1,23 @@
-/// A set of granule numbers: a bitmap in pages, so that a huge sparse file costs what is in it, not what it spans.
+/// A set of granule numbers: runs, and bitmaps in pages, so that a huge file costs what changes from granule to granule in
+/// it, not what it spans.
 ///
-/// A value type; every operation is linear in the pages it touches.
+/// A value type; every operation is linear in the pages and runs that it touches.
 package struct GranuleSet: Sendable, Equatable {
-    /// 4,096 bits. A page that is empty is not kept.
+    /// 4,096 bits, some of them set and some not: a page that is empty is not kept, and one that is full is in ``full``.
     private struct Page: Sendable, Equatable {
-        var words = [UInt64](repeating: 0, count: GranuleSet.wordsPerPage)
-        var count = 0
+        var words: [UInt64]
+        var count: Int
+
+        static let empty = Page(words: .init(repeating: 0, count: GranuleSet.wordsPerPage), count: 0)
+        static let full = Page(words: .init(repeating: ~0, count: GranuleSet.wordsPerPage), count: GranuleSet.pageBits)
     }
 
     private static let wordsPerPage = 64
     private static let pageBits = 4096
 
     private var pages: [Int: Page] = [:]
+    /// The numbers of the pages that are full.
+    private var full = Runs()
     package private(set) var count = 0
 
     package init() {}
@@ -21,7 +27,7 @@ package struct GranuleSet: Sendable, Equatable {
     package var isEmpty: Bool { count == 0 }
 
     package func contains(_ granule: Int) -> Bool {
-        guard let page = pages[granule / Self.pageBits] else { return false }
+        guard let page = pages[granule / Self.pageBits] else { return full.run(at: granule / Self.pageBits) != nil }
         let bit = granule % Self.pageBits
         return page.words[bit / 64] >> (bit % 64) & 1 == 1
     }
@@ -35,23 +41,37 @@ package struct GranuleSet: Sendable, Equatable {
     package mutating func remove(_ granules: Range<Int>) { update(granules, insert: false) }
 
     private mutating func update(_ granules: Range<Int>, insert: Bool) {
-        if !insert {
-            // Removal may span far more pages than exist ("everything from here on").
-            for number in pages.keys where granules.overlaps(number * Self.pageBits..<(number + 1) * Self.pageBits) {
-                update(page: number, granules, insert: false)
-            }
-            return
-        }
         guard !granules.isEmpty else { return }
-        for number in granules.lowerBound / Self.pageBits...(granules.upperBound - 1) / Self.pageBits {
-            update(page: number, granules, insert: true)
+        let bits = Self.pageBits
+        let (first, last) = (granules.lowerBound / bits, (granules.upperBound - 1) / bits)
+        // Pages of which every bit is meant: there may be many more than exist.
+        let start = granules.lowerBound % bits == 0 ? first : first + 1
+        let whole = start..<max(start, granules.upperBound / bits)
+        if !whole.isEmpty { updateWhole(whole, insert: insert) }
+        for number in first == last ? [first] : [first, last] where !whole.contains(number) {
+            update(page: number, granules, insert: insert)
+        }
+    }
+
+    private mutating func updateWhole(_ numbers: Range<Int>, insert: Bool) {
+        let known =
+            numbers.count < pages.count ? numbers.filter { pages[$0] != nil } : pages.keys.filter(numbers.contains)
+        for number in known { count -= pages.removeValue(forKey: number)?.count ?? 0 }
+        count -= full.remove(numbers) * Self.pageBits
+        if insert {
+            full.insert(numbers)
+            count += numbers.count * Self.pageBits
         }
     }
 
     private mutating func update(page number: Int, _ granules: Range<Int>, insert: Bool) {
+        let isFull = full.run(at: number) != nil
+        // Also of "everything from here on", whose last page would end behind the last number.
+        if isFull && insert || !isFull && !insert && pages[number] == nil { return }
+        if isFull { _ = full.remove(number..<number + 1) }
         let base = number * Self.pageBits
         let bits = granules.clamped(to: base..<base + Self.pageBits)
-        var page = pages.removeValue(forKey: number) ?? Page()
+        var page = pages.removeValue(forKey: number) ?? (isFull ? .full : .empty)
         var bit = bits.lowerBound - base
         let end = bits.upperBound - base
         while bit < end {
@@ -64,7 +84,11 @@ package struct GranuleSet: Sendable, Equatable {
             count += page.words[word].nonzeroBitCount - before
             bit += width
         }
-        if page.count > 0 { pages[number] = page }
+        if page.count == Self.pageBits {
+            full.insert(number..<number + 1)
+        } else if page.count > 0 {
+            pages[number] = page
+        }
     }
 
     /// The first run of granules in `range` that are not in the set, at most up to the end of `range`.
@@ -84,15 +108,16 @@ package struct GranuleSet: Sendable, Equatable {
         var position = start
         while position < end {
             let number = position / Self.pageBits
-            guard let page = pages[number] else {
-                if !member { return position }
-                // No page before the next existing one can have members.
-                guard let following = pages.keys.filter({ $0 > number }).min() else { return nil }
-                position = following * Self.pageBits
+            if let run = full.run(at: number) {
+                if member { return position }
+                position = run.upperBound * Self.pageBits
                 continue
             }
-            if page.count == Self.pageBits && !member {
-                position = (number + 1) * Self.pageBits
+            guard let page = pages[number] else {
+                if !member { return position }
+                // Nothing before the next existing page can have members.
+                guard let following = nextPage(after: number) else { return nil }
+                position = following * Self.pageBits
                 continue
             }
             let bit = position % Self.pageBits
@@ -106,12 +131,20 @@ package struct GranuleSet: Sendable, Equatable {
         return nil
     }
 
+    private func nextPage(after number: Int) -> Int? {
+        let partial = pages.keys.filter { $0 > number }.min()
+        let whole = full.next(after: number)
+        guard let partial, let whole else { return partial ?? whole }
+        return min(partial, whole)
+    }
+
     /// All runs, ascending, at most `most` of them.
     package func runs(most: Int = .max) -> [Range<Int>] {
         var result: [Range<Int>] = []
-        for number in pages.keys.sorted() {
-            var position = number * Self.pageBits
-            let end = position + Self.pageBits
+        let parts = pages.keys.map { $0..<$0 + 1 } + full.all
+        for part in parts.sorted(by: { $0.lowerBound < $1.lowerBound }) {
+            var position = part.lowerBound * Self.pageBits
+            let end = part.upperBound * Self.pageBits
             while let run = firstRun(in: position..<end) {
                 position = run.upperBound
                 if let last = result.last, last.upperBound == run.lowerBound {
