@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import HSMControl
+import HSMCore
 import HSMRemotes
 import HSMStore
 import HSMSystem
@@ -102,7 +103,7 @@ final class FileTargets {
         if !arguments.quiet { display.show { line(report) } }
         guard report.isDone else { return }
         total.files += report.files
-        total.bytes += report.bytes
+        total.bytes.add(saturating: report.bytes)
     }
 
     private func line(_ report: WorkReport) -> String {

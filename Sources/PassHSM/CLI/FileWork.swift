@@ -124,7 +124,7 @@ final class FileWork: Sendable {
     private func advance(_ bytes: Int) -> Bool {
         condition.lock()
         defer { condition.unlock() }
-        state.report.bytes += bytes
+        state.report.bytes.add(saturating: bytes)
         return !state.isStopped
     }
 
@@ -133,7 +133,7 @@ final class FileWork: Sendable {
         var (walk, files, bytes) = (counting, 0, 0)
         while let item = walk.next() {
             files += 1
-            bytes += (try? item.file.get().stat().st_size) ?? 0
+            bytes.add(saturating: (try? item.file.get().stat().st_size) ?? 0)
             guard advance(0) else { return }
         }
         condition.lock()

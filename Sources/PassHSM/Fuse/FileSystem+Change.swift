@@ -5,7 +5,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// WRITE, truncation, FALLOCATE and COPY_FILE_RANGE: local changes, also to files that are not complete.
+/// WRITE, truncation and COPY_FILE_RANGE: local changes, also to files that are not complete.
 ///
 /// The rules for those: the file is dirty before its first byte changes; a granule that is changed in part is filled first;
 /// one that is changed whole is not, but no fill may touch it meanwhile (a claim).
@@ -25,11 +25,11 @@ extension FileSystem {
             }
             noteChange(handle.inode)
             // Fast where nothing has to be waited for: the request's own buffer is still there.
-            let range = offset..<offset + bytes.count
+            let range = Range(at: offset, count: bytes.count)
             if file.fill.isPresent(range) {
                 try file.stored.becomeDirty()
                 let count = try lower.writeOnce(bytes, at: offset)
-                try file.stored.didWrite(file.fill.layout.granules(touching: offset..<offset + count))
+                try file.stored.didWrite(file.fill.layout.granules(touching: Range(at: offset, count: count)))
                 return reply.written(count)
             }
             let copy = [UInt8](bytes)
@@ -50,8 +50,9 @@ extension FileSystem {
         _ operation: @escaping Operation, then: @escaping @Sendable (consuming Reply, Result<Int, Errno>) -> Void
     ) {
         let layout = file.fill.layout
-        let covered = layout.granules(coveredBy: range)
-        let partial = layout.granules(touching: range).first { granule in
+        let (covered, touched) = (layout.granules(coveredBy: range), layout.granules(touching: range))
+        // Only these two can be changed in part; there may be more granules than can be looked at.
+        let partial = [touched.first, touched.last].compactMap(\.self).first { granule in
             !covered.contains(granule) && !file.fill.isPresent(layout.bytes(of: granule..<granule + 1))
         }
         if let partial {
@@ -82,7 +83,7 @@ extension FileSystem {
     private static func believable(
         _ count: Int, of range: Range<Int>, _ layout: GranuleLayout, _ fill: FillFile
     ) -> (end: Int, Range<Int>) {
-        let end = range.lowerBound + count
+        let end = Range(at: range.lowerBound, count: count).upperBound
         let changed = layout.granules(coveredBy: range.lowerBound..<end)
         let last = layout.granules(touching: range.lowerBound..<end).last
         if let last, !changed.contains(last), !fill.isPresent(layout.bytes(of: last..<last + 1)) {
@@ -127,35 +128,7 @@ extension FileSystem {
         }
     }
 
-    // MARK: Space
-
-    func fallocate(_ reply: consuming Reply, _ number: UInt64, mode: Int32, offset: Int, length: Int) {
-        let handle = OpenFile.of(number)
-        let operation: Operation = { lower throws(Errno) in
-            _ = try check { passhsm_fallocate(lower.raw, mode, offset, length) }
-            return length
-        }
-        do throws(Errno) {
-            let lower = try lower(handle)
-            guard let file = handle.inode.state.withLock(\.file) else {
-                _ = try operation(lower)
-                return reply.done()
-            }
-            noteChange(handle.inode)
-            let answer: @Sendable (consuming Reply, Result<Int, Errno>) -> Void = { reply, result in
-                if case .failure(let error) = result { reply.error(error) } else { reply.done() }
-            }
-            if mode & (PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_ZERO_RANGE) != 0 {
-                change(offset..<offset + length, of: file, through: lower, PendingReply(reply), operation, then: answer)
-            } else {
-                // Only space: the content, and what of it is missing, stays. The kernel passes on no other modes.
-                try file.stored.becomeDirty()
-                _ = try operation(lower)
-                file.stored.touch()
-                reply.done()
-            }
-        } catch { reply.error(error) }
-    }
+    // MARK: Copying
 
     /// Bytes that one COPY_FILE_RANGE of an incomplete file handles: the caller asks again for the rest.
     private static let copyStep = 8 << 20
@@ -168,7 +141,7 @@ extension FileSystem {
         let sourceFile = from.inode.state.withLock(\.file)
         let targetFile = to.inode.state.withLock(\.file)
         let count = sourceFile == nil && targetFile == nil ? count : min(count, Self.copyStep)
-        let read = sourceOffset..<sourceOffset + count
+        let read = Range(at: sourceOffset, count: count)
         if let sourceFile, !sourceFile.fill.isPresent(read) {
             whenResident(read, of: sourceFile, PendingReply(reply)) { [self] reply, error in
                 if let error { return reply.error(Errno(error)) }
@@ -188,7 +161,7 @@ extension FileSystem {
             }
             guard let targetFile else { return reply.written(try operation(output)) }
             noteChange(to.inode)
-            let range = targetOffset..<targetOffset + count
+            let range = Range(at: targetOffset, count: count)
             change(range, of: targetFile, through: output, PendingReply(reply), operation) { reply, result in
                 switch result {
                 case .success(let count): reply.written(count)

@@ -54,7 +54,8 @@ extension FileSystem {
     func dropPages(behind range: Range<Int>, of file: IncompleteFile, _ handle: OpenFile) {
         guard let behind = handle.behind.withLock({ $0.noteRead(range) }) else { return }
         // One read of the kernel may hold pages on both sides of an end.
-        let touched = max(0, behind.lowerBound - ReadBuffers.size)..<behind.upperBound + ReadBuffers.size
+        let before = max(0, behind.lowerBound - ReadBuffers.size)
+        let touched = Range(at: before, count: behind.upperBound - before + ReadBuffers.size)
         guard file.fill.isPresent(touched), dropPagesLater(handle.inode, behind) else { return }
         handle.behind.withLock { $0.noteDropped(behind) }
     }

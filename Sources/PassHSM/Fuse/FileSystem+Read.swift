@@ -9,25 +9,25 @@ import HSMSystem
 extension FileSystem {
     func read(_ reply: consuming Reply, _ number: UInt64, size: Int, offset: Int) {
         let handle = OpenFile.of(number)
-        let range = offset..<offset + size
+        let range = Range(at: offset, count: size)
         // Stays in use for as long as a cached handle is open.
         guard let file = handle.inode.state.withLock(\.file) else {
-            return readNow(reply, handle, size: size, offset: offset)
+            return readNow(reply, handle, range)
         }
         dropPages(behind: range, of: file, handle)
-        if engine.isResident(range, of: file.fill) { return readNow(reply, handle, size: size, offset: offset) }
+        if engine.isResident(range, of: file.fill) { return readNow(reply, handle, range) }
         whenResident(range, of: file, PendingReply(reply), handle: handle) { [self] reply, error in
             if let error { return reply.error(Errno(error)) }
-            readNow(reply, handle, size: size, offset: offset)
+            readNow(reply, handle, range)
         }
     }
 
-    private func readNow(_ reply: consuming Reply, _ handle: OpenFile, size: Int, offset: Int) {
-        let buffer = readBuffers.take(size)
+    private func readNow(_ reply: consuming Reply, _ handle: OpenFile, _ range: Range<Int>) {
+        let buffer = readBuffers.take(range.count)
         defer { readBuffers.putBack(buffer) }
         do throws(Errno) {
-            let wanted = UnsafeMutableRawBufferPointer(rebasing: buffer[..<size])
-            let count = try lower(handle).read(into: wanted, at: offset)
+            let wanted = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
+            let count = try lower(handle).read(into: wanted, at: range.lowerBound)
             reply.bytes(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
         } catch { reply.error(error) }
     }

@@ -181,7 +181,8 @@ final class FileSystem: Sendable {
             return state.file?.stored.modified ?? modified
         }
         guard let modified else { return }
-        status.st_blocks = (status.st_size + 511) / 512
+        // A user may have made it 2^63 - 1 bytes long.
+        status.st_blocks = status.st_size / 512 + (status.st_size % 512 == 0 ? 0 : 1)
         status.st_mtim = timespec(tv_sec: modified.seconds, tv_nsec: modified.nanoseconds)
     }
 }

@@ -15,7 +15,7 @@ struct PagesBehind {
     ///
     /// - Returns: what is behind the reader, in whole MiB, for ``noteDropped(_:)``; nil while that is little.
     mutating func noteRead(_ range: Range<Int>) -> Range<Int>? {
-        guard range.lowerBound >= end - Self.disorder, range.lowerBound <= end + Self.disorder else {
+        guard range.lowerBound >= end - Self.disorder, range.lowerBound - Self.disorder <= end else {
             (start, end) = (range.lowerBound, range.upperBound)
             return nil
         }

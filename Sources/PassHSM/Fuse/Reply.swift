@@ -20,6 +20,9 @@ struct Reply: ~Copyable, @unchecked Sendable {
     /// What the thread that asks may do; it waits until the answer.
     var credentials: ThreadCredentials { ThreadCredentials(of: caller.pid) }
 
+    /// INTERRUPT has come: the thread that waits got a signal, perhaps one that does not end it.
+    var isInterrupted: Bool { fuse_req_interrupted(request) != 0 }
+
     /// Lets INTERRUPT call `function` with `data`, at once when it has come already.
     func onInterrupt(_ function: @escaping fuse_interrupt_func_t, _ data: UnsafeMutableRawPointer?) {
         fuse_req_interrupt_func(request, function, data)

@@ -8,7 +8,7 @@ extension TreeBuilder {
     func placeFile(_ entry: RemoteEntry, _ object: RemoteObject) throws(Errno) {
         if try placeLink(entry) { return }
         summary.counts.files += 1
-        summary.counts.bytes += object.size
+        summary.counts.bytes.add(saturating: object.size)
         guard let existing = try look(entry.name) else {
             try placeStub(entry, object)
             return

@@ -199,7 +199,8 @@ package final class StoredFile: FillDestination {
             try Failpoint.reach("write.map")
             try makeSidecarLocked()
             pending.withLock { pending in
-                for granule in granules { pending.fills[granule] = nil }
+                // There may be many more granules than were filled.
+                for granule in pending.fills.keys.filter(granules.contains) { pending.fills[granule] = nil }
                 pending.writes.insert(granules)
             }
             try durable.sidecar?.update(granules) { page, granule in

@@ -129,7 +129,7 @@ package final class Verifier {
     }
 
     func read(_ bytes: Int) {
-        counts.bytes += bytes
+        counts.bytes.add(saturating: bytes)
         progress(counts)
     }
 
