@@ -103,6 +103,9 @@ final class FuseSession: Sendable {
         want(FUSE_CAP_POSIX_ACL)
         want(FUSE_CAP_EXPORT_SUPPORT)
         want(FUSE_CAP_CACHE_SYMLINKS, fileSystem.options.cache == .exclusive)
+        // The kernel waits for asynchronous direct I/O by a count of requests, which no signal ends. Its synchronous one answers
+        // AIO and io_uring as well: their callers wait, or workers that can be killed.
+        want(FUSE_CAP_ASYNC_DIO, false)
         // Requests come in memory, and the second version of killpriv is agreed by hand.
         want(FUSE_CAP_SPLICE_READ, false)
         want(FUSE_CAP_SPLICE_WRITE, false)
