@@ -12,7 +12,8 @@ package struct FileWalk {
     }
 
     private let top: Descriptor
-    private let hidden: [UInt8]
+    /// Device and inode of what is left out; nil when there is nothing of the name.
+    private let hidden: (device: dev_t, inode: ino_t)?
     private let isRecursive: Bool
     /// The next one last.
     private var paths: [[UInt8]]
@@ -23,10 +24,10 @@ package struct FileWalk {
 
     /// - Parameters:
     ///   - top: O_PATH on the directory that paths are below.
-    ///   - hidden: a name in it that is left out.
+    ///   - hidden: a name in it; what has this name now is left out with all that is below, by whatever path it is reached.
     package init(top: Descriptor, paths: [[UInt8]], isRecursive: Bool, hidden: String) {
         self.top = top
-        self.hidden = Array(hidden.utf8)
+        self.hidden = (try? top.stat(Array(hidden.utf8))).map { ($0.st_dev, $0.st_ino) }
         self.isRecursive = isRecursive
         self.paths = paths.reversed()
     }
@@ -55,10 +56,19 @@ package struct FileWalk {
         let names = path.split(separator: 0x2f).map(Array.init)
         guard let last = names.last else { return top }
         if names.contains([0x2e, 0x2e]) { throw Errno(rawValue: EINVAL) }
-        if names[0] == hidden { throw Errno(rawValue: ENOENT) }
         var directory = top
-        for name in names.dropLast() { directory = try Descriptor.openPlaceOfDirectory(at: directory, name) }
-        return try Descriptor.openPlace(at: directory, last)
+        for name in names.dropLast() {
+            directory = try Descriptor.openPlaceOfDirectory(at: directory, name)
+            if isHidden(try directory.stat()) { throw Errno(rawValue: ENOENT) }
+        }
+        let place = try Descriptor.openPlace(at: directory, last)
+        if isHidden(try place.stat()) { throw Errno(rawValue: ENOENT) }
+        return place
+    }
+
+    /// By the inode: its name says nothing behind `./`, or after a rename.
+    private func isHidden(_ status: stat) -> Bool {
+        hidden.map { $0.inode == status.st_ino && $0.device == status.st_dev } ?? false
     }
 
     private func path(of name: [UInt8]) -> [UInt8] {
@@ -76,9 +86,10 @@ package struct FileWalk {
                     continue
                 }
                 name = entry.name
-                if name == hidden && cursors.count == 1 && start.isEmpty { continue }
                 let place = try Descriptor.openPlace(at: current, name)
-                let type = try place.stat().st_mode & S_IFMT
+                let status = try place.stat()
+                if isHidden(status) { continue }
+                let type = status.st_mode & S_IFMT
                 if type == S_IFREG { return Item(path: path(of: name), file: .success(place)) }
                 guard type == S_IFDIR else { continue }
                 let directory = try Descriptor.openDirectory(at: current, name)

@@ -1,0 +1,58 @@
+import CLinux
+import Glibc
+import HSMSystem
+import Testing
+
+@Suite struct FileWalkTests {
+    /// A tree with a folder that is to stay hidden.
+    private func withTree(_ body: (Descriptor, String) throws -> Void) throws {
+        var template = Array("/tmp/passhsm-test-XXXXXX\0".utf8CString)
+        try #require(mkdtemp(&template) != nil)
+        let path = String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        defer { system("rm -rf \(path)") }
+        system("cd \(path); mkdir hidden a a/hidden; touch hidden/secret a/file a/hidden/file file")
+        try body(Descriptor.open(path, PASSHSM_O_PATH | O_DIRECTORY), path)
+    }
+
+    private func items(_ top: Descriptor, _ path: String, recursive: Bool = true) -> [String] {
+        var walk = FileWalk(top: top, paths: [Array(path.utf8)], isRecursive: recursive, hidden: "hidden")
+        var result: [String] = []
+        while let item = walk.next() {
+            let name = String(decoding: item.path, as: UTF8.self)
+            switch item.file {
+            case .success: result.append(name)
+            case .failure(let error): result.append("\(name): \(error.rawValue)")
+            }
+        }
+        return result.sorted()
+    }
+
+    @Test(
+        "What is hidden is not found by any path that leads to it",
+        arguments: ["hidden", "./hidden", ".//./hidden/secret", "//hidden/secret", "hidden/.", "hidden/./secret"])
+    func byPath(path: String) throws {
+        try withTree { top, _ in
+            for recursive in [true, false] {
+                #expect(items(top, path, recursive: recursive) == ["\(path): \(ENOENT)"])
+            }
+        }
+    }
+
+    @Test("`..` is refused, also where it would lead back", arguments: ["a/../hidden", "a/..", "..", "./../x"])
+    func parents(path: String) throws {
+        try withTree { top, _ in #expect(items(top, path) == ["\(path): \(EINVAL)"]) }
+    }
+
+    @Test("A walk leaves it out, wherever it begins; another folder of the same name is gone into")
+    func walks() throws {
+        try withTree { top, path in
+            #expect(items(top, "") == ["a/file", "a/hidden/file", "file"])
+            #expect(items(top, ".") == ["./a/file", "./a/hidden/file", "./file"])
+            #expect(items(top, "./a") == ["./a/file", "./a/hidden/file"])
+            // Moved while it is walked.
+            var walk = FileWalk(top: top, paths: [Array("moved".utf8)], isRecursive: true, hidden: "hidden")
+            rename("\(path)/hidden", "\(path)/moved")
+            #expect(walk.next()?.file.map { _ in 0 } == .failure(Errno(rawValue: ENOENT)))
+        }
+    }
+}
