@@ -11,21 +11,25 @@ import Testing
         let client: ControlClient
         let calls = Calls()
 
-        init(connections: Int = 8, status: @escaping @Sendable () -> StatusReport = { .example() }) throws {
+        init(
+            connections: Int = 8, waiting: Int = 64, seconds: Double = 0.5, users: Set<UInt32> = [OwnProcess.user],
+            status: @escaping @Sendable () -> StatusReport = { .example() }
+        ) throws {
             registry = try TemporaryRegistry()
             let info = DaemonInfo.own("/mnt/server")
             let registration = try registry.directory.register(info)
             client = ControlClient(info, in: registry.directory)
             var limits = ControlServer.Limits()
-            limits.seconds = 0.5
+            limits.seconds = seconds
             limits.connections = connections
+            limits.waiting = waiting
             let calls = calls
             server = try ControlServer(
                 registration,
                 handlers: ControlHandlers(
                     status: status, drain: { calls.drains.add(1, ordering: .relaxed) },
                     stop: { force in calls.stops.withLock { $0.append(force) } }),
-                limits: limits)
+                limits: limits, users: users)
         }
 
         deinit { server.stop() }
@@ -100,6 +104,48 @@ import Testing
         }
         #expect(try fixture.client.request(ControlRequest(.status), seconds: 5).status != nil)
         withExtendedLifetime(silent) {}
+    }
+
+    @Test func moreConnectionsOfAUserThanMayWaitAreRefusedWithTheReason() throws {
+        let fixture = try Fixture(connections: 2, waiting: 3, seconds: 60)
+        let held = try (0..<5).map { _ in try fixture.connect() }
+        let error = try #require(throws: ControlError.self) {
+            try fixture.client.request(ControlRequest(.status), seconds: 20)
+        }
+        #expect(error.reason == .refused && error.description.contains("too many connections"), "\(error)")
+        withExtendedLifetime(held) {}
+    }
+
+    @Test("A user who holds hundreds of connections keeps no other user waiting")
+    func connectionsOfAnother() throws {
+        let fixture = try Fixture(connections: 2, waiting: 3, seconds: 60, users: [65534, OwnProcess.user])
+        let folder = fixture.registry.path.description
+        let socket = "\(folder)/\(getpid())/control.sock"
+        chmod(socket, 0o777)
+        for name in [folder, "\(folder)/\(getpid())"] { chmod(name, 0o711) }
+        let script = """
+            use Socket; $| = 1;
+            for (1..300) {
+                socket($held[$_], AF_UNIX, SOCK_STREAM, 0) && connect($held[$_], sockaddr_un($ARGV[0])) or die "$!";
+            }
+            print "held"; sleep 60;
+            """
+        let (reader, writer) = try ChildProcess.pipe()
+        var output: Descriptor? = writer
+        let child = try ChildProcess(
+            program: BytePath("/usr/bin/setpriv"),
+            arguments: [
+                "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-e", script, socket,
+            ].map { BytePath($0) }, descriptors: .init(output: output, errors: output))
+        defer {
+            kill(child.id, SIGKILL)
+            _ = try? child.wait()
+        }
+        output = nil
+        withExtendedLifetime(writer) {}
+        #expect(String(decoding: try reader.readToEnd(limit: 4), as: UTF8.self) == "held")
+        for name in ["\(folder)/\(getpid())", folder] { chmod(name, 0o700) }
+        #expect(try fixture.client.request(ControlRequest(.status), seconds: 20).status != nil)
     }
 
     @Test func aClientThatTricklesIsCutOff() throws {

@@ -45,7 +45,10 @@ package struct ControlClient: Sendable {
         let folder = try directory.folder(of: daemon)
         let socket = try LocalSocket.connect(RuntimeDirectory.socketName, in: folder, until: deadline)
         guard let text = try? ControlJSON.encode(request) else { throw Errno(rawValue: EINVAL) }
-        try socket.write(text + [UInt8(ascii: "\n")], until: deadline)
+        do throws(Errno) { try socket.write(text + [UInt8(ascii: "\n")], until: deadline) } catch {
+            // One that refuses the connection has closed it, and said why before.
+            if error.rawValue != EPIPE { throw error }
+        }
         return socket
     }
 

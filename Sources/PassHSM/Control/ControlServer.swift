@@ -27,28 +27,41 @@ package struct ControlHandlers: Sendable {
 
 /// A daemon's control socket: one JSON request a line, one JSON reply a line, any number of them a connection.
 ///
-/// Serves on threads of its own: one that accepts, and one for each of at most ``Limits/connections`` connections. A
-/// client that sends garbage, too much, nothing, or goes away costs its own connection only.
+/// Serves on threads of its own: one that accepts, and one for each of at most ``Limits/connections`` connections of each
+/// user. A client that sends garbage, too much, nothing, or goes away costs its own connection only; a user who holds all
+/// that he may have keeps no other user waiting.
 package final class ControlServer: Sendable {
     package struct Limits: Sendable {
         /// Bytes of one request.
         package var requestBytes = 1 << 20
         /// How long one request may take to arrive, and its reply to be taken, in seconds.
         package var seconds = 5.0
-        /// At once; further ones wait for one of these to end.
+        /// Of one user at once; further ones of his wait for one of these to end.
         package var connections = 32
+        /// Of one user that wait; further ones of his are refused.
+        package var waiting = 64
 
         package init() {}
     }
 
     private struct State {
-        var connections = 0
+        struct User {
+            /// Those that are served, and those that wait.
+            var connections = 0
+            var waiting: [LocalSocket] = []
+            /// That serve, each one connection after the other.
+            var threads = 0
+        }
+
+        /// By user id.
+        var users: [UInt32: User] = [:]
         var isStopping = false
         var isAccepting = true
     }
 
     private let handlers: ControlHandlers
     private let limits: Limits
+    private let users: Set<UInt32>
     private let socket: LocalSocket
     private let registration: DaemonRegistration
     /// Closed by ``stop()``'s end of it: wakes the accepting thread.
@@ -58,9 +71,14 @@ package final class ControlServer: Sendable {
     private nonisolated(unsafe) var state = State()
 
     /// Listens in the daemon's folder, and serves until ``stop()``.
+    ///
+    /// - Parameter users: who may ask. The folder keeps others out already; a descriptor of the socket could still have been
+    ///   handed on.
     package init(
-        _ registration: DaemonRegistration, handlers: ControlHandlers, limits: Limits = Limits()
+        _ registration: DaemonRegistration, handlers: ControlHandlers, limits: Limits = Limits(),
+        users: Set<UInt32> = [OwnProcess.user, 0]
     ) throws(ControlError) {
+        self.users = users
         self.handlers = handlers
         self.limits = limits
         self.registration = registration
@@ -100,22 +118,50 @@ package final class ControlServer: Sendable {
                 usleep(10_000)
                 continue
             }
-            condition.lock()
-            while state.connections >= limits.connections, !state.isStopping { condition.wait() }
-            state.connections += 1
-            condition.unlock()
-            startThread(name: "hsm-control-req") { [self] in
-                serve(connection)
-                condition.lock()
-                state.connections -= 1
-                condition.unlock()
-                condition.broadcast()
-            }
+            guard let user = try? connection.peerUser(), users.contains(user) else { continue }
+            admit(connection, of: user)
         }
         condition.lock()
         state.isAccepting = false
         condition.unlock()
         condition.broadcast()
+    }
+
+    /// Never waits: others are to be accepted.
+    private func admit(_ connection: LocalSocket, of user: UInt32) {
+        condition.lock()
+        var own = state.users[user] ?? State.User()
+        let isRefused = own.connections >= limits.connections + limits.waiting
+        let needsThread = !isRefused && own.threads < limits.connections
+        if !isRefused {
+            own.connections += 1
+            own.waiting.append(connection)
+        }
+        if needsThread { own.threads += 1 }
+        state.users[user] = own
+        condition.unlock()
+        if needsThread {
+            startThread(name: "hsm-control-req") { [self] in
+                while let connection = next(of: user) {
+                    serve(connection)
+                    condition.lock()
+                    state.users[user]?.connections -= 1
+                    condition.unlock()
+                }
+            }
+        } else if isRefused {
+            let error = "user \(user) has too many connections to it: \(limits.connections + limits.waiting)"
+            try? send(ControlReply(error: error), connection, seconds: 0)
+        }
+    }
+
+    /// The connection of `user` that has waited longest; nil ends the thread that asks.
+    private func next(of user: UInt32) -> LocalSocket? {
+        condition.lock()
+        defer { condition.unlock() }
+        if state.users[user]?.waiting.isEmpty == false { return state.users[user]?.waiting.removeFirst() }
+        state.users[user]?.threads -= 1
+        return nil
     }
 
     /// False when the server stops.
@@ -129,8 +175,6 @@ package final class ControlServer: Sendable {
     }
 
     private func serve(_ connection: LocalSocket) {
-        // The folder keeps others out already; a descriptor of the socket could still have been handed on.
-        guard let user = try? connection.peerUser(), user == OwnProcess.user || user == 0 else { return }
         do throws(Errno) {
             while true {
                 let line = try connection.readLine(
@@ -162,10 +206,11 @@ package final class ControlServer: Sendable {
         return ControlReply()
     }
 
-    private func send(_ reply: ControlReply, _ connection: LocalSocket) throws(Errno) {
+    /// - Parameter seconds: how long the client may take to read it; nil: ``Limits/seconds``.
+    private func send(_ reply: ControlReply, _ connection: LocalSocket, seconds: Double? = nil) throws(Errno) {
         // Numbers that JSON cannot hold would be the only reason to fail, and reports have none.
         guard let line = try? ControlJSON.encode(reply) else { throw Errno(rawValue: EINVAL) }
-        try connection.write(line + [UInt8(ascii: "\n")], until: Deadline(seconds: limits.seconds))
+        try connection.write(line + [UInt8(ascii: "\n")], until: Deadline(seconds: seconds ?? limits.seconds))
     }
 
     private static func excerpt(_ line: [UInt8]) -> String {

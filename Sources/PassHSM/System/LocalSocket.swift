@@ -19,7 +19,7 @@ package final class LocalSocket: Sendable {
     package static func listen(_ name: String, in folder: Descriptor) throws(Errno) -> LocalSocket {
         let descriptor = try make()
         try path(name, in: folder) { path throws(Errno) in _ = try check { passhsm_unix_bind(descriptor.raw, path) } }
-        _ = try check { Glibc.listen(descriptor.raw, 16) }
+        _ = try check { Glibc.listen(descriptor.raw, 128) }
         return LocalSocket(descriptor)
     }
 
