@@ -60,6 +60,35 @@ import Testing
         #expect(registry.directory.all() == [])
     }
 
+    @Test(
+        "A place that another user has taken is passed over, and neither believed nor in the way",
+        arguments: ["mkdir -m 700 place; chown 65534 place", "mkdir -m 755 place", "ln -s / place", "touch place"])
+    func takenPlaces(taking: String) throws {
+        let folder = try TemporaryRegistry()
+        let place = folder.path.appending("place")
+        system("cd \(folder.path) && { \(taking); }; mkdir -m 700 own.theirs; chown 65534 own.theirs")
+        func registry() -> RuntimeDirectory {
+            RuntimeDirectory([BytePath("/nonexistent/passhsm"), place], shared: (folder.path, "own."))
+        }
+        let info = DaemonInfo.own("/mnt/a")
+        let registration = try registry().register(info)
+        // Another process looks.
+        #expect(registry().all() == [info])
+        #expect(try registry().daemon(forMountpoint: BytePath("/mnt/a")) == info)
+        let server = try ControlServer(
+            registration, handlers: ControlHandlers(status: { .example() }, drain: {}, stop: { _ in }))
+        #expect(try ControlClient(info, in: registry()).request(ControlRequest(.status)).status != nil)
+        server.stop()
+        #expect(registry().all() == [])
+        // The folder is used again, and a place that is free later comes first.
+        try registry().register(info).remove()
+        #expect(DirectoryReader.texts(in: folder.path.description).filter { $0.hasPrefix("own.") }.count == 2)
+        system("rm -rf \(place)")
+        let later = try registry().register(info)
+        #expect(DirectoryReader.texts(in: place.description) == ["\(getpid())"])
+        later.remove()
+    }
+
     @Test func anyBytesAreKeptInTheRegistry() throws {
         let registry = try TemporaryRegistry()
         let path = BytePath([0x2F, 0x6D, 0xFF, 0xFE, 0x0A, 0x22, 0xC3])

@@ -3,23 +3,36 @@ import HSMSystem
 
 /// The registry of running daemons: one folder each, named by its process id, with `info.json` and `control.sock`.
 ///
-/// Nothing here touches a mount: a daemon that hangs must not hang those who ask about it.
+/// Nothing here touches a mount: a daemon that hangs must not hang those who ask about it. A place that is not this user's
+/// alone is passed over: it is neither believed nor in the way.
 package struct RuntimeDirectory: Sendable {
     static let infoName = "info.json"
     static let socketName = "control.sock"
 
-    package let path: BytePath
+    /// A daemon registers in the first that can be used, and is looked for in all.
+    private let places: [BytePath]
+    /// Where folders of this prefix and a random end are made when no place can be used; nil: nowhere.
+    private let shared: (folder: BytePath, prefix: String)?
 
     /// The registry at `path`, which is made when a daemon registers.
-    package init(path: BytePath) { self.path = path }
+    package init(path: BytePath) { self.init([path]) }
 
-    /// /run/passhsm for the machine's root, else $XDG_RUNTIME_DIR/passhsm, else /tmp/passhsm-UID.
+    /// The registry at the first of `places` that can be used, or else in a folder of its own in `shared`.
+    package init(_ places: [BytePath], shared: (folder: BytePath, prefix: String)? = nil) {
+        self.places = places
+        self.shared = shared
+    }
+
+    /// /run/passhsm for the machine's root. Else $XDG_RUNTIME_DIR/passhsm, /run/user/UID/passhsm, /tmp/passhsm-UID; and where
+    /// others hold all of these, a folder of a random name in /tmp.
     package static func standard() -> RuntimeDirectory {
         if OwnProcess.isMachineRoot { return RuntimeDirectory(path: BytePath("/run/passhsm")) }
+        let user = OwnProcess.user
+        var places = [BytePath("/run/user/\(user)/passhsm"), BytePath("/tmp/passhsm-\(user)")]
         if let value = getenv("XDG_RUNTIME_DIR"), value.pointee == CChar(UInt8(ascii: "/")) {
-            return RuntimeDirectory(path: BytePath(cString: value).appending("passhsm"))
+            places.insert(BytePath(cString: value).appending("passhsm"), at: 0)
         }
-        return RuntimeDirectory(path: BytePath("/tmp/passhsm-\(OwnProcess.user)"))
+        return RuntimeDirectory(places, shared: (BytePath("/tmp"), "passhsm-\(user)."))
     }
 
     // MARK: Registering
@@ -27,8 +40,8 @@ package struct RuntimeDirectory: Sendable {
     /// Enters this process's daemon, and removes what ended daemons have left.
     package func register(_ info: DaemonInfo) throws(ControlError) -> DaemonRegistration {
         do throws(Errno) {
-            let root = try open(create: true)
-            removeStale(in: root)
+            let root = try folder()
+            for folder in folders() { removeStale(in: folder) }
             let name = "\(info.pid)"
             // Only a process of the same id can have left it, and that one is gone.
             Self.remove(name, in: root)
@@ -39,15 +52,42 @@ package struct RuntimeDirectory: Sendable {
             try SmallFile.replace(Self.infoName, in: folder, with: content)
             return registration
         } catch {
-            throw ControlError(.registry, "cannot register in \(path): \(error.text)")
+            let names = places.map(\.description).joined(separator: ", ")
+            throw ControlError(.registry, "cannot register in \(names): \(error.text)")
         }
     }
 
     /// The registry's folder, made when there is none: also for sockets that outlive a daemon.
-    package func folder() throws(Errno) -> Descriptor { try open(create: true) }
+    ///
+    /// - Throws: why the first place cannot be used, when none can.
+    package func folder() throws(Errno) -> Descriptor {
+        var failure = Errno(rawValue: ENOENT)
+        for (index, place) in places.enumerated() {
+            do throws(Errno) { return try Self.open(place, create: true) } catch { if index == 0 { failure = error } }
+        }
+        if let folder = sharedFolders().first { return folder }
+        guard let shared else { throw failure }
+        var template = shared.folder.appending(shared.prefix + "XXXXXX").cString
+        guard mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
+        return try Self.open(BytePath(template.map { UInt8(bitPattern: $0) }), create: false)
+    }
 
-    /// Opens the registry's folder, which must be a directory of ours that others cannot enter.
-    private func open(create: Bool) throws(Errno) -> Descriptor {
+    /// Every folder of the registry that there is, once.
+    private func folders() -> [Descriptor] {
+        var known: Set<[UInt64]> = []
+        return (places.compactMap { try? Self.open($0, create: false) } + sharedFolders()).filter { folder in
+            (try? folder.stat()).map { known.insert([UInt64($0.st_dev), UInt64($0.st_ino)]).inserted } ?? false
+        }
+    }
+
+    private func sharedFolders() -> [Descriptor] {
+        guard let shared else { return [] }
+        return DirectoryReader.texts(in: shared.folder.description).sorted().filter { $0.hasPrefix(shared.prefix) }
+            .compactMap { try? Self.open(shared.folder.appending($0), create: false) }
+    }
+
+    /// Opens a folder of the registry, which must be a directory of ours that others cannot enter.
+    private static func open(_ path: BytePath, create: Bool) throws(Errno) -> Descriptor {
         if create {
             do throws(Errno) {
                 _ = try path.withCString { name throws(Errno) in try check { mkdir(name, 0o700) } }
@@ -60,7 +100,7 @@ package struct RuntimeDirectory: Sendable {
         }
         // In /tmp anybody may have made it first.
         let status = try folder.stat()
-        guard status.st_uid == OwnProcess.user, status.st_mode & 0o077 == 0 else { throw Errno(rawValue: EPERM) }
+        guard Descriptor.isOwn(status), status.st_mode & 0o077 == 0 else { throw Errno(rawValue: EPERM) }
         return folder
     }
 
@@ -87,8 +127,8 @@ package struct RuntimeDirectory: Sendable {
 
     /// Every entry, also those of ended daemons, by process id. Empty where no registry is.
     package func all() -> [DaemonInfo] {
-        guard let root = try? open(create: false) else { return [] }
-        return Self.names(in: root).compactMap { Self.info($0, in: root) }.sorted { $0.pid < $1.pid }
+        folders().flatMap { root in Self.names(in: root).compactMap { Self.info($0, in: root) } }
+            .sorted { $0.pid < $1.pid }
     }
 
     /// The running daemon that is mounted at `path` (made canonical without touching any registered mount).
@@ -118,7 +158,11 @@ package struct RuntimeDirectory: Sendable {
 
     /// The folder of a daemon, to reach its socket by.
     func folder(of info: DaemonInfo) throws(Errno) -> Descriptor {
-        try Self.openFolder("\(info.pid)", in: open(create: false))
+        let name = "\(info.pid)"
+        guard let root = folders().first(where: { Self.info(name, in: $0) == info }) else {
+            throw Errno(rawValue: ENOENT)
+        }
+        return try Self.openFolder(name, in: root)
     }
 
     private static func resolver(_ all: [DaemonInfo]) -> PathResolver {
@@ -127,7 +171,7 @@ package struct RuntimeDirectory: Sendable {
 
     private static func info(_ name: String, in root: Descriptor) -> DaemonInfo? {
         guard let folder = try? openFolder(name, in: root),
-            let content = try? SmallFile.read(BytePath("/proc/self/fd/\(folder.raw)/\(infoName)")),
+            let content = try? Descriptor.openOwn(at: folder, infoName, O_RDONLY).readToEnd(),
             let info = try? ControlJSON.decode(DaemonInfo.self, from: content), name == "\(info.pid)"
         else { return nil }
         return info
