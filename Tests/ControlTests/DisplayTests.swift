@@ -27,17 +27,21 @@ import Testing
         #expect([7, 306, 11_045, 93_600].map { TextTable.duration(seconds: $0) } == ["7s", "5m 6s", "3h 4m", "1d 2h"])
     }
 
-    @Test func theLogIsNamedAfterTheLowerDirectory() {
+    @Test func theLogIsNamedAfterTheLowerDirectory() throws {
         let lower = BytePath("/data/a b")
-        func path(_ user: UInt32?, _ environment: [String: String]) -> String {
-            DaemonLog.defaultPath(lower: lower, user: user) { environment[$0] }.description
+        func path(_ user: UInt32?, _ environment: [String: String]) throws -> String {
+            try DaemonLog.defaultPath(
+                lower: lower, user: user, environment: { environment[$0] }, fallback: { BytePath("/private") }
+            ).description
         }
-        #expect(path(nil, ["HOME": "/root"]) == "/var/log/passhsm/data-a b.log")
-        #expect(path(0, ["HOME": "/root"]) == "/root/.local/state/passhsm/data-a b.log", "of a user namespace")
-        #expect(path(5, ["HOME": "/h", "XDG_STATE_HOME": "/s"]) == "/s/passhsm/data-a b.log")
-        #expect(path(5, ["HOME": "/h", "XDG_STATE_HOME": "relative"]) == "/h/.local/state/passhsm/data-a b.log")
+        #expect(try path(5, [:]) == "/private/data-a b.log")
+        #expect(try path(nil, ["HOME": "/root"]) == "/var/log/passhsm/data-a b.log")
+        #expect(try path(0, ["HOME": "/root"]) == "/root/.local/state/passhsm/data-a b.log", "of a user namespace")
+        #expect(try path(5, ["HOME": "/h", "XDG_STATE_HOME": "/s"]) == "/s/passhsm/data-a b.log")
+        #expect(try path(5, ["HOME": "/h", "XDG_STATE_HOME": "relative"]) == "/h/.local/state/passhsm/data-a b.log")
         let long = BytePath(components: (0..<60).map { Array("directory-\($0)".utf8) })
-        let name = DaemonLog.defaultPath(lower: long, user: nil) { _ in nil }.components.last
+        let name = try DaemonLog.defaultPath(lower: long, user: nil, environment: { _ in nil }, fallback: { long })
+            .components.last
         #expect((name?.count ?? 1000) < 255)
     }
 
@@ -58,9 +62,30 @@ import Testing
         try Array("old\none\ntwo\nthree\n".utf8).withBytes { bytes throws(Errno) in
             try DaemonLog.open(path).write(bytes, at: 0)
         }
-        #expect(DaemonLog.tail(path, from: 4, lines: 2) == ["two", "three"])
-        #expect(DaemonLog.tail(path, from: 4) == ["one", "two", "three"])
-        #expect(DaemonLog.tail(path, from: 400) == [])
+        let log = try DaemonLog.open(path)
+        #expect(DaemonLog.tail(log, from: 4, lines: 2) == ["two", "three"])
+        #expect(DaemonLog.tail(log, from: 4) == ["one", "two", "three"])
+        #expect(DaemonLog.tail(log, from: 400) == [])
+    }
+
+    @Test(
+        "A log that is a link, a FIFO or another user's is refused, and what it leads to stays as it is",
+        arguments: ["ln -s ../precious a.log", "ln ../precious a.log", "mkfifo a.log", "touch a.log; chown 65534 a.log"])
+    func foreignLog(change: String) throws {
+        let folder = try TemporaryRegistry()
+        system("cd \(folder.path) && echo precious >precious && mkdir logs && cd logs && { \(change); }")
+        let log = folder.path.appending("logs/a.log")
+        #expect(throws: Errno.self) { try DaemonLog.open(log) }
+        #expect(SmallFile.text("\(folder.path)/precious") == "precious")
+        // A link whose target is large is moved aside as a link.
+        system("truncate -s 11M \(folder.path)/precious; ln -sf ../precious \(log)")
+        #expect(throws: Errno.self) { try DaemonLog.open(log) }
+        #expect(try log.linkStat().st_mode & S_IFMT == S_IFLNK)
+    }
+
+    @Test("A log may be a device")
+    func device() throws {
+        #expect(DaemonLog.tail(try DaemonLog.open(BytePath("/dev/null")), from: 0) == [])
     }
 
     @Test func aProcessWithAnOpenFileIsFound() throws {

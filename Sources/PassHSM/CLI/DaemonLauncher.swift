@@ -11,7 +11,8 @@ struct DaemonLauncher {
     func launch() throws -> String {
         let output: Descriptor
         do throws(Errno) { output = try DaemonLog.open(log) } catch {
-            throw CommandError("the log \(log): \(error.text)")
+            let isRefused = error.rawValue == EPERM || error.rawValue == ELOOP
+            throw CommandError("the log \(log): " + (isRefused ? "not a file of this user's, or a link" : error.text))
         }
         let start = try output.stat().st_size
         let (reader, child) = try spawn(output)
@@ -19,7 +20,7 @@ struct DaemonLauncher {
         if message.hasPrefix(Readiness.ok) { return String(message.dropFirst(Readiness.ok.count)) }
         if message.hasPrefix(Readiness.error) { throw CommandError(String(message.dropFirst(Readiness.error.count))) }
         let status = try child.wait()
-        let lines = DaemonLog.tail(log, from: start)
+        let lines = DaemonLog.tail(output, from: start)
         let said = lines.isEmpty ? "" : ": " + lines.joined(separator: " | ")
         throw CommandError("the daemon ended with status \(status) before the mount was ready\(said) (log: \(log))")
     }

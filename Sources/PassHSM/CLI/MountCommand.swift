@@ -52,8 +52,8 @@ struct MountCommand: ParsableCommand {
     func run() throws {
         guard foreground else {
             let options = try checkedOptions()
-            let path = log?.path ?? Self.defaultLog(lower: options.lower)
-            print(try DaemonLauncher(log: path).launch())
+            let path = try log?.path ?? Self.defaultLog(lower: options.lower)
+            Output.lines([try DaemonLauncher(log: path).launch()])
             return
         }
         let readiness = try Readiness.inherited()
@@ -68,10 +68,14 @@ struct MountCommand: ParsableCommand {
         }
     }
 
-    private static func defaultLog(lower: BytePath) -> BytePath {
-        DaemonLog.defaultPath(lower: lower, user: OwnProcess.isMachineRoot ? nil : OwnProcess.user) { name in
-            getenv(name).map { String(cString: $0) }
-        }
+    private static func defaultLog(lower: BytePath) throws(Errno) -> BytePath {
+        try DaemonLog.defaultPath(
+            lower: lower, user: OwnProcess.isMachineRoot ? nil : OwnProcess.user,
+            environment: { name in getenv(name).map { String(cString: $0) } },
+            fallback: { () throws(Errno) in
+                let folder = try RuntimeDirectory.standard().folder()
+                return try BytePath("/proc/self/fd/\(folder.raw)").readLink()
+            })
     }
 
     // MARK: Checks

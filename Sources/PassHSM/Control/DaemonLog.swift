@@ -9,50 +9,68 @@ package enum DaemonLog {
     /// /var/log/passhsm/LOWER.log for the machine's root, else $XDG_STATE_HOME/passhsm/LOWER.log (by default ~/.local/state), where
     /// LOWER is the lower directory's path with `-` for `/`.
     ///
-    /// - Parameter user: nil for the machine's root.
-    package static func defaultPath(lower: BytePath, user: UInt32?, environment: (String) -> String?) -> BytePath {
+    /// - Parameters:
+    ///   - user: nil for the machine's root.
+    ///   - fallback: the folder where the environment names none: one that nobody else can have made.
+    package static func defaultPath(
+        lower: BytePath, user: UInt32?, environment: (String) -> String?,
+        fallback: () throws(Errno) -> BytePath
+    ) throws(Errno) -> BytePath {
         // A file name has 255 bytes at most; the end of a path says more than its start.
         let name = Array(lower.components.joined(separator: Array("-".utf8)).suffix(240))
         let file = (name.isEmpty ? Array("root".utf8) : name) + Array(".log".utf8)
         let folder: String
-        guard let user else { return BytePath(Array("/var/log/passhsm/".utf8) + file) }
+        guard user != nil else { return BytePath(Array("/var/log/passhsm/".utf8) + file) }
         if let state = environment("XDG_STATE_HOME"), state.hasPrefix("/") {
             folder = state + "/passhsm"
         } else if let home = environment("HOME"), home.hasPrefix("/") {
             folder = home + "/.local/state/passhsm"
         } else {
-            folder = "/tmp/passhsm-\(user)"
+            return BytePath(try fallback().bytes + [UInt8(ascii: "/")] + file)
         }
         return BytePath(Array("\(folder)/".utf8) + file)
     }
 
     /// Opens the log to append to, mode 0600; makes the folders that are missing, mode 0700.
+    ///
+    /// A file must be this user's, and have no other name: in a folder of another user, a link could lead anywhere. A device,
+    /// such as /dev/null, is no file.
+    ///
+    /// - Throws: EPERM or ELOOP for what is refused, and what open(2) throws.
     package static func open(_ path: BytePath) throws(Errno) -> Descriptor {
-        let folder = path.components.dropLast()
+        let slash = path.bytes.lastIndex(of: UInt8(ascii: "/"))
+        let name = Array(path.bytes[(slash.map { $0 + 1 } ?? 0)...])
+        let components = path.components.dropLast()
         if path.isAbsolute {
-            for count in folder.indices {
+            for count in components.indices {
                 // Whatever is wrong with a folder shows when the file is opened.
-                _ = try? BytePath(components: folder[...count]).withCString { name throws(Errno) in
+                _ = try? BytePath(components: components[...count]).withCString { name throws(Errno) in
                     try check { mkdir(name, 0o700) }
                 }
             }
         }
-        if let status = try? path.stat(), status.st_mode & S_IFMT == S_IFREG, status.st_size > rotationBytes {
-            try path.withCString { old throws(Errno) in
-                try BytePath(path.bytes + Array(".1".utf8)).withCString { new throws(Errno) in
-                    _ = try check { rename(old, new) }
-                }
-            }
+        let folder = try Descriptor.openTop(slash.map { Array(path.bytes[...$0]) } ?? [UInt8(ascii: ".")])
+        if let status = try? folder.stat(name), status.st_mode & S_IFMT == S_IFREG, status.st_size > rotationBytes {
+            try folder.rename(name, to: folder, name + Array(".1".utf8), replacing: true)
         }
-        return try path.withCString { name throws(Errno) in
-            try Descriptor.open(name, O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY, mode: 0o600)
+        let flags = O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK
+        let file = try BytePath(name).withCString { name throws(Errno) in
+            try Descriptor.open(at: folder.raw, name, flags, mode: 0o600)
         }
+        let status = try file.stat()
+        switch status.st_mode & S_IFMT {
+        case S_IFREG where status.st_uid == geteuid() && status.st_nlink == 1: break
+        // A terminal's writers are to wait for it.
+        case S_IFCHR: _ = try check { fcntl(file.raw, F_SETFL, O_APPEND) }
+        default: throw Errno(rawValue: EPERM)
+        }
+        return file
     }
 
-    /// The last `lines` lines of what was written to the log at `path` from `start` on.
-    package static func tail(_ path: BytePath, from start: Int, lines: Int = 5) -> [String] {
-        guard let file = try? path.withCString({ name throws(Errno) in try Descriptor.open(name, O_RDONLY) }),
-            let size = try? file.stat().st_size, size > start
+    /// The last `lines` lines of what was written to `log` from `start` on. Nothing of a device.
+    package static func tail(_ log: Descriptor, from start: Int, lines: Int = 5) -> [String] {
+        guard let status = try? log.stat(), status.st_mode & S_IFMT == S_IFREG, case let size = status.st_size, size > start,
+            let file = try? log.reopen(O_RDONLY)
         else { return [] }
         var bytes = [UInt8](repeating: 0, count: min(size - start, 16 << 10))
         let count = bytes.withUnsafeMutableBytes { buffer in
