@@ -157,6 +157,27 @@ extension MountTests {
             }
         }
 
+        @Test("Names cannot write lines of their own into the log, nor anything that a terminal obeys")
+        func hostileNames() throws {
+            let name = "evil\n2026-01-01 error passhsm: forged \u{1b}]0;title\u{7}"
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote(name), size: 100)
+            } _: { mirror throws in
+                try mirror.start()
+                unlink(mirror.remote(name))
+                #expect(File.readError(mirror.at(name)) == EIO)
+                // The name of the tree is the user's too.
+                let output = try passhsm("state", mirror.at(name), mirror.lower)
+                let status = try passhsm("status", mirror.mount)
+                #expect(mirror.log.contains("forged") && status.out.contains("forged"))
+                for text in [mirror.log, output.out, output.err, status.out] {
+                    #expect(!text.contains("\u{1b}") && !text.contains("\u{7}"))
+                    #expect(!text.split(separator: "\n").contains { $0.hasPrefix("2026-01-01 error passhsm: forged") })
+                }
+                try mirror.stop()
+            }
+        }
+
         @Test("doctor says what this machine gives, and finds what a mount needs")
         func doctor() throws {
             try withScratch { scratch in

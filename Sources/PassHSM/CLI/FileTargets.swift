@@ -118,7 +118,7 @@ final class FileTargets {
     // MARK: Without a daemon
 
     private static func open(_ root: BytePath, _ command: ControlRequest.Command) throws -> Store {
-        var log = Logger(label: "passhsm") { label in StreamLogHandler.standardError(label: label) }
+        var log = Logger(label: "passhsm", factory: Output.log)
         log.logLevel = .error
         return try Store.open(root.cString, create: false, purpose: "`passhsm \(command.rawValue)`", log: log)
     }

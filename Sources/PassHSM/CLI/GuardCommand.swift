@@ -13,7 +13,7 @@ struct GuardCommand: ParsableCommand {
     var name: String
 
     func run() throws {
-        let log = Logger(label: "passhsm-guard") { label in StreamLogHandler.standardError(label: label) }
+        let log = Logger(label: "passhsm-guard", factory: Output.log)
         _ = chdir("/")
         let address = GuardianAddress(folder: try RuntimeDirectory.standard().folder(), name: name)
         try Guardian(address, log: log).run()

@@ -100,7 +100,7 @@ struct ImportCommand: ParsableCommand {
     }
 
     private static var log: Logger {
-        Logger(label: "passhsm") { label in StreamLogHandler.standardError(label: label) }
+        Logger(label: "passhsm", factory: Output.log)
     }
 
     private static let shownProblems = 20

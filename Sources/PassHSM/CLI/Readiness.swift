@@ -55,7 +55,7 @@ final class Readiness: Sendable {
             _ = bytes.withUnsafeBytes { write(pipe.raw, $0.baseAddress, $0.count) }
             signal(SIGPIPE, old)
         case .terminal where kind == Self.ok:
-            print(text)
+            Output.lines([text])
             fflush(nil)
         case .terminal, .done: break
         }

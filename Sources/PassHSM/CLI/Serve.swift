@@ -14,7 +14,7 @@ import Logging
 func serve(_ options: MountOptions, readiness: Readiness) throws {
     let failures = RecentFailures()
     let log = Logger(label: "passhsm") { label in
-        MultiplexLogHandler([StreamLogHandler.standardError(label: label), failures.handler()])
+        MultiplexLogHandler([Output.log(label), failures.handler()])
     }
     // Before the first thread: all inherit it, and only the waiting thread gets the signals.
     let signals = TerminationSignals()

@@ -50,7 +50,7 @@ struct VerifyCommand: ParsableCommand {
     }
 
     private func verify() throws -> Status {
-        let log = Logger(label: "passhsm") { label in StreamLogHandler.standardError(label: label) }
+        let log = Logger(label: "passhsm", factory: Output.log)
         let store = try Store.open(
             lower.path.cString, create: false, purpose: "verify", log: log, keepsLeftovers: true)
         let display = TreeDisplay(try RemoteLocation(lower.path))

@@ -38,17 +38,26 @@ package enum ArgumentText {
         return bytes
     }
 
-    /// For people, on one line: bytes that are not UTF-8, and control characters, as `\xNN`.
+    /// For people, on one line: bytes that are not UTF-8, and what a terminal does not show but obeys, as `\xNN`. Applied
+    /// again, it changes nothing.
     package static func readable(_ text: String) -> String {
         var result = String.UnicodeScalarView()
         for scalar in text.unicodeScalars {
-            if stand.contains(scalar.value) || scalar.properties.generalCategory == .control {
+            if stand.contains(scalar.value) || isObeyed(scalar) {
                 for byte in decode(String(scalar)) { result.append(contentsOf: escape(byte).unicodeScalars) }
             } else {
                 result.append(scalar)
             }
         }
         return String(result)
+    }
+
+    /// Control characters, ends of lines and paragraphs, and what changes the direction of the text behind it.
+    private static func isObeyed(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control, .lineSeparator, .paragraphSeparator: true
+        default: scalar.properties.isBidiControl
+        }
     }
 
     private static func escape(_ byte: UInt8) -> String {
