@@ -70,7 +70,9 @@ import Testing
 
     @Test(
         "A log that is a link, a FIFO or another user's is refused, and what it leads to stays as it is",
-        arguments: ["ln -s ../precious a.log", "ln ../precious a.log", "mkfifo a.log", "touch a.log; chown 65534 a.log"])
+        arguments: [
+            "ln -s ../precious a.log", "ln ../precious a.log", "mkfifo a.log", "touch a.log; chown 65534 a.log",
+        ])
     func foreignLog(change: String) throws {
         let folder = try TemporaryRegistry()
         system("cd \(folder.path) && echo precious >precious && mkdir logs && cd logs && { \(change); }")

@@ -69,9 +69,10 @@ package enum DaemonLog {
 
     /// The last `lines` lines of what was written to `log` from `start` on. Nothing of a device.
     package static func tail(_ log: Descriptor, from start: Int, lines: Int = 5) -> [String] {
-        guard let status = try? log.stat(), status.st_mode & S_IFMT == S_IFREG, case let size = status.st_size, size > start,
+        guard let status = try? log.stat(), status.st_mode & S_IFMT == S_IFREG, status.st_size > start,
             let file = try? log.reopen(O_RDONLY)
         else { return [] }
+        let size = status.st_size
         var bytes = [UInt8](repeating: 0, count: min(size - start, 16 << 10))
         let count = bytes.withUnsafeMutableBytes { buffer in
             (try? file.read(into: buffer, at: size - buffer.count)) ?? 0
