@@ -110,10 +110,17 @@ import Testing
         "Fields that cannot be are refused, however right the checksum",
         arguments: [
             (12, [5]), (13, [8]), (13, [41]), (24, [0, 0, 0, 0, 0, 0, 0, 0x80]),
-            (32, [1, 0, 0, 0, 0, 0x80, 0, 0]), (56, [41]), (56, [255]),
+            (32, [1, 0, 0, 0, 0, 0x80, 0, 0]), (48, [0, 0xca, 0x9a, 0x3b]), (56, [41]), (56, [255]),
         ] as [(Int, [UInt8])])
     func impossibleFields(field: (offset: Int, bytes: [UInt8])) throws {
         #expect(throws: RecordError.self) { try decode(patched(field.offset, field.bytes)) }
+    }
+
+    @Test("An error is kept in 200 bytes, cut between characters")
+    func oneLineError() throws {
+        let record = try decode(sample(error: String(repeating: "ö", count: 99) + "aböö").encoded())
+        #expect(record.lastError == String(repeating: "ö", count: 99) + "ab")
+        #expect(try decode(record.encoded()) == record)
     }
 
     @Test("The format on disk is the one that FORMAT.md describes")

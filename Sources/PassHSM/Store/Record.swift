@@ -101,7 +101,15 @@ extension Record {
     /// Keys longer than this are kept in a file of their own, because ext4 has about 4,000 bytes for all attributes of an
     /// inode.
     static let longestInlineKey = 1024
+    private static let longestError = 200
     private static let keyIsElsewhere: UInt16 = 0xffff
+
+    /// An error as it is kept: no character of it in part.
+    private static func cut(_ error: String) -> String {
+        var rest = Substring(error)
+        while rest.utf8.count > longestError { rest.unicodeScalars.removeLast() }
+        return String(rest)
+    }
 
     /// The attribute's value. A key of more than ``longestInlineKey`` bytes is left out.
     package func encoded() -> [UInt8] {
@@ -124,7 +132,7 @@ extension Record {
         writer.put(identityBytes)
         writer.put(UInt8(min(object.version.bytes.count, 255)))
         writer.put(object.version.bytes.prefix(255))
-        let error = Array(lastError.utf8.prefix(200))
+        let error = Array(Self.cut(lastError).utf8)
         writer.put(UInt8(error.count))
         writer.put(error)
         if object.key.bytes.count > Self.longestInlineKey {
@@ -161,7 +169,7 @@ extension Record {
             let shift = reader.take(UInt8.self), (9...40).contains(shift), let flags = reader.take(UInt16.self),
             let epoch = reader.take(UInt64.self), let size = reader.take(Int64.self), size >= 0,
             let limit = reader.take(Int64.self), (0...size).contains(limit), let seconds = reader.take(Int64.self),
-            let nanoseconds = reader.take(UInt32.self), let type = reader.take(Int32.self),
+            let nanoseconds = reader.take(UInt32.self), nanoseconds < 1_000_000_000, let type = reader.take(Int32.self),
             let identity = reader.takeCounted().flatMap({ FileHandle(type: type, bytes: $0) }),
             let versionBytes = reader.takeCounted(), let error = reader.takeCounted(),
             let keyCount = reader.take(UInt16.self)
@@ -188,7 +196,7 @@ extension Record {
         granuleSize = 1 << Int(shift)
         modified = RemoteEntry.Time(seconds: Int(seconds), nanoseconds: Int(nanoseconds))
         self.identity = identity
-        lastError = String(decoding: error, as: UTF8.self)
+        lastError = Self.cut(String(decoding: error, as: UTF8.self))
     }
 }
 
