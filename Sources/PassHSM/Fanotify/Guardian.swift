@@ -123,7 +123,7 @@ package final class Guardian {
         clients.removeAll { $0 === socket }
         guard socket === daemon, let kept else { return }
         daemon = nil
-        denial = .now + .seconds(kept.mount.takeoverSeconds)
+        denial = .now + kept.mount.takeover
         if !isEnding { log.warning("the daemon of \(kept.mount.mountpoint) is gone: whoever waits goes on waiting") }
     }
 

@@ -18,6 +18,9 @@ package struct GuardedMount: Codable, Equatable, Sendable {
         self.takeoverSeconds = takeoverSeconds
         self.isWholeFileSystem = isWholeFileSystem
     }
+
+    /// ``takeoverSeconds``, of whatever another process says, within what a clock can count: some 30 years.
+    var takeover: Duration { .seconds(min(max(takeoverSeconds, 0), 1e9)) }
 }
 
 /// Where the guardian of a lower directory is found: a socket in the registry's folder, named by the directory's inode, which

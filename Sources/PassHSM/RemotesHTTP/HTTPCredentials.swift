@@ -41,7 +41,9 @@ package struct HTTPCredentials: Sendable {
     static func netrcEntry(for host: String, in text: String) -> (login: String, password: String)? {
         var words: [Substring] = []
         var isMacro = false
-        for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
+        // To Swift a carriage return with its newline is one character, which is not the newline.
+        let isNewline = { (character: Character) in character == "\n" || character == "\r\n" }
+        for line in text.split(omittingEmptySubsequences: false, whereSeparator: isNewline) {
             // A macro ends with an empty line.
             if isMacro {
                 isMacro = !line.isEmpty

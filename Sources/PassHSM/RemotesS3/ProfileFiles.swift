@@ -8,6 +8,9 @@ struct ProfileFiles {
     private let secrets: String?
     private let settings: String?
 
+    /// The files' contents; nil where there is none.
+    init(secrets: String?, settings: String?) { (self.secrets, self.settings) = (secrets, settings) }
+
     /// - Throws: for a file with a secret that everyone may read.
     init(credentials: String, configuration: String) throws(LocationError) {
         secrets = try SecretFile.text(credentials)

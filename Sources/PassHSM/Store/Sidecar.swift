@@ -33,6 +33,36 @@ final class Sidecar {
         var session: Session
         /// Pages that have been written, durably, and can never be all zeros again.
         var pages: UInt64 = 0
+
+        init(epoch: UInt64, session: Session, pages: UInt64 = 0) {
+            (self.epoch, self.session, self.pages) = (epoch, session, pages)
+        }
+
+        /// From a map's first page, of either version; nil when it is damaged.
+        init?(page: [UInt8]) {
+            var reader = ByteReader(page)
+            guard page.count == pageSize, reader.take(UInt32.self) == CRC32C.of(Array(page[4...])),
+                let magic = reader.take(8).map(Array.init), magic == headerMagic || magic == olderMagic,
+                let epoch = reader.take(UInt64.self),
+                let session = reader.take(24).flatMap({ Session(bytes: Array($0)) }),
+                let pages = reader.take(UInt64.self)
+            else { return nil }
+            self.init(epoch: epoch, session: session, pages: pages)
+        }
+
+        /// The map's first page.
+        var page: [UInt8] {
+            var body = ByteWriter()
+            body.put(headerMagic)
+            body.put(epoch)
+            body.put(session.bytes)
+            body.put(pages)
+            body.put([UInt8](repeating: 0, count: pageSize - 4 - body.bytes.count))
+            var page = ByteWriter()
+            page.put(CRC32C.of(body.bytes))
+            page.put(body.bytes)
+            return page.bytes
+        }
     }
 
     private let directory: Descriptor
@@ -87,18 +117,12 @@ final class Sidecar {
             throw RecordError("the residency map cannot be opened: \(error.text)")
         }
         guard let page = try? readPage(0, of: file) else { throw RecordError("the residency map cannot be read") }
-        var reader = ByteReader(page)
-        guard let checksum = reader.take(UInt32.self), checksum == CRC32C.of(Array(page[4...])),
-            let magic = reader.take(8).map(Array.init), magic == headerMagic || magic == olderMagic,
-            let found = reader.take(UInt64.self), let session = reader.take(24).flatMap({ Session(bytes: Array($0)) }),
-            let pages = reader.take(UInt64.self)
-        else { throw RecordError("the residency map's header is damaged") }
-        guard found == epoch else { throw RecordError("the residency map is of another epoch") }
+        guard let header = Header(page: page) else { throw RecordError("the residency map's header is damaged") }
+        guard header.epoch == epoch else { throw RecordError("the residency map is of another epoch") }
         guard let length = try? file.stat().st_size, length >= size(granules: granules) else {
             throw RecordError("the residency map is cut off")
         }
-        let header = Header(epoch: epoch, session: session, pages: pages)
-        return Sidecar(name, in: directory, header, isOutdated: magic == olderMagic)
+        return Sidecar(name, in: directory, header, isOutdated: page[4..<12].elementsEqual(olderMagic))
     }
 
     /// Brings the header up to date, after everything else is on disk: what is written may be believed in `session`, and
@@ -113,16 +137,7 @@ final class Sidecar {
     }
 
     private func write(_ header: Header, to file: Descriptor) throws(Errno) {
-        var body = ByteWriter()
-        body.put(Self.headerMagic)
-        body.put(header.epoch)
-        body.put(header.session.bytes)
-        body.put(header.pages)
-        body.put([UInt8](repeating: 0, count: Self.pageSize - 4 - body.bytes.count))
-        var page = ByteWriter()
-        page.put(CRC32C.of(body.bytes))
-        page.put(body.bytes)
-        try write(page.bytes, page: 0, of: file)
+        try write(header.page, page: 0, of: file)
         self.header = header
     }
 

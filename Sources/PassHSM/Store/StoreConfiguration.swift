@@ -29,41 +29,47 @@ package struct StoreConfiguration: Equatable, Sendable {
     private static let longest = 64 << 10
 
     static func read(from directory: Descriptor) throws(StoreError) -> StoreConfiguration {
-        guard let text = try content(in: directory) else { return .init() }
-        var result = StoreConfiguration()
-        for line in text.split(separator: "\n") {
+        guard let bytes = try content(in: directory) else { return .init() }
+        return try StoreConfiguration(bytes)
+    }
+
+    package init() {}
+
+    /// From the file's content.
+    init(_ bytes: [UInt8]) throws(StoreError) {
+        // By bytes: to Swift's strings a carriage return with its newline is a character of its own.
+        for line in bytes.split(separator: UInt8(ascii: "\n")).map({ String(decoding: $0, as: UTF8.self) }) {
             let parts = line.split(separator: "=", maxSplits: 1).map(String.init)
             guard parts.count == 2 else { continue }
             switch parts[0] {
             case "format":
-                guard parts[1] == format else { throw StoreError("the store has the unknown format \(parts[1])") }
-            case "source": result.source = parts[1]
-            case "authorities": result.authorities = parts[1]
+                guard parts[1] == Self.format else { throw StoreError("the store has the unknown format \(parts[1])") }
+            case "source": source = parts[1]
+            case "authorities": authorities = parts[1]
             case "granule":
                 guard let size = Int(parts[1]), GranuleLayout.granuleSizes.contains(size) else {
                     throw StoreError("the store names granules of \(parts[1]) bytes")
                 }
-                result.granuleSize = size
-            case "rights": result.withholdsRights = parts[1] == "withheld"
-            case "imported": result.isImported = parts[1] == "yes"
+                granuleSize = size
+            case "rights": withholdsRights = parts[1] == "withheld"
+            case "imported": isImported = parts[1] == "yes"
             case "attribute":
                 guard Store.attributes.contains(parts[1]) else {
                     throw StoreError("the store names the unknown attribute \(parts[1])")
                 }
-                result.attribute = parts[1]
+                attribute = parts[1]
             default:
                 if parts[0].hasPrefix(Self.mountPrefix) {
-                    result.mountSettings[String(parts[0].dropFirst(Self.mountPrefix.count))] = parts[1]
+                    mountSettings[String(parts[0].dropFirst(Self.mountPrefix.count))] = parts[1]
                 } else if parts[0].hasPrefix(Self.importPrefix) {
-                    result.importSettings[String(parts[0].dropFirst(Self.importPrefix.count))] = parts[1]
+                    importSettings[String(parts[0].dropFirst(Self.importPrefix.count))] = parts[1]
                 }
             }
         }
-        return result
     }
 
     /// Nil when there is no file: any other error could be of a configuration that says where the records are.
-    private static func content(in directory: Descriptor) throws(StoreError) -> String? {
+    private static func content(in directory: Descriptor) throws(StoreError) -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: longest + 1)
         var count = 0
         do throws(Errno) {
@@ -74,15 +80,11 @@ package struct StoreConfiguration: Equatable, Sendable {
             throw StoreError("the store's configuration cannot be read: \(error.text)")
         }
         guard count <= longest else { throw StoreError("the store's configuration is longer than \(longest) bytes") }
-        return String(decoding: bytes[..<count], as: UTF8.self)
+        return Array(bytes[..<count])
     }
 
-    func write(to directory: Descriptor) throws(StoreError) {
-        let all = mountSettings.merging(importSettings) { $0 + $1 }
-        for value in [source, authorities] + Array(all.values) + Array(all.keys)
-        where value.utf8.contains(UInt8(ascii: "\n")) {
-            throw StoreError("the configuration cannot hold a line break: \(ArgumentText.readable(value))")
-        }
+    /// The file's content.
+    var bytes: [UInt8] {
         let settings = [(Self.mountPrefix, mountSettings), (Self.importPrefix, importSettings)].flatMap { prefix, all in
             all.sorted { $0.key < $1.key }.map { "\(prefix)\($0.key)=\($0.value)\n" }
         }
@@ -96,10 +98,19 @@ package struct StoreConfiguration: Equatable, Sendable {
             rights=\(withholdsRights ? "withheld" : "taken")
             \(settings.joined())
             """
+        return Array(text.utf8)
+    }
+
+    func write(to directory: Descriptor) throws(StoreError) {
+        let all = mountSettings.merging(importSettings) { $0 + $1 }
+        for value in [source, authorities] + Array(all.values) + Array(all.keys)
+        where value.utf8.contains(UInt8(ascii: "\n")) {
+            throw StoreError("the configuration cannot hold a line break: \(ArgumentText.readable(value))")
+        }
         do throws(Errno) {
             let new = "config.new"
             let file = try Descriptor.openOwn(at: directory, new, O_WRONLY | O_CREAT | O_TRUNC)
-            try Array(text.utf8).withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
+            try bytes.withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
             try file.fsync()
             _ = try check { renameat(directory.raw, new, directory.raw, Self.file) }
             try directory.fsync()

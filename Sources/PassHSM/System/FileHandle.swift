@@ -59,7 +59,9 @@ package struct FileHandle: Hashable, Sendable {
     /// The reverse of ``name``.
     package init?(name: some StringProtocol) {
         let digits = Array(name.utf8)
-        guard digits.count % 2 == 0, digits.count >= 2 else { return nil }
+        // Else a sign would be taken for a digit.
+        let areDigits = digits.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
+        guard digits.count % 2 == 0, digits.count >= 2, areDigits else { return nil }
         var bytes = [UInt8]()
         for index in stride(from: 0, to: digits.count, by: 2) {
             guard let byte = UInt8(String(decoding: digits[index..<index + 2], as: UTF8.self), radix: 16) else {
