@@ -32,6 +32,25 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: swift)
 }
 
+/// The entry points of the fuzz targets: tests that mutate the seeds for a moment, or, for `make fuzz`, which sets
+/// PASSHSM_FUZZ, a program of libFuzzer's. Nothing but that program can be linked then.
+let fuzzing: Target = {
+    let dependencies: [Target.Dependency] = [
+        "CLinux", "CChecksum", "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMRemotesS3",
+        "HSMFanotify", "HSMControl", httpTypes,
+    ]
+    if Context.environment["PASSHSM_FUZZ"] == nil {
+        return .testTarget(
+            name: "FuzzTests", dependencies: dependencies, path: "Tests/Fuzz",
+            exclude: ["Corpus", "Program", "README.md"],
+            swiftSettings: swift)
+    }
+    return .executableTarget(
+        name: "passhsm-fuzz", dependencies: dependencies, path: "Tests/Fuzz",
+        exclude: ["Corpus", "Tests", "README.md"],
+        swiftSettings: swift + [.unsafeFlags(["-parse-as-library"])])
+}()
+
 let package = Package(
     name: "PassHSM",
     products: [.executable(name: "passhsm", targets: ["passhsm"])],
@@ -87,5 +106,6 @@ let package = Package(
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
         tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),
         tests("MountTests", ["FaultServers", "HSMSystem", "CLinux"]),
+        fuzzing,
     ]
 )

@@ -51,6 +51,8 @@ import Testing
             #expect(told == "Basic QWxhZGRpbjpzZXNhbWU=")
             #expect(HTTPCredentials.netrcEntry(for: "elsewhere", in: netrc)?.login == "c")
             #expect(HTTPCredentials.netrcEntry(for: "x", in: "machine y login z password z") == nil)
+            let withReturns = netrc.split(separator: "\n", omittingEmptySubsequences: false).joined(separator: "\r\n")
+            #expect(HTTPCredentials.netrcEntry(for: "elsewhere", in: withReturns)?.login == "c")
         }
     }
 
