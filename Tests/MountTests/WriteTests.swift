@@ -197,6 +197,43 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "An incomplete file that was made immutable or append-only is made changeable again through the mount",
+            arguments: ["i", "a"], ["auto", "open", "read"])
+        func unchangeable(flag: String, fill: String) throws {
+            try withMirror(mounting: ["--fill", fill]) { mirror throws in
+                for name in ["small", "large"] {
+                    try Pattern.write(mirror.remote(name), size: name == "small" ? 5000 : Self.size)
+                }
+            } _: { mirror throws in
+                defer { _ = try? shell("chattr -f -$1 small large || true", in: mirror.lower, [flag]) }
+                let part = 0..<4096
+                if fill != "open" { _ = try File.bytes(mirror.at("large"), part) }
+                // Setting the flag opens the files, and may fill them.
+                try mirror.stop()
+                try shell("chattr +$1 small large", in: mirror.lower, [flag])
+                try mirror.start(["--fill", fill])
+                for name in ["small", "large"] {
+                    #expect(File.readError(mirror.at(name)) == EPERM)
+                    for call in ["echo x >>$1", "truncate -s 10 $1", "echo x >$1", "rm -f $1"] {
+                        let output = try run(["bash", "-c", "cd \"$2\"; \(call)", "bash", name, mirror.mount])
+                        #expect(output.code != 0 && output.err.contains("not permitted"), "\(call): \(output)")
+                    }
+                }
+                if fill != "open" { #expect(try File.bytes(mirror.at("large"), part) == Pattern.bytes(part)) }
+                #expect(try mirror.status().counter("bytesFetched") == 0)
+                try shell("chattr -$1 small large; lsattr small large", in: mirror.mount, [flag])
+                for name in ["small", "large"] {
+                    #expect(try File.sameContent(mirror.remote(name), mirror.at(name)))
+                    try shell("echo x >>$1", in: mirror.mount, [name])
+                }
+                // And while it is in use.
+                try shell(
+                    "chattr +$1 large; chattr -$1 large; cmp -n 5000 \"$2\"/large large", in: mirror.mount,
+                    [flag, mirror.source])
+            }
+        }
+
         @Test("Changed content clears setuid and setgid, as the kernel does it", arguments: [1000, size])
         func killPrivileges(size: Int) throws {
             try withMirror(mounting: ["--fill", "read"]) { mirror throws in

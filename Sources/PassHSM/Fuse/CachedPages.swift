@@ -10,6 +10,13 @@ import Glibc
 final class CachedPages: @unchecked Sendable {
     // Sendable: used under the lock of its inode's state only. An object, for most inodes never have one.
 
+    /// Some of them.
+    enum Part: Sendable {
+        case none, all
+        /// Of these bytes.
+        case range(Range<Int>)
+    }
+
     /// What a change of the content moves.
     struct Stamp: Equatable {
         private let size: Int

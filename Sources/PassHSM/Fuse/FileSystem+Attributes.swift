@@ -9,7 +9,8 @@ import HSMSystem
 extension FileSystem {
     func getattr(_ reply: consuming Reply, _ node: fuse_ino_t) {
         do throws(Errno) {
-            reply.attributes(try attributes(inode(node)), timeout: timeout)
+            let inode = inode(node)
+            reply.attributes(try attributes(inode), timeout: attributeTimeout(inode))
         } catch { reply.error(error) }
     }
 
@@ -20,7 +21,7 @@ extension FileSystem {
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             var entry = fuse_entry_param()
             entry.attr = try attributes(inode)
-            entry.attr_timeout = timeout
+            entry.attr_timeout = attributeTimeout(inode)
             var out = passhsm_statx_out()
             passhsm_fill_statx(&out, entry)
             if let birth = lower.birthTime() {
@@ -106,7 +107,7 @@ extension FileSystem {
                 try changing(inode, lower) { () throws(Errno) in try setTimes(lower, access, modified) }
                 if has(FUSE_SET_ATTR_MTIME) { try noteModified(inode, lower) }
             }
-            reply.attributes(try attributes(inode), timeout: timeout)
+            reply.attributes(try attributes(inode), timeout: attributeTimeout(inode))
         } catch { reply.error(error) }
     }
 
@@ -123,6 +124,7 @@ extension FileSystem {
         let time = try lower.stat().st_mtim
         guard let file = try use(inode) else { return }
         defer { endUse(inode) }
+        if file.isReadOnly { return }
         try file.stored.touch(RemoteEntry.Time(seconds: time.tv_sec, nanoseconds: time.tv_nsec))
     }
 

@@ -98,6 +98,10 @@ extension FileSystem {
         then: @escaping @Sendable (consuming Reply, Errno?) -> Void
     ) {
         let layout = file.fill.layout
+        if file.isReadOnly {
+            if let reply = reply.take() { then(reply, Errno(rawValue: EPERM)) }
+            return
+        }
         if options.isStrict && size > 0 && !file.fill.isComplete && !file.fill.isRefused {
             // What is left of it could never be checked.
             return whenResident(0..<layout.limit, of: file, reply) { [self] reply, error in

@@ -21,6 +21,7 @@ extension FileSystem {
         let handle = OpenFile.of(number)
         let inode = handle.inode
         let (isUnwritten, isSettling) = inode.state.withLock { state -> (Bool, Bool) in
+            if handle.canBeMapped { state.mappers -= 1 }
             switch handle.mode {
             case .cached:
                 state.cachedOpens -= 1
@@ -34,6 +35,7 @@ extension FileSystem {
         openHandles.add(-1)
         if isUnwritten { unmark(inode) }
         if isSettling { letGo(inode) }
+        if handle.canBeMapped { lookForMapping(inode) }
     }
 
     /// Takes back the dirty flag of a file that was opened for writing and not written.

@@ -78,7 +78,7 @@ extension FileSystem {
     }
 
     private func forget(pagesOf inode: Inode, _ range: Range<Int>? = nil) {
-        invalidate.withLock { $0 }?.call(inode.node, range)
+        invalidate.withLock { $0 }?.call(inode.node, range.map { .range($0) } ?? .all)
     }
 
     /// Calls `body` at once, or when the pages that are being dropped are gone: no handle may write before.

@@ -29,7 +29,15 @@ extension FileSystem {
             if command == PASSHSM_FS_IOC_SETFLAGS, !reply.credentials.has(ThreadCredentials.usesResources) {
                 try checkJournaling(lower, argument)
             }
+            let changes = command == PASSHSM_FS_IOC_SETFLAGS || command == PASSHSM_FS_IOC_FSSETXATTR
+            if changes {
+                noteChange(inode)
+                // Nothing of an immutable file can be recorded.
+                if let file = inode.state.withLock(\.file), !file.isReadOnly { try? file.stored.commit() }
+            }
             try argument.withMutableBytes { bytes throws(Errno) in try lower.ioctl(command, bytes) }
+            // The kernel does not know that this moves the change time.
+            if changes { forgetAttributes(of: inode) }
         } catch { return reply.error(error) }
         var slot = ReplySlot(reply)
         argument.withUnsafeBytes { slot.take().ioctl(UnsafeRawBufferPointer(rebasing: $0[..<outputSize])) }

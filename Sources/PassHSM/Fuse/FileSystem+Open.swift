@@ -148,6 +148,7 @@ extension FileSystem {
     }
 
     private func fillsAtOpen(_ file: IncompleteFile) -> Bool {
+        if file.isReadOnly { return false }
         if options.isStrict { return !file.fill.isRefused }
         return switch options.fill {
         case .open: true
@@ -345,6 +346,7 @@ extension FileSystem {
             inode: opening.inode, mode: answer.mode, flags: lowerFlags(opening.flags) | append,
             shared: answer.mode == .cached ? answer.lower : nil)
         openHandles.add(1)
+        if handle.canBeMapped { noteMapper(opening.inode, isNew: opening.created != nil) }
         let number = handle.retained()
         var out = passhsm_open_out(fh: number, open_flags: 0, backing_id: answer.backingID)
         switch answer.mode {
@@ -353,7 +355,8 @@ extension FileSystem {
         case .cached: out.open_flags = UInt32(FOPEN_KEEP_CACHE)
         }
         let wasTaken: Bool
-        if let entry = opening.entry {
+        if var entry = opening.entry {
+            entry.attr_timeout = attributeTimeout(opening.inode)
             var both = passhsm_create_out()
             both.open = out
             passhsm_fill_entry(&both.entry, entry)

@@ -37,7 +37,7 @@ extension FileSystem {
             } catch {
                 throw FillError(lowerErrno: error, "taking the file to its new version")
             }
-            if isNew { invalidate.withLock { $0 }?.call(inode.node, nil) }
+            if isNew { invalidate.withLock { $0 }?.call(inode.node, .all) }
         }
     }
 

@@ -43,10 +43,12 @@ extension FileSystem {
             log.error("\(error.cause)", metadata: ["file": "\(inode.handle.name)"])
             throw Errno(rawValue: EIO)
         case .load:
-            let lower = try open(inode, O_RDWR)
+            let (lower, isReadOnly) = try openToFill(inode)
             let changed = try lower.stat().st_ctim
             let file: IncompleteFile?
-            do throws(FillError) { file = try store.use(lower, engine: engine, isStrict: options.isStrict) } catch {
+            do throws(FillError) {
+                file = try store.use(lower, engine: engine, isStrict: options.isStrict, isReadOnly: isReadOnly)
+            } catch {
                 throw Errno(error)
             }
             let residence = file == nil ? store.residence(of: lower) : nil
@@ -63,6 +65,14 @@ extension FileSystem {
         }
     }
 
+    /// For reading alone where it is immutable or append-only: what is present of it can be read, and the flag taken away.
+    private func openToFill(_ inode: Inode) throws(Errno) -> (Descriptor, isReadOnly: Bool) {
+        do throws(Errno) { return (try open(inode, O_RDWR), false) } catch {
+            guard error.rawValue == EPERM else { throw error }
+            return (try open(inode, O_RDONLY), true)
+        }
+    }
+
     func endUse(_ inode: Inode) {
         inode.state.withLock { $0.users -= 1 }
         letGo(inode)
@@ -76,7 +86,7 @@ extension FileSystem {
         }
         guard let file, file.fill.isIdle else { return }
         // The engine knows that everything is there a moment before it says so.
-        if file.fill.isComplete { file.stored.contentComplete() }
+        if file.fill.isComplete && !file.isReadOnly { file.stored.contentComplete() }
         // Its commit comes back here.
         if file.stored.hasPending { return file.stored.scheduleCommit() }
         transition(inode) { settleLocked(inode, file) }
@@ -85,7 +95,7 @@ extension FileSystem {
 
     /// Under the transition lock: lets go of `file` when nothing needs it any more; a finished one does not need its users.
     func settleLocked(_ inode: Inode, _ file: IncompleteFile) {
-        if file.fill.isComplete { file.stored.contentComplete() }
+        if file.fill.isComplete && !file.isReadOnly { file.stored.contentComplete() }
         // Whoever uses it from now on keeps it, also when it is done before the last look.
         let uses = inode.state.withLock(\.uses)
         // In this order: the record of a finished file is its last.
@@ -113,14 +123,16 @@ extension FileSystem {
     /// changed those of which the kernel has pages.
     func sweep() {
         for inode in inodes.takeWatched() {
-            let (putsDown, unmarks, lower) = inode.state.withLock { state in
+            let (putsDown, unmarks, looks, lower) = inode.state.withLock { state in
                 (
                     state.file != nil && state.users == 0 && state.cachedOpens == 0,
-                    state.dirtyMark != nil && state.writers == 0, state.isComplete ? state.anyShared : nil
+                    state.dirtyMark != nil && state.writers == 0, state.mayHaveLeftMapping,
+                    state.isComplete ? state.anyShared : nil
                 )
             }
             if putsDown { letGo(inode) }
             if unmarks { unmark(inode) }
+            if looks { lookForMapping(inode) }
             if let lower { lookAtPages(inode, lower) }
             if inode.state.withLock(\.isWatched) { inodes.watch(inode) }
         }

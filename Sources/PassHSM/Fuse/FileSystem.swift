@@ -55,10 +55,10 @@ final class FileSystem: Sendable {
 
     /// A closure that a Mutex held bare would be wrapped once more at every access.
     struct Invalidation {
-        /// The attributes, and the pages of so many bytes; of all when nil.
-        let call: @Sendable (fuse_ino_t, Range<Int>?) -> Void
+        /// The attributes, and these pages.
+        let call: @Sendable (fuse_ino_t, CachedPages.Part) -> Void
 
-        init(_ call: @escaping @Sendable (fuse_ino_t, Range<Int>?) -> Void) { self.call = call }
+        init(_ call: @escaping @Sendable (fuse_ino_t, CachedPages.Part) -> Void) { self.call = call }
     }
 
     /// The inode of a number from the kernel.
@@ -123,7 +123,7 @@ final class FileSystem: Sendable {
         entry.ino = inode === root ? fuse_ino_t(FUSE_ROOT_ID) : inode.node
         entry.generation = inode.generation
         entry.attr = status
-        entry.attr_timeout = timeout
+        entry.attr_timeout = attributeTimeout(inode)
         entry.entry_timeout = timeout
         return entry
     }

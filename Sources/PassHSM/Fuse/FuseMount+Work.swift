@@ -21,7 +21,7 @@ extension FuseMount {
             let freed = try Refusal.whenIdle { () throws(Refusal) in try fileSystem.release(inode, expecting: record) }
             return (inode.node, freed)
         }
-        session.invalidate(node, nil)
+        session.invalidate(node, .all)
         return freed
     }
 

@@ -228,13 +228,20 @@ final class FuseSession: Sendable {
     /// What libfuse 3.14 does not hand on of the request that this thread is processing; see ``RequestTranslation``.
     static var requestFlags: UInt32 { passhsm_request_flags() }
 
-    /// Makes the kernel forget the attributes that it has of an inode, and the pages of `range` (bytes), or all of them.
-    /// Waits for pages that are being read: not to be called by a thread that answers requests, nor with a lock that
-    /// answering takes.
-    func invalidate(_ node: fuse_ino_t, _ range: Range<Int>?) {
+    /// Makes the kernel forget the attributes that it has of an inode, and `pages`.
+    ///
+    /// Waits for those of them that are being read: then it is not to be called by a thread that answers requests, nor with a
+    /// lock that answering takes. With none it waits for nothing.
+    func invalidate(_ node: fuse_ino_t, _ pages: CachedPages.Part) {
         guard let session else { return }
+        let (offset, count) =
+            switch pages {
+            case .none: (-1, 0)
+            case .all: (0, 0)
+            case .range(let range): (range.lowerBound, range.count)
+            }
         // ENOENT: the kernel does not know the inode.
-        _ = fuse_lowlevel_notify_inval_inode(session, node, range?.lowerBound ?? 0, range?.count ?? 0)
+        _ = fuse_lowlevel_notify_inval_inode(session, node, offset, count)
     }
 
     // MARK: Ending

@@ -42,6 +42,11 @@ final class Inode: Sendable {
         var shared: [Int32: SharedDescriptor] = [:]
         /// What the kernel may have in its page cache; nil before the first cached handle.
         var pages: CachedPages?
+        /// Open passthrough handles that can be mapped for writing, and how many there ever were.
+        var mappers = 0
+        var mapperOpens = 0
+        /// Stores through such a mapping may move the file's times, and tell nobody.
+        var mayBeMapped = false
         /// Set when the dirty flag was only set because the file was opened for writing.
         var dirtyMark: DirtyMark?
         /// Hides that the daemon's own work moves the change time; nil when the lower file's own is shown.
@@ -52,10 +57,13 @@ final class Inode: Sendable {
         var nameless: Descriptor?
 
         /// Something is still to be done with the file, and only this inode knows.
-        var isInUse: Bool { file != nil || users > 0 || dirtyMark != nil }
+        var isInUse: Bool { file != nil || users > 0 || dirtyMark != nil || mayBeMapped }
 
         /// Looked at once a second.
-        var isWatched: Bool { file != nil || dirtyMark != nil || cachedOpens > 0 }
+        var isWatched: Bool { file != nil || dirtyMark != nil || cachedOpens > 0 || mayHaveLeftMapping }
+
+        /// What could be mapped is closed.
+        var mayHaveLeftMapping: Bool { mayBeMapped && mappers == 0 }
 
         /// By its record; one that cannot be believed is neither complete nor incomplete.
         var isIncomplete: Bool { if case .incomplete = residence { true } else { false } }

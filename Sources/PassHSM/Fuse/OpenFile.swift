@@ -33,6 +33,8 @@ final class OpenFile: Sendable {
     }
 
     var isWritable: Bool { flags & O_ACCMODE != O_RDONLY }
+    /// For writing, of the lower file itself: mmap(2) wants a descriptor that reads as well.
+    var canBeMapped: Bool { mode == .passthrough && flags & O_ACCMODE == O_RDWR }
 
     /// The lower file; with passthrough opened at the first need, for fsync and the like.
     func lower(_ open: () throws(Errno) -> Descriptor) throws(Errno) -> Descriptor {

@@ -6,10 +6,13 @@ import HSMSystem
 package final class IncompleteFile: Sendable {
     package let fill: FillFile
     package let stored: StoredFile
+    /// The lower file may not be changed, nor what is recorded of it.
+    package let isReadOnly: Bool
 
-    init(fill: FillFile, stored: StoredFile) {
+    init(fill: FillFile, stored: StoredFile, isReadOnly: Bool = false) {
         self.fill = fill
         self.stored = stored
+        self.isReadOnly = isReadOnly
     }
 }
 
@@ -47,11 +50,12 @@ extension Store {
     ///
     /// - Parameters:
     ///   - lower: the lower file, open for reading and writing; kept.
+    ///   - isReadOnly: it is open for reading alone, because it may not be changed: what is absent stays so, with EPERM.
     ///   - isStrict: of a remote's content nothing is present before all of it was checked.
     /// - Returns: nil when the file is complete.
     /// - Throws: EIO with the cause when the record or, for a dirty file, the map cannot be believed.
     package func use(
-        _ lower: Descriptor, engine: FillEngine, isStrict: Bool = false
+        _ lower: Descriptor, engine: FillEngine, isStrict: Bool = false, isReadOnly: Bool = false
     ) throws(FillError) -> IncompleteFile? {
         let size: Int
         do throws(Errno) {
@@ -74,17 +78,21 @@ extension Store {
             let fill = FillFile(
                 object: record.object, destination: stored, layout: record.layout,
                 present: isUnchecked && isClean ? GranuleSet() : present,
-                check: isCheckable ? (isStrict ? .all : .last) : .none, refusal: isUnchecked ? Self.uncheckable : nil,
+                check: isCheckable ? (isStrict ? .all : .last) : .none,
+                refusal: isUnchecked ? Self.uncheckable : isReadOnly ? Self.unchangeable : nil,
                 engine: engine)
-            if fill.isComplete { stored.contentComplete() }
+            if fill.isComplete && !isReadOnly { stored.contentComplete() }
             // Written before a crash, and not durable yet.
             if stored.hasPending { stored.scheduleCommit() }
-            return IncompleteFile(fill: fill, stored: stored)
+            return IncompleteFile(fill: fill, stored: stored, isReadOnly: isReadOnly)
         } catch {
             log.error("\(error.cause)")
             throw FillError(.io, .recordCorrupt, error.cause)
         }
     }
+
+    static let unchangeable = FillError(
+        .permission, .lowerFailed, "the lower file may not be changed (chattr +i or +a), so that nothing can be filled")
 
     static let uncheckable = FillError(
         .io, .uncheckable, "the content cannot be checked: there is no digest of it, or it has local changes")
