@@ -69,6 +69,8 @@ let package = Package(
             name: "CFuse", path: "Sources/CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
         .systemLibrary(
             name: "CCrypto", path: "Sources/CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "CExpat", path: "Sources/CExpat", pkgConfig: "expat", providers: [.apt(["libexpat1-dev"])]),
         .target(name: "CLinux", path: "Sources/CLinux"),
         .target(name: "CChecksum", path: "Sources/CChecksum"),
         module("Core", [locks]),
@@ -78,7 +80,9 @@ let package = Package(
         module(
             "RemotesHTTP",
             ["HSMCore", "HSMSystem", "HSMRemotes", httpClient, nio, locks, httpTypes, http2, sockets, tls]),
-        module("RemotesS3", ["HSMCore", "HSMSystem", "HSMRemotes", "HSMRemotesHTTP", crypto, httpClient, httpTypes]),
+        module(
+            "RemotesS3",
+            ["CExpat", "HSMCore", "HSMSystem", "HSMRemotes", "HSMRemotesHTTP", crypto, httpClient, httpTypes]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
         module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", locks, logging]),
         module("Fanotify", ["CLinux", "HSMCore", "HSMSystem", "HSMStore", logging]),

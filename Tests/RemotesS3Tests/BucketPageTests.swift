@@ -1,6 +1,7 @@
 import HSMCore
-import HSMRemotesS3
 import Testing
+
+@testable import HSMRemotesS3
 
 @Suite struct BucketPageTests {
     static func page(_ inside: String) -> [UInt8] {
@@ -55,6 +56,33 @@ import Testing
     ])
     func `a page that leaves something out is refused`(_ inside: String) {
         #expect(throws: FillError.self) { try BucketPage(Self.page(inside)) }
+    }
+
+    @Test func `CDATA, comments, and > in attributes are XML's`() throws {
+        let text = Self.object("<![CDATA[a&<b>]]>c<!-- > <Key>x</Key> -->d").replacing(
+            "<Contents>", with: "<Contents a='x>y' b=\"/Contents>\">")
+        #expect(try BucketPage(Self.page(text)).objects.map(\.key) == [Array("a&<b>cd".utf8)])
+    }
+
+    @Test func `a document type is refused, whatever it says`() {
+        let start = "<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;\">]>"
+        for start in ["<!DOCTYPE x>", start] {
+            let page = Array(start.utf8) + Self.page(Self.object("a")).drop { $0 != 0x3e }.dropFirst()
+            #expect(throws: FillError.self) { try BucketPage(page) }
+        }
+    }
+
+    @Test func `elements in elements cost no more than their bytes`() {
+        // An error's body is read up to 64 KiB; of each element its path was kept.
+        let depth = 9000
+        let deep = Array((String(repeating: "<a>", count: depth) + String(repeating: "</a>", count: depth)).utf8)
+        #expect(XMLElements(deep) == nil)
+        let wide = "<a>" + String(repeating: "<b/>", count: 16_000) + "</a>"
+        #expect(XMLElements(Array(wide.utf8)) == nil)
+        let long = String(repeating: "n", count: 60_000)
+        #expect(XMLElements(Array("<a><\(long)></\(long)></a>".utf8)) == nil)
+        let error = "<Error><Code>NoSuchKey</Code><Message>x</Message></Error>"
+        #expect(XMLElements(Array(error.utf8))?.text("Error/Code") == "NoSuchKey")
     }
 
     @Test(arguments: [

@@ -100,9 +100,9 @@ struct CredentialServices: Sendable {
             if let credentials = TemporaryCredentials(xml: bytes) { return credentials }
             throw FillError(.io, .remoteFailed, "the token service answers something else than credentials")
         }
+        let elements = XMLElements(bytes)
         func text(_ name: String) -> String {
-            let element = XMLElements(bytes)?.first { $0.path == "ErrorResponse/Error/\(name)" }
-            return element.map { String(decoding: $0.text.prefix(500), as: UTF8.self) } ?? ""
+            String((elements?.text("ErrorResponse/Error/\(name)") ?? "").prefix(500))
         }
         throw Self.refusal(status, "the role \(role.arn)", "\(text("Code")) \(text("Message"))".trimmed)
     }

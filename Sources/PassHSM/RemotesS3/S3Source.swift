@@ -107,8 +107,7 @@ package final class S3Source: RemoteSource {
             return FillError(.io, .remoteFailed, "\(address.bucket) is in the region \(region)")
         }
         let body = (try? await response.whole(limit: 64 << 10, name: "\(key)")) ?? []
-        let code = XMLElements(body)?.first { $0.path == "Error/Code" }.map { String(decoding: $0.text, as: UTF8.self) }
-        guard let code else { return status }
+        guard let code = XMLElements(body)?.text("Error/Code") else { return status }
         // An object of a bucket that is not there need not be gone.
         let reason = code == "NoSuchBucket" ? .remoteFailed : status.reason
         return FillError(
@@ -156,7 +155,7 @@ package final class S3Source: RemoteSource {
 
     // MARK: Listing
 
-    private static let longestPage = 64 << 20
+    private static let longestPage = 16 << 20
 
     /// At most 1,000 objects, in the order of their keys' bytes.
     func page(after token: String?) async throws(FillError) -> BucketPage {

@@ -37,9 +37,7 @@ struct TemporaryCredentials: Sendable {
     init?(xml: [UInt8]) {
         guard let elements = XMLElements(xml) else { return nil }
         func text(_ name: String) -> String? {
-            elements.first { $0.path.hasSuffix("Result/Credentials/\(name)") }.map {
-                String(decoding: $0.text, as: UTF8.self)
-            }
+            elements.text("Result/Credentials/\(name)", isSuffix: true)
         }
         guard let key = text("AccessKeyId"), let secret = text("SecretAccessKey"), let token = text("SessionToken"),
             let expiration = text("Expiration")
