@@ -51,10 +51,18 @@ package struct HTTPBody {
 
     /// All that is left.
     ///
+    /// - Parameter willGrow: called once, before more than `small` bytes are taken.
     /// - Throws: `.remoteFailed` for more than `limit` bytes, or when it breaks off.
-    package mutating func whole(limit: Int) async throws(FillError) -> [UInt8] {
+    package mutating func whole(
+        limit: Int, small: Int = .max, willGrow: () async -> Void = {}
+    ) async throws(FillError) -> [UInt8] {
         var result: [UInt8] = []
+        var isSmall = true
         while try await fetch() {
+            if isSmall && result.count + piece.readableBytes > small {
+                isSmall = false
+                await willGrow()
+            }
             result += piece.readableBytesView
             piece.clear()
             guard result.count <= limit else {

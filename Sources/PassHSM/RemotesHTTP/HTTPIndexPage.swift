@@ -25,37 +25,43 @@ package struct HTTPIndexPage: Equatable, Sendable {
             throw FillError(.io, .remoteFailed, "\(url) is no list of names as nginx's autoindex_format json has it")
         }
         for entry in entries { add(Array(entry.name.utf8), isDirectory: entry.type == "directory") }
+        seen = []
     }
 
     /// - Parameter address: of the page: links to anything but names in its directory are passed over.
     /// - Throws: `.remoteFailed` for a page that does not say that it is an index: any other page has links too.
     package init(html bytes: [UInt8], of address: WebAddress) throws(FillError) {
-        guard Self.isIndex(String(decoding: bytes, as: UTF8.self).lowercased(), of: address) else {
+        var scan = HTMLScan(bytes)
+        guard Self.isIndex(&scan, of: address) else {
             throw FillError(.io, .remoteFailed, "\(address.url) is no index page: it does not say that it is one")
         }
-        for link in Self.links(bytes) {
-            guard let path = Self.path(link, of: address) else { continue }
+        while let link = scan.nextLink() {
+            guard let path = Self.path(Self.withoutEscapes(link), of: address) else { continue }
             let isDirectory = path.last == 0x2f
             add(isDirectory ? path.dropLast() : path, isDirectory: isDirectory)
         }
+        seen = []
     }
 
-    /// - Parameter page: in lower case.
-    private static func isIndex(_ page: String, of address: WebAddress) -> Bool {
-        guard let start = page.firstRange(of: "<title>"), let end = page[start.upperBound...].firstRange(of: "</title>")
-        else { return false }
-        let title = page[start.upperBound..<end.lowerBound]
-        if title.contains("index of") || title.contains("directory listing") { return true }
+    private static func isIndex(_ scan: inout HTMLScan, of address: WebAddress) -> Bool {
+        guard let title = scan.title() else { return false }
+        let name = String(decoding: title, as: UTF8.self).lowercased()
+        if name.contains("index of") || name.contains("directory listing") { return true }
         // Caddy's and rclone's pages have the directory's name, or its path, for a title.
-        guard page.contains("class=\"listing") || page.contains("class='listing") else { return false }
-        let text = String(decoding: withoutEscapes(Array(title.utf8)[...]), as: UTF8.self)
-        let name = text.trimmed.split(separator: "/").joined(separator: "/")
+        guard scan.contains("class=\"listing") || scan.contains("class='listing") else { return false }
+        let text = String(decoding: withoutEscapes(Array(name.utf8)[...]), as: UTF8.self)
+        let path = text.trimmed.split(separator: "/").joined(separator: "/")
         // Caddy decodes it once too often.
-        return [address.path, PercentEncoding.decode(address.path) ?? []].contains { path in
-            let path = String(decoding: path, as: UTF8.self).lowercased()
-            return name.isEmpty ? text.contains("/") : path.hasSuffix("/\(name)/")
+        return [address.path, PercentEncoding.decode(address.path) ?? []].contains { own in
+            let own = String(decoding: own, as: UTF8.self).lowercased()
+            return path.isEmpty ? text.contains("/") : own.hasSuffix("/\(path)/")
         }
     }
+
+    /// Bytes that the names take, about.
+    var cost: Int { names.reduce(0) { $0 + $1.bytes.count + Self.costOfName } }
+    /// Of an array, and of its places in the page.
+    private static let costOfName = 96
 
     private mutating func add(_ name: [UInt8], isDirectory: Bool) {
         let isName =
@@ -63,34 +69,8 @@ package struct HTTPIndexPage: Equatable, Sendable {
         if isName, seen.insert(name).inserted { names.append(Name(bytes: name, isDirectory: isDirectory)) }
     }
 
+    /// While the page is read.
     private var seen: Set<[UInt8]> = []
-
-    /// The values of the `href`s of `<a>` elements, without HTML's escapes.
-    private static func links(_ page: [UInt8]) -> [[UInt8]] {
-        var result: [[UInt8]] = []
-        var rest = page[...]
-        while let tag = rest.firstIndex(of: 0x3c) {
-            rest = rest[(tag + 1)...]
-            guard let first = rest.first, first | 0x20 == 0x61, rest.dropFirst().first.map({ $0 <= 0x20 }) == true,
-                let end = rest.firstIndex(of: 0x3e)
-            else { continue }
-            // Lower case for comparison only: the value keeps its own.
-            let inside = rest[..<end]
-            let lower = inside.map { (0x41...0x5a).contains($0) ? $0 | 0x20 : $0 }
-            guard let name = lower.firstRange(of: Array("href=".utf8)) else { continue }
-            var value = inside.dropFirst(name.upperBound)
-            let quote = value.first
-            if quote == 0x22 || quote == 0x27 {
-                // A quoted value may have a > in it.
-                value = rest[(value.startIndex + 1)...].prefix { $0 != quote }
-            } else {
-                value = value.prefix { $0 > 0x20 }
-            }
-            result.append(withoutEscapes(value))
-            rest = rest[value.endIndex...]
-        }
-        return result
-    }
 
     private static let escapes: [(text: [UInt8], byte: UInt8)] = [
         ("&amp;", 0x26), ("&lt;", 0x3c), ("&gt;", 0x3e), ("&quot;", 0x22), ("&#39;", 0x27), ("&#34;", 0x22),

@@ -8,39 +8,45 @@ import NIOHTTP1
 extension HTTPSource {
     /// Requests under way at once.
     private static let width = 64
-    private static let longestPage = 256 << 20
-    /// A server whose links lead round in circles stops there: Linux has no longer paths.
+    /// Linux has no longer paths.
     private static let longestPath = 4096
 
     /// One name of a directory, with what there is to be known of it.
     private enum Found: Sendable {
         case file(RemoteEntry)
-        case directory(name: [UInt8], [HTTPIndexPage.Name])
+        case directory(name: [UInt8], HTTPIndexPage)
         case unreadable(FillError)
     }
 
     package func list(_ body: (RemoteEvent) throws -> Void) async throws {
         if let manifest { return try await list(manifest, body) }
-        let names = try await page(of: [])
+        let budget = ListingBudget()
+        let top = try await page(of: [], budget)
         try body(.enter(Self.directory([])))
-        try await list(names, below: [], body)
+        var circles = LinkCircles()
+        try await list(top, of: [], budget, &circles, body)
         try body(.leave)
     }
 
     private func list(
-        _ names: [HTTPIndexPage.Name], below path: [UInt8], _ body: (RemoteEvent) throws -> Void
+        _ page: HTTPIndexPage, of path: [UInt8], _ budget: ListingBudget, _ circles: inout LinkCircles,
+        _ body: (RemoteEvent) throws -> Void
     ) async throws {
         // A lower directory's own data, should the source be one.
-        let names = path.isEmpty ? names.filter { $0.bytes != Array(".passhsm".utf8) } : names
+        let names = path.isEmpty ? page.names.filter { $0.bytes != Array(".passhsm".utf8) } : page.names
+        circles.enter(path, page)
+        defer { circles.leave() }
+        let above = circles
         try await names.mapInOrder(width: Self.width) { name in
-            await self.look(name, Self.join(path, name.bytes))
+            await self.look(name, Self.join(path, name.bytes), budget, above)
         } body: { name, found in
             let key = Self.join(path, name.bytes)
             switch found {
             case .file(let entry): try body(.entry(entry))
-            case .directory(let name, let names):
+            case .directory(let name, let page):
+                defer { budget.drop(page) }
                 try body(.enter(Self.directory(name)))
-                try await list(names, below: key, body)
+                try await list(page, of: key, budget, &circles, body)
                 try body(.leave)
             case .unreadable(let error):
                 if error.reason == .cancelled { throw error }
@@ -49,9 +55,18 @@ extension HTTPSource {
         }
     }
 
-    private func look(_ name: HTTPIndexPage.Name, _ path: [UInt8]) async -> Found {
+    private func look(
+        _ name: HTTPIndexPage.Name, _ path: [UInt8], _ budget: ListingBudget, _ above: LinkCircles
+    ) async -> Found {
         do throws(FillError) {
-            if name.isDirectory { return .directory(name: name.bytes, try await page(of: path + [0x2f])) }
+            if name.isDirectory {
+                let page = try await page(of: path + [0x2f], budget)
+                do throws(FillError) { try await expectNoCircle(page, path, budget, above) } catch {
+                    budget.drop(page)
+                    throw error
+                }
+                return .directory(name: name.bytes, page)
+            }
             return .file(try await entry(name.bytes, RemoteKey(path)))
         } catch {
             return .unreadable(error)
@@ -65,12 +80,29 @@ extension HTTPSource {
         return RemoteEntry(name: name, kind: .file(object), metadata: metadata)
     }
 
-    /// The names that the server's page about a directory lists.
-    private func page(of path: [UInt8]) async throws(FillError) -> [HTTPIndexPage.Name] {
-        try await retries.retrying { () throws(FillError) in try await pageOnce(of: path) }
+    private func expectNoCircle(
+        _ page: HTTPIndexPage, _ path: [UInt8], _ budget: ListingBudget, _ circles: LinkCircles
+    ) async throws(FillError) {
+        guard let (probe, top) = circles.suspicion(path, page, longestPath: Self.longestPath) else { return }
+        let found: HTTPIndexPage
+        do throws(FillError) { found = try await pageOnce(of: probe + [0x2f], budget) } catch {
+            if error.reason == .cancelled { throw error }
+            // It is nowhere, or too deep to be told.
+            return
+        }
+        defer { budget.drop(found) }
+        guard found.names == page.names else { return }
+        let cause =
+            "\(RemoteKey(path)): the server's links lead round in circles: it is \(location)\(RemoteKey(top)) again"
+        throw FillError(.io, .remoteFailed, cause)
     }
 
-    private func pageOnce(of path: [UInt8]) async throws(FillError) -> [HTTPIndexPage.Name] {
+    /// What the server's page about a directory lists; it is held.
+    private func page(of path: [UInt8], _ budget: ListingBudget) async throws(FillError) -> HTTPIndexPage {
+        try await retries.retrying { () throws(FillError) in try await pageOnce(of: path, budget) }
+    }
+
+    private func pageOnce(of path: [UInt8], _ budget: ListingBudget) async throws(FillError) -> HTTPIndexPage {
         let place = WebAddress(
             isEncrypted: address.isEncrypted, host: address.host, port: address.port, path: address.path + path)
         guard path.count <= Self.longestPath else {
@@ -83,11 +115,17 @@ extension HTTPSource {
         for coding in response.headers[canonicalForm: "Content-Encoding"] where coding != "identity" {
             throw FillError(.io, .remoteFailed, "\(place.url): the server answers with \(coding), unasked")
         }
-        let bytes = try await response.whole(limit: Self.longestPage, name: place.url)
-        if response.headers.first(name: "Content-Type")?.lowercased().hasPrefix("application/json") == true {
-            return try HTTPIndexPage(json: bytes, of: place.url).names
+        var isLarge = false
+        defer { if isLarge { budget.largePages.leave() } }
+        var body = HTTPBody(response, name: place.url)
+        let bytes = try await body.whole(limit: ListingBudget.longestPage, small: ListingBudget.smallPage) {
+            await budget.largePages.enter()
+            isLarge = true
         }
-        return try HTTPIndexPage(html: bytes, of: place).names
+        let isJSON = response.headers.first(name: "Content-Type")?.lowercased().hasPrefix("application/json") == true
+        let page = try isJSON ? HTTPIndexPage(json: bytes, of: place.url) : HTTPIndexPage(html: bytes, of: place)
+        try budget.hold(page, of: place.url)
+        return page
     }
 
     // MARK: A manifest
