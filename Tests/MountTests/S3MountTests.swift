@@ -260,6 +260,41 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "An endpoint and a region of the environment or a profile are recorded",
+            arguments: ["environment", "profile"])
+        func endpoint(kind: String) throws {
+            try withStore(.moto, nil) { path in
+                try shell("echo 1 >a; echo 2 >b", in: path)
+            } adapt: { store, mirror in
+                mirror.importArguments = []
+                mirror.environment["AWS_REGION"] = ""
+                let profile = "[default]\nendpoint_url = \(store.endpoint)\nregion = eu-west-3\n"
+                try File.put(profile, mirror.scratch.path + "/profile")
+                if kind == "profile" {
+                    mirror.environment["AWS_CONFIG_FILE"] = mirror.scratch.path + "/profile"
+                } else {
+                    mirror.environment["AWS_ENDPOINT_URL"] = store.endpoint
+                    mirror.environment["AWS_REGION"] = "eu-west-3"
+                }
+            } _: { store, mirror throws in
+                mirror.environment = S3Server.environment
+                try mirror.start(["--deadline", "5"])
+                #expect(try File.bytes(mirror.at("a")) == Array("1\n".utf8))
+                let source = try mirror.status().source
+                #expect(source.contains("endpoint=") && source.contains("region=eu-west-3"), "\(source)")
+                try mirror.stop()
+                // The next import needs none either, and another endpoint is another source.
+                try mirror.importSource()
+                #expect(throws: Failure.self) { try mirror.importSource("--endpoint", "http://127.0.0.1:1") }
+                mirror.environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+                #expect(throws: Failure.self) { try mirror.importSource() }
+                try mirror.start(["--deadline", "5"])
+                #expect(
+                    try File.bytes(mirror.at("b")) == Array("2\n".utf8), "the environment of a mount changes nothing")
+            }
+        }
+
         @Test("Roles sign the requests of imports and mounts", arguments: ["keys", "web identity"])
         func roles(kind: String) throws {
             var proxy: FaultProxy?

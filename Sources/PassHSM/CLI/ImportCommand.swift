@@ -57,11 +57,12 @@ struct ImportCommand: ParsableCommand {
     }
 
     func run() throws {
-        let location = try location
+        let recorded = try recorded
+        let location = try RemoteTier.complete(try location, after: rebind ? nil : recorded)
         let tier = RemoteTier(
-            location, authorities: try authorities, manifest: manifest?.path, readsMetadata: store.metadata)
+            location, authorities: try authorities(recorded), manifest: manifest?.path, readsMetadata: store.metadata)
         var options = Importer.Options()
-        options.authorities = try authorities
+        options.authorities = try authorities(recorded)
         options.mountSettings = settings.recorded
         options.granuleSize = granule?.size
         options.rights = try rights.given(for: location)
@@ -86,16 +87,16 @@ struct ImportCommand: ParsableCommand {
         get throws(LocationError) { try store.applied(to: try RemoteLocation(source.path)) }
     }
 
+    /// What an import before has recorded; nil when there was none.
+    private var recorded: StoreConfiguration? {
+        get throws { try (try? Store.inspect(lower.path.cString, log: Self.log))?.configuration() }
+    }
+
     /// The path that later mounts find the file by too; without one, that of the import before.
-    private var authorities: String? {
-        get throws {
-            guard let path = caFile?.path else {
-                let store = try? Store.inspect(lower.path.cString, log: Self.log)
-                return try store?.configuration().authorities
-            }
-            do throws(Errno) { return String(decoding: try path.real().bytes, as: UTF8.self) } catch {
-                throw CommandError("\(path): \(error.text)")
-            }
+    private func authorities(_ recorded: StoreConfiguration?) throws -> String? {
+        guard let path = caFile?.path else { return recorded?.authorities }
+        do throws(Errno) { return String(decoding: try path.real().bytes, as: UTF8.self) } catch {
+            throw CommandError("\(path): \(error.text)")
         }
     }
 

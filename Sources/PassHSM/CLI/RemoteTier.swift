@@ -12,14 +12,18 @@ struct RemoteTier {
     private let authorities: String?
     private let manifest: BytePath?
     private let readsMetadata: Bool
+    private let isComplete: Bool
 
     /// - Parameters:
     ///   - authorities: path of a PEM file; nil or empty: the system's certificate authorities alone.
     ///   - manifest: a file, or a URL, that lists the objects.
     ///   - readsMetadata: a listing asks for each object of a bucket.
+    ///   - isComplete: the environment adds nothing to the location but credentials.
     init(
-        _ location: RemoteLocation, authorities: String?, manifest: BytePath? = nil, readsMetadata: Bool = true
+        _ location: RemoteLocation, authorities: String?, manifest: BytePath? = nil, readsMetadata: Bool = true,
+        isComplete: Bool = true
     ) {
+        self.isComplete = isComplete
         self.location = location
         self.authorities = authorities.flatMap { $0.isEmpty ? nil : $0 }
         self.manifest = manifest
@@ -28,7 +32,18 @@ struct RemoteTier {
 
     /// The one that a lower directory was imported from.
     init(_ configuration: StoreConfiguration) throws(LocationError) {
-        self.init(try RemoteLocation(configuration.source), authorities: configuration.authorities)
+        self.init(
+            try RemoteLocation(configuration.source), authorities: configuration.authorities,
+            isComplete: configuration.isSourceComplete)
+    }
+
+    /// The location with what the environment says of it, and an earlier import, whose configuration is `recorded`.
+    static func complete(
+        _ location: RemoteLocation, after recorded: StoreConfiguration?
+    ) throws(LocationError) -> RemoteLocation {
+        guard let bucket = location.bucket else { return location }
+        let old = recorded.flatMap { try? RemoteLocation($0.source) }?.bucket
+        return RemoteLocation(try bucket.completed(after: old, environment: environment))
     }
 
     /// - Throws: `LocationError` when it cannot be opened.
@@ -43,7 +58,8 @@ struct RemoteTier {
         if let bucket = location.bucket {
             let credentials = try CredentialChain(profile: bucket.profile, environment: Self.environment)
             return try S3Source(
-                bucket, transport: transport, credentials: credentials, readsMetadata: readsMetadata)
+                bucket, transport: transport, credentials: credentials, readsMetadata: readsMetadata,
+                isComplete: isComplete)
         }
         guard let address = location.web else { throw LocationError("\(location) is no source") }
         let credentials = try HTTPCredentials(host: address.host, environment: Self.environment)

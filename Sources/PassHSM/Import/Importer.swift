@@ -39,6 +39,7 @@ package struct Importer: Sendable {
     private let log: Logger
 
     /// - Parameters:
+    ///   - location: with everything that it takes to reach it: that is recorded.
     ///   - source: what is at `location`.
     ///   - lower: path of the lower directory, without NUL; made when it is missing.
     package init(
@@ -62,13 +63,15 @@ package struct Importer: Sendable {
         let store = try Store.open(
             (lower + [0]).map { CChar(bitPattern: $0) }, create: true, purpose: "import from \(location)", log: log)
         var configuration = try store.configuration()
-        if configuration.source != location.url {
-            guard configuration.source.isEmpty || options.rebind else {
+        if configuration.source != location.url || !configuration.isSourceComplete {
+            let isSame = isLocation(of: configuration)
+            guard configuration.source.isEmpty || isSame || options.rebind else {
                 throw ImportError(
                     "\(lowerName) was imported from \(configuration.source), not from \(location); see --rebind")
             }
             configuration.source = location.url
-            configuration.isImported = false
+            configuration.isSourceComplete = true
+            if !isSame { configuration.isImported = false }
             try store.save(configuration)
         }
         let before = configuration
@@ -109,6 +112,11 @@ package struct Importer: Sendable {
             try store.save(configuration)
         }
         return summary
+    }
+
+    private func isLocation(of configuration: StoreConfiguration) -> Bool {
+        guard let old = try? RemoteLocation(configuration.source) else { return false }
+        return location.isSamePlace(as: old, isComplete: configuration.isSourceComplete)
     }
 
     /// What this import is told, and what earlier ones were.

@@ -48,6 +48,15 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     /// Of a bucket in an S3 store; nil for every other place.
     package var bucket: BucketAddress? { if case .bucket(let address) = place { address } else { nil } }
 
+    /// Whether both are one place: of a bucket, how it is reached may differ, but not by which endpoint.
+    ///
+    /// - Parameter isComplete: false: `other` may have left its endpoint out, and then has any.
+    package func isSamePlace(as other: RemoteLocation, isComplete: Bool) -> Bool {
+        guard let bucket, let old = other.bucket else { return self == other }
+        let isSameEndpoint = bucket.endpoint == old.endpoint || !isComplete && old.endpoint == nil
+        return bucket.bucket == old.bucket && bucket.prefix == old.prefix && isSameEndpoint
+    }
+
     /// The location as it is kept in the configuration: percent-encoded, without secrets. Equal places have equal URLs.
     package var url: String {
         switch place {

@@ -25,15 +25,14 @@ package final class S3Source: RemoteSource {
     ///
     /// - Parameters:
     ///   - readsMetadata: false: an import believes the listing alone.
+    ///   - isComplete: the address says all, and the environment names neither endpoint nor region.
     /// - Throws: for an endpoint in the environment that is none.
     package init(
-        _ address: BucketAddress, transport: HTTPTransport, credentials: CredentialChain, readsMetadata: Bool = true
+        _ address: BucketAddress, transport: HTTPTransport, credentials: CredentialChain, readsMetadata: Bool = true,
+        isComplete: Bool = false
     ) throws(LocationError) {
-        var address = address
-        if address.endpoint == nil, let endpoint = credentials.endpoint {
-            address.endpoint = try RemoteLocation(endpoint).web
-        }
-        region = address.region ?? credentials.region ?? "us-east-1"
+        let address = try isComplete ? address : address.completed(by: credentials)
+        region = address.region ?? "us-east-1"
         self.address = address
         self.readsMetadata = readsMetadata
         self.transport = transport

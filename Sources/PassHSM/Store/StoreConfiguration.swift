@@ -6,6 +6,8 @@ import HSMSystem
 package struct StoreConfiguration: Equatable, Sendable {
     /// The remote tier, as a URL.
     package var source = ""
+    /// ``source`` says all that it takes to reach the remote tier; false: the environment may say more.
+    package var isSourceComplete = false
     /// A PEM file of certificate authorities that the remote tier's servers are believed by; empty for the system's alone.
     package var authorities = ""
     /// How it is mounted where the command line does not say: values by the options' names, `mount.name=value` in the file.
@@ -45,6 +47,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             case "format":
                 guard parts[1] == Self.format else { throw StoreError("the store has the unknown format \(parts[1])") }
             case "source": source = parts[1]
+            case "location": isSourceComplete = parts[1] == "complete"
             case "authorities": authorities = parts[1]
             case "granule":
                 guard let size = Int(parts[1]), GranuleLayout.granuleSizes.contains(size) else {
@@ -92,6 +95,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             format=\(Self.format)
             attribute=\(attribute)
             source=\(source)
+            location=\(isSourceComplete ? "complete" : "open")
             authorities=\(authorities)
             granule=\(granuleSize)
             imported=\(isImported ? "yes" : "no")

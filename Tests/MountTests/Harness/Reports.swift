@@ -12,6 +12,7 @@ struct Status: Decodable {
     }
 
     let pid: Int32
+    let source: String
     let remote: Remote
     let options: [String: String]
     let cache: String
