@@ -98,6 +98,21 @@ extension MountTests {
             }
         }
 
+        @Test("TLS before 1.2 is not spoken", arguments: [("TLSv1 TLSv1.1", false), ("TLSv1.2", true)])
+        func versions(spoken: String, isAccepted: Bool) throws {
+            try withScratch { scratch throws in
+                let mirror = try Mirror(scratch)
+                try File.put("x", mirror.source + "/file")
+                // At its usual level OpenSSL itself has nothing older.
+                let server = try Nginx(
+                    serving: mirror.source, in: scratch.path + "/nginx",
+                    settings: "ssl_protocols \(spoken); ssl_ciphers ALL:@SECLEVEL=0;")
+                defer { server.stop() }
+                let output = try passhsm("import", "--ca-file", server.authority, server.secureURL, mirror.lower)
+                #expect((output.code == 0) == isAccepted, "\(output)")
+            }
+        }
+
         @Test("A certificate of an unknown authority is not believed")
         func certificate() throws {
             try withScratch { scratch in

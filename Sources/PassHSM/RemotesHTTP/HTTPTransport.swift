@@ -43,6 +43,8 @@ package final class HTTPTransport: Sendable {
         self.options = options
         proxies = try ProxyRules(environment: environment)
         var tls = TLSConfiguration.makeClientConfiguration()
+        // RFC 8996: TLS 1.0 and 1.1 protect nothing; NIOSSL would take them.
+        tls.minimumTLSVersion = .tlsv12
         if let path = options.authorities {
             do {
                 tls.additionalTrustRoots = [.certificates(try NIOSSLCertificate.fromPEMFile(path))]
