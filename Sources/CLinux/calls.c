@@ -112,6 +112,20 @@ int passhsm_effective_capabilities(uint64_t *bits)
     return 0;
 }
 
+int passhsm_keep_only(uint64_t bits)
+{
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct data[2] = { 0 };
+    if (syscall(SYS_capget, &header, data)) return -1;
+    for (int half = 0; half < 2; half++) {
+        uint32_t kept = (uint32_t)(bits >> 32 * half);
+        data[half].effective &= kept;
+        data[half].permitted &= kept;
+        data[half].inheritable &= kept;
+    }
+    return (int)syscall(SYS_capset, &header, data);
+}
+
 int passhsm_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 int passhsm_name_thread(const char *name) { return prctl(PR_SET_NAME, name); }
 int passhsm_gettid(void) { return (int)syscall(SYS_gettid); }

@@ -17,7 +17,7 @@ extension MountTests {
             defer { Glibc.kill(mirror.pid, SIGCONT) }
             let isRight = Mutex<Bool?>(nil)
             // On a thread of its own: a request to the stopped daemon would wait for ever.
-            startThread(name: "stopped") {
+            try startThread(name: "stopped") {
                 let head = try? file.bytes(0..<65_536)
                 try? file.put(Array("written".utf8), at: 65_536)
                 let rest = try? file.bytes(65_536..<65_543)

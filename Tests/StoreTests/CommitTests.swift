@@ -101,6 +101,7 @@ import Testing
         try fixture.stub(size: Self.size)
         let stored = try fixture.use().stored
         let committer = Committer(delay: 0)
+        try committer.start()
         let (isCommitting, isDraining, isDone) = (Flag(), Flag(), Flag())
         fixture.store.afterCommit { _ in
             isCommitting.set()
@@ -163,6 +164,7 @@ import Testing
         for name in names { try fixture.stub(name, size: Self.size) }
         let files = try names.map { try fixture.use($0).stored }
         let committer = Committer(delay: 0.01, mostWaiting: 1)
+        try committer.start()
         let asked = Told()
         fixture.store.afterCommit { [files] handle in
             // Once each: both, while one is as many as may wait.

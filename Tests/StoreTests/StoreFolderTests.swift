@@ -104,12 +104,12 @@ import Testing
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         let path = path(fixture)
-        let refusal = withoutPrivilege { message { _ = try Store.inspect(path, log: StoreFixture.log) } }
+        let refusal = try withoutPrivilege { message { _ = try Store.inspect(path, log: StoreFixture.log) } }
         #expect(refusal == "\(fixture.path) was imported with privilege; its records need CAP_SYS_ADMIN to be read")
         let config = try Descriptor.open("\(fixture.path)/.passhsm/config", O_WRONLY | O_TRUNC)
         try config.put(Array("format=1\nattribute=user.passhsm\n".utf8), at: 0)
         #expect(try Store.inspect(path, log: StoreFixture.log).attribute == "user.passhsm")
-        #expect(withoutPrivilege { message { _ = try Store.inspect(path, log: StoreFixture.log) } } == "no error")
+        #expect(try withoutPrivilege { message { _ = try Store.inspect(path, log: StoreFixture.log) } } == "no error")
     }
 
     @Test("Without privilege a new store keeps its records in an attribute of users")
@@ -118,21 +118,21 @@ import Testing
         defer { fixture.remove() }
         mkdir("\(fixture.path)/own", 0o755)
         let path = "\(fixture.path)/own".utf8CString.map { $0 }
-        let attribute = withoutPrivilege {
+        let attribute = try withoutPrivilege {
             (try? Store.open(path, create: true, purpose: "", log: StoreFixture.log))?.attribute ?? "none"
         }
         #expect(attribute == "user.passhsm")
     }
 
     /// Runs `body` on a thread of its own without CAP_SYS_ADMIN.
-    private func withoutPrivilege(_ body: @escaping @Sendable () -> String) -> String {
+    private func withoutPrivilege(_ body: @escaping @Sendable () -> String) throws -> String {
         final class Box: @unchecked Sendable {
             // Sendable: written before `isDone` is set under the lock, and read after.
             var result = ""
             var isDone = false
         }
         let (box, condition) = (Box(), Condition())
-        startThread(name: "nobody") {
+        try startThread(name: "nobody") {
             dropAdministration()
             let result = body()
             condition.lock()

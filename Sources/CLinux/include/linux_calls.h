@@ -56,6 +56,8 @@ int passhsm_unshare_fs(void);
 int passhsm_keep_capabilities(void);
 /* The effective capabilities of this thread, bit n for capability n (capget(2), version 3). */
 int passhsm_effective_capabilities(uint64_t *bits);
+/* Leaves this thread no capabilities but those of `bits`, in all its sets but the bounding one (capset(2)). */
+int passhsm_keep_only(uint64_t bits);
 int passhsm_pidfd_open(int pid);
 int passhsm_gettid(void);
 /* prctl(PR_SET_NAME) */

@@ -80,7 +80,8 @@ final class FileWork: Sendable {
             // Not for what takes no time: it is a walk more.
             if !isCounted && begin + .seconds(1) < .now {
                 isCounted = true
-                startThread(name: "count") { [self] in self.count() }
+                // Without a thread nobody is told how much there is.
+                try? startThread(name: "count") { [self] in self.count() }
             }
         }
     }

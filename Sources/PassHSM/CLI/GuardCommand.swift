@@ -26,7 +26,7 @@ struct GuardCommand: ParsableCommand {
         let child = try ChildProcess(
             program: DaemonLauncher.program, arguments: [BytePath("passhsm"), BytePath("guard"), BytePath(name)],
             descriptors: .init(input: null, output: null, errors: errors), newSession: true)
-        // So that nothing of it is left when it ends.
-        startThread(name: "guard-end") { _ = try? child.wait() }
+        // So that nothing of it is left when it ends; without a thread for it, until this process ends.
+        try? startThread(name: "guard-end") { _ = try? child.wait() }
     }
 }

@@ -30,6 +30,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let settings = try options.settings.over(stored.mountSettings)
     let source = try remote(stored, options)
     let pool = BlockingPool(name: "fill", limit: 128)
+    try pool.prepare()
     let isFuse = choice.session == nil
     if !isFuse, let option = settings.fuseOption { log.warning("\(option), which is recorded, is for FUSE: left out") }
     var configuration = FillEngine.Configuration()
@@ -79,7 +80,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         status: status, drain: { mount.drain() }, stop: { _ in mount.stop() },
         work: { request, report in FileWork(request, on: mount).run(report) })
     let server = try ControlServer(registration, handlers: handlers)
-    signals.onArrival { mount.stop() }
+    try signals.onArrival { mount.stop() }
 
     let line =
         "mounted \(options.lower) on \(options.mountpoint) (\(frontEnd), \(answer))\(choice.remark)"

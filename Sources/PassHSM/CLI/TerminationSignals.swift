@@ -22,8 +22,8 @@ struct TerminationSignals: Sendable {
     }
 
     /// Calls `action` at each signal that comes from now on, or came since the blocking.
-    func onArrival(_ action: @escaping @Sendable () -> Void) {
-        startThread(name: "signals") {
+    func onArrival(_ action: @escaping @Sendable () -> Void) throws(Errno) {
+        try startThread(name: "signals") {
             var set = Self.set
             var number: Int32 = 0
             while sigwait(&set, &number) == 0 { action() }

@@ -88,7 +88,9 @@ package final class ControlServer: Sendable {
         } catch {
             throw ControlError(.registry, "cannot listen on the control socket: \(error.text)")
         }
-        startThread(name: "hsm-control") { [self] in acceptLoop() }
+        do throws(Errno) { try startThread(name: "hsm-control") { [self] in acceptLoop() } } catch {
+            throw ControlError(.registry, "no thread for the control socket: \(error.text)")
+        }
     }
 
     /// Takes no more connections and removes the daemon from the registry; requests under way are still answered. May be
@@ -141,17 +143,24 @@ package final class ControlServer: Sendable {
         state.users[user] = own
         condition.unlock()
         if needsThread {
-            startThread(name: "hsm-control-req") { [self] in
-                while let connection = next(of: user) {
-                    serve(connection)
-                    condition.lock()
-                    state.users[user]?.connections -= 1
-                    condition.unlock()
-                }
+            do throws(Errno) {
+                try startThread(name: "hsm-control-req") { [self] in serveAll(of: user) }
+            } catch {
+                // Short questions are answered all the same.
+                serveAll(of: user, refusingWork: error)
             }
         } else if isRefused {
             let error = "user \(user) has too many connections to it: \(limits.connections + limits.waiting)"
             try? send(ControlReply(error: error), connection, seconds: 0)
+        }
+    }
+
+    private func serveAll(of user: UInt32, refusingWork refusal: Errno? = nil) {
+        while let connection = next(of: user) {
+            serve(connection, refusingWork: refusal)
+            condition.lock()
+            state.users[user]?.connections -= 1
+            condition.unlock()
         }
     }
 
@@ -174,12 +183,17 @@ package final class ControlServer: Sendable {
         return polled[1].revents == 0
     }
 
-    private func serve(_ connection: LocalSocket) {
+    /// - Parameter refusal: why there is no thread for work that takes long.
+    private func serve(_ connection: LocalSocket, refusingWork refusal: Errno? = nil) {
         do throws(Errno) {
             while true {
                 let line = try connection.readLine(
                     limit: limits.requestBytes, until: Deadline(seconds: limits.seconds))
                 let request = try? ControlJSON.decode(ControlRequest.self, from: line)
+                if let refusal, let request, request.command.isWork {
+                    try send(ControlReply(error: "no thread for it: \(refusal.text)"), connection)
+                    continue
+                }
                 if let request, request.command.isWork {
                     handlers.work(request) { report in
                         (try? send(ControlReply(work: report), connection)) != nil

@@ -18,7 +18,7 @@ final class EventReader: Sendable {
     }
 
     /// Reads until the process ends.
-    func start() { startThread(name: "events") { [self] in loop() } }
+    func start() throws(Errno) { try startThread(name: "events") { [self] in loop() } }
 
     private func loop() {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 16)

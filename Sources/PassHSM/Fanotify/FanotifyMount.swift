@@ -75,13 +75,15 @@ package final class FanotifyMount: Sendable {
 
     /// Mounts, unless the mount was taken over, and returns when events are answered; a line that says what was got.
     package func start() throws(Errno) -> String {
+        // Without it a fill could not be made durable.
+        try store.startCommitting()
         // From here on nobody who waits is let through, whatever becomes of this process.
-        startThread(name: "tick") { [self] in tick() }
+        try startThread(name: "tick") { [self] in tick() }
         let inherited = session.takeInherited()
         for event in inherited { handler.handleInherited(event) }
         // An event that is read now could get the number of one of these. They end with their fills.
         while inherited.contains(where: { !$0.holdsNumber && !$0.hasEnded }) { usleep(1000) }
-        reader.start()
+        try reader.start()
         if !session.isInherited { try session.mount(at: mountpoint, withholdsRights: options.withholdsRights) }
         return session.isInherited ? "taken over; \(session.scope)" : session.scope
     }

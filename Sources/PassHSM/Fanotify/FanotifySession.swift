@@ -45,7 +45,7 @@ package final class FanotifySession: Sendable {
         guardian = Mutex(nil)
         inherited = Mutex([])
         try guardNow()
-        watch()
+        try watch()
     }
 
     /// That of a daemon which died; nil when there is none. To be called before this process has many descriptors: an event
@@ -83,7 +83,7 @@ package final class FanotifySession: Sendable {
         let denied = link.group.denyAll(below: limit, except: Set(waiting.map(\.number)))
         link.counters.add(.inherited, waiting.count)
         log.notice("took over \(mount.mountpoint): \(waiting.count) accesses wait, \(denied) were denied")
-        watch()
+        try watch()
     }
 
     package var mount: GuardedMount { guarded }
@@ -140,8 +140,8 @@ package final class FanotifySession: Sendable {
     }
 
     /// A guardian that ends before the daemon is replaced.
-    private func watch() {
-        startThread(name: "guardian") { [weak self] in
+    private func watch() throws(Errno) {
+        try startThread(name: "guardian") { [weak self] in
             while let self, !self.isEnding.load(ordering: .acquiring) {
                 self.guardian.withLock { $0 }?.waitForEnd()
                 if self.isEnding.load(ordering: .acquiring) { return }

@@ -20,12 +20,17 @@ extension FileSystem {
     func close(_ number: UInt64) {
         let handle = OpenFile.of(number)
         let inode = handle.inode
+        if handle.usesLocks.load(ordering: .relaxed) {
+            locks.release(ObjectIdentifier(inode), by: ObjectIdentifier(handle))
+        }
+        var ended: [DescriptorShares.Share] = []
         let (isUnwritten, isSettling) = inode.state.withLock { state -> (Bool, Bool) in
             if handle.canBeMapped { state.mappers -= 1 }
             switch handle.mode {
             case .cached:
                 state.cachedOpens -= 1
                 if state.cachedOpens == 0 { state.shared = [:] }
+                if state.cachedOpens == 0 && state.file == nil { swap(&ended, &state.shares) }
             case .passthrough: state.passthroughOpens -= 1
             }
             if handle.isWritable { state.writers -= 1 }

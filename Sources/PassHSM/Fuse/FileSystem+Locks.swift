@@ -1,8 +1,6 @@
 import CFuse
-import CLinux
 import Glibc
 import HSMSystem
-import Synchronization
 
 /// FLOCK: locks of the lower file, so that they hold against those who use the lower directory itself.
 ///
@@ -10,80 +8,53 @@ import Synchronization
 extension FileSystem {
     func flock(_ reply: consuming Reply, _ number: UInt64, _ operation: Int32) {
         let handle = OpenFile.of(number)
+        let (key, owner) = (ObjectIdentifier(handle.inode), ObjectIdentifier(handle))
+        let mode: LockTable.Locks.Mode
+        switch operation & ~LOCK_NB {
+        case LOCK_UN:
+            locks.release(key, by: owner)
+            return reply.done()
+        case LOCK_SH: mode = .shared
+        case LOCK_EX: mode = .exclusive
+        default: return reply.error(EINVAL)
+        }
+        handle.usesLocks.store(true, ordering: .relaxed)
+        let caller = CallerUser(reply.caller)
+        let open: LockTable.Opening = { [self] () throws(Errno) in try openForLocks(handle, caller) }
         do throws(Errno) {
-            // As the kernel, which locks per open file: one descriptor a handle.
-            let lower = try handle.ownLower { () throws(Errno) in try open(handle.inode, handle.flags) }
-            do throws(Errno) {
-                _ = try check { passhsm_flock(lower.raw, operation | LOCK_NB) }
-                reply.done()
-            } catch {
-                guard error.rawValue == EWOULDBLOCK, operation & LOCK_NB == 0 else { throw error }
-                waitForLock(PendingReply(reply), lower, operation)
-            }
-        } catch { reply.error(error) }
+            if try locks.acquire(mode, key, by: owner, open: open) { return reply.done() }
+            if operation & LOCK_NB != 0 { return reply.error(EWOULDBLOCK) }
+        } catch { return reply.error(error) }
+        wait(PendingReply(reply), mode, handle, open)
     }
 
-    /// A thread of its own waits, since it may take for ever; INTERRUPT wakes it by a signal.
-    private func waitForLock(_ reply: PendingReply, _ lower: Descriptor, _ operation: Int32) {
-        let wait = LockWait()
+    /// No thread waits, and INTERRUPT ends the wait.
+    private func wait(
+        _ reply: PendingReply, _ mode: LockTable.Locks.Mode, _ handle: OpenFile, _ open: LockTable.Opening
+    ) {
+        let number = locks.beginWaiting { reply.take()?.error($0) }
         reply.onInterrupt(
-            { _, data in
-                guard let data else { return }
-                Unmanaged<LockWait>.fromOpaque(data).takeUnretainedValue().interrupt()
-            }, Unmanaged.passRetained(wait).toOpaque())
-        startThread(name: "flock") {
-            wait.begin()
-            var failure: Int32 = 0
-            while passhsm_flock(lower.raw, operation) != 0 {
-                failure = errno
-                if failure != EINTR || wait.isInterrupted { break }
-                failure = 0
-            }
-            wait.end()
-            // Waits until no interrupt is running any more, so that `wait` can go.
-            reply.onInterrupt({ _, _ in }, nil)
-            reply.take()?.error(failure)
-            Unmanaged.passUnretained(wait).release()
-        }
-    }
-}
-
-/// A thread that waits in flock(2), and can be woken.
-private final class LockWait: Sendable {
-    private struct State {
-        var thread: Int32 = 0
-        var isInterrupted = false
-        var isDone = false
+            { request, data in
+                guard let request, let user = fuse_req_userdata(request) else { return }
+                let fileSystem = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue().fileSystem
+                let number = UInt64(UInt(bitPattern: data))
+                // libfuse holds the request's lock here, which the reply may need: elsewhere, then.
+                fileSystem.pool.run { fileSystem.locks.interrupt(number) }
+            }, UnsafeMutableRawPointer(bitPattern: UInt(number)))
+        locks.acquire(
+            mode, ObjectIdentifier(handle.inode), by: ObjectIdentifier(handle), number: number, open: open)
     }
 
-    private let state = Mutex(State())
-
-    var isInterrupted: Bool { state.withLock(\.isInterrupted) }
-
-    func begin() {
-        // Installed without SA_RESTART, so that the signal ends the call.
-        var action = sigaction()
-        action.__sigaction_handler.sa_handler = { _ in }
-        sigaction(SIGUSR1, &action, nil)
-        state.withLock { $0.thread = passhsm_gettid() }
-    }
-
-    func end() { state.withLock { $0.isDone = true } }
-
-    /// Signals until the thread has noticed: a signal just before the call would be lost.
-    func interrupt() {
-        let isNew = state.withLock { state in
-            defer { state.isInterrupted = true }
-            return !state.isInterrupted
+    /// The lower file for the locks of all its handles. Not for writing where that can be: who asks whether a file is open for
+    /// writing (``Store/isOpenForWriting(_:)``) must not find this.
+    private func openForLocks(
+        _ handle: OpenFile, _ caller: CallerUser
+    ) throws(Errno) -> (Descriptor, DescriptorShares.Share?) {
+        let lower: Descriptor
+        do throws(Errno) { lower = try open(handle.inode, O_RDONLY | O_NONBLOCK) } catch {
+            guard error.rawValue == EACCES else { throw error }
+            lower = try open(handle.inode, handle.flags)
         }
-        guard isNew else { return }
-        startThread(name: "flock-wake") { [self] in
-            while true {
-                let (thread, isDone) = state.withLock { ($0.thread, $0.isDone) }
-                if isDone { return }
-                if thread != 0 { _ = passhsm_tgkill(thread, SIGUSR1) }
-                usleep(10_000)
-            }
-        }
+        return (lower, try shares.take(lower, for: caller.user))
     }
 }

@@ -75,14 +75,16 @@ extension FileSystem {
     }
 
     func unlink(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+        let caller = CallerUser(reply.caller)
         reply.result { () throws(Errno) in
-            try remove(name, in: directory(parent), flags: 0)
+            try remove(name, in: directory(parent), flags: 0, caller)
         }
     }
 
     func rmdir(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+        let caller = CallerUser(reply.caller)
         reply.result { () throws(Errno) in
-            try remove(name, in: directory(parent), flags: Int32(AT_REMOVEDIR))
+            try remove(name, in: directory(parent), flags: Int32(AT_REMOVEDIR), caller)
         }
     }
 
@@ -107,14 +109,16 @@ extension FileSystem {
                     _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
                 }
             }
-            replaced?.keepIfNameless(below: descriptorsForHandles)
+            replaced?.keepIfNameless(shares, CallerUser(caller))
         }
     }
 
-    private func remove(_ name: UnsafePointer<CChar>, in directory: Descriptor, flags: Int32) throws(Errno) {
+    private func remove(
+        _ name: UnsafePointer<CChar>, in directory: Descriptor, flags: Int32, _ caller: CallerUser
+    ) throws(Errno) {
         let removed = noteRemoval(of: name, in: directory)
         _ = try check { unlinkat(directory.raw, name, flags) }
-        removed?.keepIfNameless(below: descriptorsForHandles)
+        removed?.keepIfNameless(shares, caller)
     }
 
     /// A known inode that is about to lose a name.
@@ -124,11 +128,13 @@ extension FileSystem {
         let lower: Descriptor
 
         /// Without a name the lower file would be gone, while its users have it as their directory or open with O_PATH.
-        func keepIfNameless(below limit: Int32) {
-            guard inode.path == nil, lower.raw < limit, let status = try? lower.stat(), status.st_nlink == 0 else {
-                return
-            }
-            inode.state.withLock { $0.nameless = lower }
+        /// Not when there are too few descriptors.
+        func keepIfNameless(_ shares: DescriptorShares, _ caller: CallerUser) {
+            guard inode.path == nil, let status = try? lower.stat(), status.st_nlink == 0 else { return }
+            do throws(Errno) {
+                let share = try shares.take(lower, for: caller.user)
+                inode.state.withLock { $0.nameless = (lower, share) }
+            } catch {}
         }
     }
 

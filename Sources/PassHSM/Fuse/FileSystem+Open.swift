@@ -11,10 +11,13 @@ extension FileSystem {
     private struct Opening: Sendable {
         let inode: Inode
         let flags: Int32
+        let caller: CallerUser
         /// Set for CREATE: the answer carries the entry too.
         var entry: fuse_entry_param?
         /// Set when the file was just made: it is open already.
         var created: Descriptor?
+        /// What it is counted as.
+        var share: DescriptorShares.Share?
         /// A truncation takes setuid and setgid away: set for the caller of an OPEN or CREATE who has no CAP_FSETID.
         var unprivileged: pid_t?
         var isTruncated = false
@@ -27,7 +30,8 @@ extension FileSystem {
 
     func open(_ reply: consuming Reply, _ node: fuse_ino_t, flags: Int32, _ requestFlags: UInt32) {
         let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller.pid : nil
-        proceed(reply, Opening(inode: inode(node), flags: flags, unprivileged: caller))
+        let user = CallerUser(reply.caller)
+        proceed(reply, Opening(inode: inode(node), flags: flags, caller: user, unprivileged: caller))
     }
 
     func create(
@@ -37,13 +41,14 @@ extension FileSystem {
         if requestFlags & RequestTranslation.isOther != 0 {
             return makeUnnamed(reply, parent, mode: mode, flags: flags)
         }
+        let user = CallerUser(reply.caller)
         do throws(Errno) {
             if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
             let directory = try directory(parent)
             var opening: Opening
             do throws(Errno) {
                 let wanted = O_CREAT | O_EXCL | O_NOFOLLOW | (flags & (O_SYNC | O_DSYNC)) | O_RDWR
-                let file = try made { () throws(Errno) in
+                let (file, share) = try made(by: user) { () throws(Errno) in
                     try CallerIdentity.with(reply.caller) { () throws(Errno) in
                         try Descriptor.open(at: directory.raw, name, wanted, mode: mode)
                     }
@@ -53,12 +58,15 @@ extension FileSystem {
                     try tree.opensHandles
                     ? file : Descriptor.open(at: directory.raw, name, PASSHSM_O_PATH | O_NOFOLLOW)
                 let entry = try reference(known)
-                opening = Opening(inode: inode(entry.ino), flags: flags & ~O_TRUNC, entry: entry, created: file)
+                opening = Opening(
+                    inode: inode(entry.ino), flags: flags & ~O_TRUNC, caller: user, entry: entry, created: file,
+                    share: share)
             } catch {
                 guard error.rawValue == EEXIST, flags & O_EXCL == 0 else { throw error }
                 let entry = try lookup(name, in: directory)
                 let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller.pid : nil
-                opening = Opening(inode: inode(entry.ino), flags: flags, entry: entry, unprivileged: caller)
+                opening = Opening(
+                    inode: inode(entry.ino), flags: flags, caller: user, entry: entry, unprivileged: caller)
                 guard opening.inode.isRegular else {
                     forget(entry.ino, 1)
                     throw Errno(rawValue: ESTALE)
@@ -70,11 +78,12 @@ extension FileSystem {
 
     /// TMPFILE: a file without a name, open already.
     private func makeUnnamed(_ reply: consuming Reply, _ parent: fuse_ino_t, mode: mode_t, flags: Int32) {
+        let user = CallerUser(reply.caller)
         do throws(Errno) {
             let directory = try directory(parent)
             // O_EXCL forbids to give it a name later, which the kernel sees to.
             let wanted = PASSHSM_O_TMPFILE | O_RDWR | (flags & (O_SYNC | O_DSYNC))
-            let file = try made { () throws(Errno) in
+            let (file, share) = try made(by: user) { () throws(Errno) in
                 try CallerIdentity.with(reply.caller) { () throws(Errno) in
                     try Descriptor.open(at: directory.raw, ".", wanted, mode: mode)
                 }
@@ -82,20 +91,22 @@ extension FileSystem {
             let known = try tree.opensHandles ? file : file.reopen(PASSHSM_O_PATH)
             let entry = try reference(known)
             let flags = flags & ~(PASSHSM_O_TMPFILE | O_TRUNC)
-            proceed(reply, Opening(inode: inode(entry.ino), flags: flags, entry: entry, created: file))
+            let opening = Opening(
+                inode: inode(entry.ino), flags: flags, caller: user, entry: entry, created: file, share: share)
+            proceed(reply, opening)
         } catch { reply.error(error) }
     }
 
     /// A new file, which is not made when it could not be kept open: without passthrough it takes one of the descriptors that
     /// handles may use.
-    private func made(_ make: () throws(Errno) -> Descriptor) throws(Errno) -> Descriptor {
-        guard backing.withLock({ $0 == nil }) else { return try make() }
+    private func made(
+        by user: CallerUser, _ make: () throws(Errno) -> Descriptor
+    ) throws(Errno) -> (Descriptor, DescriptorShares.Share?) {
+        guard backing.withLock({ $0 == nil }) else { return (try make(), nil) }
         let place = try tree.root.duplicate()
-        if place.raw >= descriptorsForHandles { throw Errno(rawValue: EMFILE) }
-        let file = try make()
-        if file.raw < descriptorsForHandles { return file }
-        try place.become(file)
-        return place
+        let share = try shares.take(place, for: user.user)
+        try place.become(make())
+        return (place, share)
     }
 
     /// Takes the next step of an open; comes back after each wait.
@@ -107,7 +118,7 @@ extension FileSystem {
             if !opening.isRenewed && !opening.truncates && wantsRenewal(opening.inode) {
                 return renewFirst(reply, opening)
             }
-            guard let file = try use(opening.inode) else {
+            guard let file = try use(opening.inode, for: opening.caller) else {
                 try Failpoint.reach("open.complete")
                 guard let answer = try openComplete(opening) else { return proceed(reply, opening) }
                 return send(answer, opening, reply)
@@ -286,12 +297,18 @@ extension FileSystem {
         _ opening: Opening, _ lower: Descriptor, _ isAppendOnly: Bool = false
     ) throws(Errno) -> Answer {
         let flags = lowerFlags(opening.flags) | (isAppendOnly ? O_APPEND : 0)
+        let isCounted = opening.inode.state.withLock { state in
+            state.shared[flags]?.descriptor != nil || state.file?.stored.lower === lower
+        }
+        var share = opening.share
+        if !isCounted && share == nil { share = try shares.take(lower, for: opening.caller.user) }
         try openPagesLocked(opening.inode, lower)
         let answer = try opening.inode.state.withLock { state throws(Errno) in
             // Cannot be: passthrough is refused only while cached handles are open, or never was agreed.
             if state.passthroughOpens > 0 { throw Errno(rawValue: EBUSY) }
             let known = state.shared[flags]?.descriptor
-            if known == nil && lower.raw >= descriptorsForHandles { throw Errno(rawValue: EMFILE) }
+            if known == nil && lower.raw >= shares.limit { throw Errno(rawValue: EMFILE) }
+            if let share { state.shares.append(share) }
             let shared = known ?? lower
             state.shared[flags] = .init(descriptor: shared)
             state.cachedOpens += 1

@@ -34,7 +34,7 @@ extension FileSystem {
 
     /// The lower file of a handle, opened as the handle was.
     func lower(_ handle: OpenFile) throws(Errno) -> Descriptor {
-        try handle.lower { () throws(Errno) in try open(handle.inode, handle.flags) }
+        try handle.lower({ () throws(Errno) in try open(handle.inode, handle.flags) }, isKept: shares.isUncounted)
     }
 
     func seek(_ reply: consuming Reply, _ number: UInt64, offset: Int, whence: Int32) {

@@ -9,18 +9,19 @@ extension FileSystem {
     /// The incomplete file of `inode`, taken into use if it was not, with one more user; nil when the file is complete.
     /// Every call that returns a file is ended by ``endUse(_:)``.
     ///
-    /// - Throws: EIO where the record cannot be believed; the cause is logged.
-    func use(_ inode: Inode) throws(Errno) -> IncompleteFile? {
+    /// - Parameter caller: whose descriptor the file's is counted as; nil: it is the daemon's own work.
+    /// - Throws: EIO where the record cannot be believed; the cause is logged. EMFILE where the caller has too many.
+    func use(_ inode: Inode, for caller: CallerUser? = nil) throws(Errno) -> IncompleteFile? {
         guard inode.isRegular else { return nil }
         let known = inode.state.withLock { state -> IncompleteFile? in
             if state.file != nil { state.addUser() }
             return state.file
         }
         if let known { return known }
-        return try transition(inode) { () throws(Errno) in try useLocked(inode) }
+        return try transition(inode) { () throws(Errno) in try useLocked(inode, caller) }
     }
 
-    private func useLocked(_ inode: Inode) throws(Errno) -> IncompleteFile? {
+    private func useLocked(_ inode: Inode, _ caller: CallerUser?) throws(Errno) -> IncompleteFile? {
         enum Known {
             case file(IncompleteFile), complete, load
             case unknown(RecordError)
@@ -44,6 +45,7 @@ extension FileSystem {
             throw Errno(rawValue: EIO)
         case .load:
             let (lower, isReadOnly) = try openToFill(inode)
+            let share = try caller.flatMap { caller throws(Errno) in try shares.take(lower, for: caller.user) }
             let changed = try lower.stat().st_ctim
             let file: IncompleteFile?
             do throws(FillError) {
@@ -56,6 +58,7 @@ extension FileSystem {
                 state.file = file
                 if file != nil {
                     state.addUser()
+                    if let share { state.shares.append(share) }
                     state.beginOwnChange(at: changed)
                 }
                 if let residence { state.residence = residence }
@@ -103,11 +106,13 @@ extension FileSystem {
         let record = file.stored.record
         guard isFinished || (!file.stored.hasPending && file.fill.isIdle) else { return }
         let changed = try? file.stored.lower.stat().st_ctim
+        var ended: [DescriptorShares.Share] = []
         inode.state.withLock { state in
             guard state.file === file, state.cachedOpens == 0,
                 isFinished || (state.users == 0 && state.uses == uses)
             else { return }
             state.file = nil
+            swap(&ended, &state.shares)
             // Of content that was found wrong the kernel has pages.
             if file.fill.isRefused { state.pages?.areStale = true }
             if let changed { state.endOwnChange(at: changed) }

@@ -31,8 +31,10 @@ final class FileSystem: Sendable {
     let interrupted = Mutex<[FillEngine.Ticket: pid_t]>([:])
     /// Seconds that the kernel may believe names and attributes.
     let timeout: Double
-    /// Descriptors from this number on are for the work on what is open: a descriptor always gets the lowest number.
-    let descriptorsForHandles: Int32
+    /// Of the descriptors that the daemon keeps for users.
+    let shares: DescriptorShares
+    let streams: DirectoryStreams
+    let locks = LockTable()
     /// Serialise what changes how an inode is opened, sharded by inode; held over blocking I/O on the lower file system.
     private let transitions = (0..<64).map { _ in Lock() }
 
@@ -47,7 +49,8 @@ final class FileSystem: Sendable {
         tree = store.tree
         timeout = options.cache.timeout
         let limit = Capabilities.descriptorLimit().now
-        descriptorsForHandles = Int32(clamping: limit - min(limit / 4, 1024))
+        shares = DescriptorShares(limit: limit)
+        streams = DirectoryStreams(limit: min(64, max(4, Capabilities.descriptorReserve(limit: limit) / 8)))
         let path = tree.opensHandles ? nil : tree.root
         root = Inode(
             handle: try FileHandle(of: tree.root), generation: 0, type: S_IFDIR, path: path, residence: .local)
@@ -114,6 +117,7 @@ final class FileSystem: Sendable {
             let type = status.st_mode & S_IFMT
             let residence = type == S_IFREG ? store.residence(of: file) : .local
             let path = tree.opensHandles ? nil : file
+            if path != nil && file.raw >= shares.limit { throw Errno(rawValue: EMFILE) }
             inode = inodes.insert(handle) { generation in
                 Inode(handle: handle, generation: generation, type: type, path: path, residence: residence)
             }

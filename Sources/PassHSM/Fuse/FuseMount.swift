@@ -113,10 +113,13 @@ package final class FuseMount: Sendable {
         // Of two that contradict each other the last one counts.
         let own = fileSystem.options.withholdsRights ? ["nosuid", "nodev"] : []
         if isRoot { options += ",allow_other," + (fileSystem.tree.mountOptions + own).joined(separator: ",") }
+        try store.startCommitting()
+        // Before the mount is there: when the system gives no thread, nothing has to be taken back.
+        try fileSystem.locks.start()
+        try startThread(name: "tick") { [self] in tick() }
         let result = try session.start(mountpoint: mountpoint, options: options)
         passthrough.withLock { $0 = result }
         KernelReadAhead.widen(BytePath(mountpoint.dropLast().map { UInt8(bitPattern: $0) }))
-        startThread(name: "tick") { [self] in tick() }
         return result.isOn ? "passthrough: \(result.reason)" : "no passthrough: \(result.reason)"
     }
 
@@ -139,6 +142,7 @@ package final class FuseMount: Sendable {
     package func run() {
         session.wait()
         isDone.store(true, ordering: .releasing)
+        fileSystem.locks.stop()
         engine.shutDown()
         store.drain()
         log.info("unmounted")
@@ -166,10 +170,11 @@ package final class FuseMount: Sendable {
     /// Writes back what is dirty in mappings of cached handles; not longer than ``patience``.
     private func syncMappings() {
         let finished = Condition()
-        startThread(name: "sync") { [mountpoint] in
+        let sync: @Sendable () -> Void = { [mountpoint] in
             if let root = try? Descriptor.open(mountpoint, O_RDONLY | O_DIRECTORY) { try? root.syncFileSystem() }
             finished.broadcast()
         }
+        do throws(Errno) { try startThread(name: "sync", sync) } catch { fileSystem.pool.run(sync) }
         finished.lock()
         _ = finished.wait(seconds: Self.patience)
         finished.unlock()

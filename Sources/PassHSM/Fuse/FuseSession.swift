@@ -5,8 +5,6 @@ import HSMSystem
 import Logging
 import Synchronization
 
-import struct NIOConcurrencyHelpers.NIOLockedValueBox
-
 /// The connection to the kernel: the INIT handshake, and the threads that read requests.
 ///
 /// The threads are our own and not libfuse's loop: a thread that blocks on the lower file system is replaced, so that one
@@ -27,7 +25,11 @@ final class FuseSession: Sendable {
     private nonisolated(unsafe) var passthroughResult: Passthrough?
     private nonisolated(unsafe) var threads = 0
     private nonisolated(unsafe) var isAborted = false
+    /// How many of the threads in reserve are to serve.
+    private nonisolated(unsafe) var sparesWanted = 0
     private let idle = Atomic<Int>(0)
+    /// INIT was answered.
+    private let isAgreed = Atomic<Bool>(false)
     /// Whether SETXATTR has the longer form that the INIT reply agrees to; the kernel has it since Linux 5.13.
     private let hasExtendedSetxattr = Atomic<Bool>(false)
     /// Whether the kernel lets the mount be cloned with mapped owners (MOUNT_ATTR_IDMAP); since Linux 6.12.
@@ -37,6 +39,8 @@ final class FuseSession: Sendable {
     private static let bufferSize = (1 << 20) + (64 << 10)
     private static let mostThreads = 256
     private static let mostIdle = 16
+    /// Threads in reserve: one serves while the others block on the lower file system.
+    private static let spares = 2
 
     init(fileSystem: FileSystem, wantsPassthrough: Bool, log: Logger) {
         self.fileSystem = fileSystem
@@ -70,7 +74,10 @@ final class FuseSession: Sendable {
             return Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue().send(device, parts, count)
         }
         guard fuse_session_custom_io(made, &io, device) == 0 else { throw Errno(rawValue: ENOMEM) }
-        addThread()
+        do throws(Errno) { try startThreads() } catch {
+            detach(mountpoint)
+            throw error
+        }
         condition.lock()
         while passthroughResult == nil && threads > 0 { condition.wait() }
         let result = passthroughResult
@@ -118,13 +125,14 @@ final class FuseSession: Sendable {
 
     /// Sends an answer; the first one is INIT's, to which is added what libfuse 3.14 does not know.
     private func send(_ device: Int32, _ parts: UnsafeMutablePointer<iovec>, _ count: Int32) -> Int {
-        condition.lock()
-        let isInit = passthroughResult == nil
-        condition.unlock()
-        guard isInit, count == 2, let payload = parts[1].iov_base else { return writev(device, parts, count) }
+        // No lock: every answer comes this way.
+        guard !isAgreed.load(ordering: .relaxed), count == 2, let payload = parts[1].iov_base else {
+            return writev(device, parts, count)
+        }
         passhsm_init_reply(payload, wantsPassthrough ? stackDepth : 0, mapsOwners ? 1 : 0)
         let result = writev(device, parts, count)
         let passthrough = result < 0 ? nil : tryPassthrough(device)
+        if passthrough != nil { isAgreed.store(true, ordering: .relaxed) }
         condition.lock()
         passthroughResult = passthrough
         condition.unlock()
@@ -169,27 +177,71 @@ final class FuseSession: Sendable {
 
     // MARK: Serving
 
+    /// The first thread, and those in reserve for when the system gives no more.
+    private func startThreads() throws(Errno) {
+        condition.lock()
+        threads += 1
+        condition.unlock()
+        do throws(Errno) {
+            try startThread(name: "fuse") { [self] in serve(mostIdle: Self.mostIdle) }
+        } catch {
+            threadEnded()
+            throw error
+        }
+        for _ in 0..<Self.spares { try startThread(name: "fuse-spare") { [self] in waitUntilNeeded() } }
+    }
+
+    /// A thread that is ready for the next request: a new one, or else one of the reserve.
     private func addThread() {
         condition.lock()
         let isFree = threads < Self.mostThreads
         if isFree { threads += 1 }
         condition.unlock()
-        if isFree { startThread(name: "fuse") { [self] in serve() } }
+        guard isFree else { return }
+        do throws(Errno) {
+            try startThread(name: "fuse") { [self] in serve(mostIdle: Self.mostIdle) }
+        } catch {
+            condition.lock()
+            sparesWanted = min(sparesWanted + 1, Self.spares)
+            condition.unlock()
+            threadEnded()
+        }
     }
 
-    private func serve() {
+    private func threadEnded() {
+        condition.lock()
+        threads -= 1
+        condition.unlock()
+        condition.broadcast()
+    }
+
+    /// The life of a thread in reserve: it serves while it is needed, and then waits again.
+    private func waitUntilNeeded() {
+        while true {
+            condition.lock()
+            while sparesWanted == 0 && threads > 0 { condition.wait() }
+            let isNeeded = threads > 0
+            if isNeeded {
+                sparesWanted -= 1
+                threads += 1
+            }
+            condition.unlock()
+            guard isNeeded else { return }
+            serve(mostIdle: 1)
+        }
+    }
+
+    /// - Parameter mostIdle: ends when so many other threads wait for requests.
+    private func serve(mostIdle: Int) {
         CallerIdentity.prepareThread()
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 4096)
         defer {
             buffer.deallocate()
-            condition.lock()
-            threads -= 1
-            condition.unlock()
-            condition.broadcast()
+            threadEnded()
         }
         let device = device
         while true {
-            if idle.wrappingAdd(1, ordering: .relaxed).oldValue >= Self.mostIdle {
+            if idle.wrappingAdd(1, ordering: .relaxed).oldValue >= mostIdle {
                 idle.wrappingSubtract(1, ordering: .relaxed)
                 return
             }
@@ -278,32 +330,5 @@ final class FuseSession: Sendable {
         let end = ContinuousClock.now + .seconds(seconds)
         while threads > 0 && ContinuousClock.now < end { _ = condition.wait(seconds: 0.1) }
         return threads == 0
-    }
-}
-
-/// How many requests of each kind came, by opcode.
-final class RequestCounters: Sendable {
-    private static let names: [(fuse_opcode, String)] = [
-        (FUSE_LOOKUP, "lookup"), (FUSE_FORGET, "forget"), (FUSE_GETATTR, "getattr"), (FUSE_SETATTR, "setattr"),
-        (FUSE_READLINK, "readlink"), (FUSE_SYMLINK, "symlink"), (FUSE_MKNOD, "mknod"), (FUSE_MKDIR, "mkdir"),
-        (FUSE_UNLINK, "unlink"), (FUSE_RMDIR, "rmdir"), (FUSE_RENAME, "rename"), (FUSE_LINK, "link"),
-        (FUSE_OPEN, "open"), (FUSE_READ, "read"), (FUSE_WRITE, "write"), (FUSE_STATFS, "statfs"),
-        (FUSE_RELEASE, "release"), (FUSE_FSYNC, "fsync"), (FUSE_SETXATTR, "setxattr"), (FUSE_GETXATTR, "getxattr"),
-        (FUSE_LISTXATTR, "listxattr"), (FUSE_REMOVEXATTR, "removexattr"), (FUSE_FLUSH, "flush"),
-        (FUSE_OPENDIR, "opendir"), (FUSE_READDIR, "readdir"), (FUSE_RELEASEDIR, "releasedir"),
-        (FUSE_FSYNCDIR, "fsyncdir"), (FUSE_SETLK, "setlk"), (FUSE_SETLKW, "setlkw"), (FUSE_ACCESS, "access"),
-        (FUSE_CREATE, "create"), (FUSE_INTERRUPT, "interrupt"), (FUSE_BATCH_FORGET, "forget_multi"),
-        (FUSE_FALLOCATE, "fallocate"), (FUSE_READDIRPLUS, "readdirplus"), (FUSE_RENAME2, "rename2"),
-        (FUSE_LSEEK, "lseek"), (FUSE_COPY_FILE_RANGE, "copy_file_range"), (FUSE_IOCTL, "ioctl"),
-        (fuse_opcode(UInt32(PASSHSM_FUSE_TMPFILE)), "tmpfile"), (fuse_opcode(UInt32(PASSHSM_FUSE_STATX)), "statx"),
-    ]
-    private let counts = NIOLockedValueBox([Int](repeating: 0, count: 64))
-
-    func count(_ opcode: UInt32) { counts.withLockedValue { $0[min(Int(opcode), 63)] += 1 } }
-
-    /// Those that came, by name.
-    var snapshot: [(name: String, value: Int)] {
-        let counts = counts.withLockedValue { $0 }
-        return Self.names.map { (name: $0.1, value: counts[Int($0.0.rawValue)]) }.filter { $0.value > 0 }
     }
 }

@@ -54,7 +54,9 @@ final class Inode: Sendable {
         /// A name of the file was removed through this mount.
         var isUnlinked = false
         /// The lower file when it has no name any more: its handle leads to it for as long as this is open.
-        var nameless: Descriptor?
+        var nameless: (Descriptor, DescriptorShares.Share?)?
+        /// What `file` and `shared` are counted as; kept as long as one of them.
+        var shares: [DescriptorShares.Share] = []
 
         /// Something is still to be done with the file, and only this inode knows.
         var isInUse: Bool { file != nil || users > 0 || dirtyMark != nil || mayBeMapped }

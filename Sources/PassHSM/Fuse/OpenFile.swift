@@ -20,6 +20,8 @@ final class OpenFile: Sendable {
     /// The lower file, open for all handles of the inode with the same flags; nil with passthrough.
     private let shared: Descriptor?
     private let own = Mutex<Descriptor?>(nil)
+    /// A lock was asked for: it goes with the handle.
+    let usesLocks = Atomic<Bool>(false)
     /// Reads that wait for a fill. A leaf lock.
     private let waiting = Mutex<Set<FillEngine.Ticket>>([])
     /// A leaf lock.
@@ -37,15 +39,16 @@ final class OpenFile: Sendable {
     var canBeMapped: Bool { mode == .passthrough && flags & O_ACCMODE == O_RDWR }
 
     /// The lower file; with passthrough opened at the first need, for fsync and the like.
-    func lower(_ open: () throws(Errno) -> Descriptor) throws(Errno) -> Descriptor {
+    ///
+    /// - Parameter isKept: whether a descriptor that was opened may stay open as long as the handle; otherwise it is opened
+    ///   anew at each need.
+    func lower(
+        _ open: () throws(Errno) -> Descriptor, isKept: (Descriptor) -> Bool
+    ) throws(Errno) -> Descriptor {
         if let shared { return shared }
-        return try ownLower(open)
-    }
-
-    /// The lower file as an open file of this handle alone, which its locks belong to; opened at the first need.
-    func ownLower(_ open: () throws(Errno) -> Descriptor) throws(Errno) -> Descriptor {
         if let known = own.withLock({ $0 }) { return known }
         let new = try open()
+        if !isKept(new) { return new }
         return own.withLock { known in
             let result = known ?? new
             known = result

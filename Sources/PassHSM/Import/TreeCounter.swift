@@ -10,9 +10,10 @@ package final class TreeCounter: Sendable {
     private let isFinished = Atomic<Bool>(false)
     private let isCancelled = Atomic<Bool>(false)
 
-    /// Begins to count what is below `location`, when that is a directory of this machine. What cannot be read is left out.
+    /// Begins to count what is below `location`, when that is a directory of this machine and there is a thread for it. What cannot
+    /// be read is left out.
     package init(_ location: RemoteLocation) {
-        startThread(name: "count") { [weak self] in
+        try? startThread(name: "count") { [weak self] in
             guard let path = location.path, let top = try? Descriptor.openTop(path) else { return }
             try? self?.walk(top)
         }

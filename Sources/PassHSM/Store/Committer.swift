@@ -17,13 +17,15 @@ final class Committer: Sendable {
     private let condition = Condition()
     // Guarded by condition's lock, under which nothing is called.
     private nonisolated(unsafe) var waiting: [ObjectIdentifier: StoredFile] = [:]
-    private nonisolated(unsafe) var isRunning = false
+    private nonisolated(unsafe) var hasThread = false
     /// Groups that are being committed.
     private nonisolated(unsafe) var groups = 0
 
-    init(delay: Double = 0.1, mostWaiting: Int = 2048) {
+    /// - Parameter mostWaiting: nil: as many as the reserve of descriptors has room for; as many may be being committed.
+    init(delay: Double = 0.1, mostWaiting: Int? = nil) {
         self.delay = delay
-        self.mostWaiting = mostWaiting
+        let reserve = Capabilities.descriptorReserve(limit: Capabilities.descriptorLimit().now)
+        self.mostWaiting = mostWaiting ?? min(2048, max(4, reserve / 4))
     }
 
     /// Blocks while too many files wait. Not for the thread that commits, which alone makes room.
@@ -35,19 +37,30 @@ final class Committer: Sendable {
         condition.unlock()
     }
 
+    /// Starts the thread that commits, if there is none. To be called before the first ``schedule(_:)``.
+    ///
+    /// - Throws: EAGAIN when the system gives no thread.
+    func start() throws(Errno) {
+        condition.lock()
+        let isFirst = !hasThread
+        hasThread = true
+        condition.unlock()
+        guard isFirst else { return }
+        do throws(Errno) { try startThread(name: "commit") { [weak self] in self?.loop() } } catch {
+            condition.lock()
+            hasThread = false
+            condition.unlock()
+            throw error
+        }
+    }
+
     /// Commits `file` soon. Does not block.
     func schedule(_ file: StoredFile) {
         condition.lock()
         let isNew = waiting.updateValue(file, forKey: ObjectIdentifier(file)) == nil
-        let start = !isRunning
-        isRunning = true
         let wake = isNew && (waiting.count == 1 || waiting.count == Self.fullGroup)
         condition.unlock()
-        if start {
-            startThread(name: "commit") { [weak self] in self?.loop() }
-        } else if wake {
-            condition.broadcast()
-        }
+        if wake { condition.broadcast() }
     }
 
     /// Commits everything that waits now, and returns when it is done.

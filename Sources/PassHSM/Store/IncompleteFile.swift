@@ -59,6 +59,7 @@ extension Store {
     ) throws(FillError) -> IncompleteFile? {
         let size: Int
         do throws(Errno) {
+            try committer.start()
             size = try lower.stat().st_size
         } catch {
             throw FillError(lowerErrno: error, "examining the lower file")

@@ -181,6 +181,9 @@ package final class Store: Sendable {
 
     func committed(_ handle: FileHandle) { committedAction.withLock { $0 }?.call(handle) }
 
+    /// Starts the thread that makes fills durable, if there is none. - Throws: EAGAIN when the system gives no thread.
+    package func startCommitting() throws(Errno) { try committer.start() }
+
     /// Commits what is pending of every file, and returns when it is on disk.
     package func drain() { committer.drain() }
 

@@ -4,7 +4,8 @@ import Glibc
 /// Threads for work that may block in a system call: a task executor, so that a fill runs on one thread from the
 /// remote's bytes to the reader's answer, and never on Swift's cooperative pool.
 ///
-/// Threads are started up to `limit`; beyond it work queues in order. Threads stay. One at a time is woken or started, and
+/// Threads are started up to `limit`; beyond it, and while the system gives no more threads (EAGAIN), work queues in order
+/// for those there are. Threads stay. One at a time is woken or started, and
 /// calls for the next when it finds more work than its own: of much work that takes no time each, those that are awake do
 /// most, and few are woken.
 package final class BlockingPool: TaskExecutor, Sendable {
@@ -59,6 +60,23 @@ package final class BlockingPool: TaskExecutor, Sendable {
         self.limit = limit
     }
 
+    /// Starts the first thread, if there is none, so that work is never without one.
+    ///
+    /// To be called before there is work. - Throws: EAGAIN when the system gives no thread.
+    package func prepare() throws(Errno) {
+        condition.lock()
+        let isFirst = state.threads == 0
+        if isFirst { (state.threads, state.isCalling) = (1, true) }
+        condition.unlock()
+        guard isFirst else { return }
+        do throws(Errno) { try startThread(name: name) { [self] in loop() } } catch {
+            condition.lock()
+            (state.threads, state.isCalling) = (0, false)
+            condition.unlock()
+            throw error
+        }
+    }
+
     package func enqueue(_ job: consuming ExecutorJob) { add(.job(UnownedJob(job))) }
 
     /// Runs `body` on a thread of the pool.
@@ -76,8 +94,32 @@ package final class BlockingPool: TaskExecutor, Sendable {
         switch call {
         case .none: break
         case .wake: condition.signal()
-        case .start: startThread(name: name) { [self] in loop() }
+        case .start: start()
         }
+    }
+
+    /// Starts a thread. Without one the work waits for those there are; when there is none at all, the caller waits until
+    /// the system gives one.
+    private func start() {
+        while true {
+            do throws(Errno) { return try startThread(name: name) { [self] in loop() } } catch {
+                guard noThread() else { return }
+                usleep(10_000)
+            }
+        }
+    }
+
+    /// A thread was counted and could not be started; true when it is counted again, because work waits and nobody else is
+    /// there to do it.
+    private func noThread() -> Bool {
+        condition.lock()
+        defer { condition.unlock() }
+        let isNeeded = state.threads == 1 && state.head < state.queue.count
+        if !isNeeded {
+            state.threads -= 1
+            state.isCalling = false
+        }
+        return isNeeded
     }
 
     private func loop() {
@@ -103,7 +145,7 @@ package final class BlockingPool: TaskExecutor, Sendable {
     }
 }
 
-/// A POSIX mutex with a condition variable; the address stays the same for as long as the object lives.
+/// A POSIX mutex with a condition variable, whose timed waits go by the monotonic clock; the address stays the same for as long as the object lives.
 package final class Condition: @unchecked Sendable {
     // Sendable: POSIX allows both objects to be used by every thread.
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
@@ -111,7 +153,11 @@ package final class Condition: @unchecked Sendable {
 
     package init() {
         pthread_mutex_init(mutex, nil)
-        pthread_cond_init(variable, nil)
+        var attributes = pthread_condattr_t()
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(variable, &attributes)
+        pthread_condattr_destroy(&attributes)
     }
 
     deinit {
@@ -130,7 +176,7 @@ package final class Condition: @unchecked Sendable {
     /// Waits until signalled or until `seconds` have passed; false when the time is over.
     package func wait(seconds: Double) -> Bool {
         var until = timespec()
-        clock_gettime(CLOCK_REALTIME, &until)
+        clock_gettime(CLOCK_MONOTONIC, &until)
         let nanoseconds = until.tv_nsec + Int(seconds.truncatingRemainder(dividingBy: 1) * 1e9)
         until.tv_sec += Int(seconds) + nanoseconds / 1_000_000_000
         until.tv_nsec = nanoseconds % 1_000_000_000
@@ -138,31 +184,35 @@ package final class Condition: @unchecked Sendable {
     }
 }
 
-/// Starts a detached thread with a stack of 1 MiB and the given name (15 bytes are shown).
-package func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
+/// Starts a detached thread with a stack of 1 MiB and the given name (15 bytes are shown); pthread_create(3).
+///
+/// - Throws: EAGAIN when the system gives no more threads or no memory for one; `body` is not called then.
+package func startThread(name: String, _ body: @escaping @Sendable () -> Void) throws(Errno) {
     final class Start: Sendable {
         let body: @Sendable () -> Void
         init(_ body: @escaping @Sendable () -> Void) { self.body = body }
     }
+    try Failpoint.reach("thread.start")
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
     pthread_attr_setstacksize(&attributes, 1 << 20)
     pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+    defer { pthread_attr_destroy(&attributes) }
     var thread = pthread_t()
     let start = Unmanaged.passRetained(
         Start {
             passhsm_name_thread(name)
             body()
-        }
-    ).toOpaque()
+        })
     let result = pthread_create(
         &thread, &attributes,
         { argument in
             guard let argument else { return nil }
             Unmanaged<Start>.fromOpaque(argument).takeRetainedValue().body()
             return nil
-        }, start)
-    pthread_attr_destroy(&attributes)
-    // Only a machine without memory or thread ids gets here; nothing could be answered any more.
-    precondition(result == 0, "pthread_create failed: \(result)")
+        }, start.toOpaque())
+    guard result == 0 else {
+        start.release()
+        throw Errno(rawValue: result)
+    }
 }

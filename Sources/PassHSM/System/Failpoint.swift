@@ -5,7 +5,7 @@ import Glibc
 ///
 /// The action comes at the N-th time (by default the first) that the place is reached, and at every later time too, but
 /// for EINTR, which callers answer with another attempt: `kill` ends the process as a crash does, `hang` stops the thread
-/// for good, `pause` for a second, `EIO`, `ENOSPC`, `EINTR`, `ESTALE` are thrown, `short` writes half of the bytes and
+/// for good, `pause` for a second, `EAGAIN`, `EIO`, `ENOSPC`, `EINTR`, `ESTALE` are thrown, `short` writes half of the bytes and
 /// then fails with ENOSPC. `on` is for ``isOn(_:)``.
 package enum Failpoint {
     /// Does what is asked for at this place.
@@ -54,7 +54,7 @@ package enum Failpoint {
         private nonisolated(unsafe) var steps: [String: Step] = [:]
         private let isEmpty: Bool
         private static let errors = [
-            "EIO": EIO, "ENOSPC": ENOSPC, "EINTR": EINTR, "ESTALE": ESTALE, "short": ENOSPC,
+            "EAGAIN": EAGAIN, "EIO": EIO, "ENOSPC": ENOSPC, "EINTR": EINTR, "ESTALE": ESTALE, "short": ENOSPC,
         ]
 
         init(_ text: String) {

@@ -12,6 +12,8 @@ package struct ThreadCredentials: Sendable {
     /// CAP_SYS_RESOURCE: among others, the journaling of a file's content.
     package static let usesResources = 24
 
+    /// The user that its files get, as the machine numbers it; nil when nothing is known.
+    package private(set) var user: uid_t?
     /// The group that its files get, and the supplementary ones; as the machine numbers them.
     package private(set) var groups: Set<gid_t> = []
     private var capabilities: UInt64 = 0
@@ -22,6 +24,7 @@ package struct ThreadCredentials: Sendable {
             guard let colon = line.firstIndex(of: ":") else { continue }
             let values = line[line.index(after: colon)...].split { $0 == "\t" || $0 == " " }
             switch line[..<colon] {
+            case "Uid": user = values.dropFirst(3).first.flatMap { uid_t($0) }
             case "Gid": groups.formUnion(values.dropFirst(3).compactMap { gid_t($0) })
             case "Groups": groups.formUnion(values.compactMap { gid_t($0) })
             case "CapEff": capabilities = values.first.flatMap { UInt64($0, radix: 16) } ?? 0
