@@ -145,5 +145,130 @@ extension MountTests {
                 _ = try opener.wait(seconds: 20)
             }
         }
+
+        @Test(
+            "A limit on the size of the daemon's files ends no daemon",
+            arguments: ["100000:unlimited", "100000:100000"])
+        func fileSize(limit: String) throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try File.put("content", mirror.remote("file"))
+            } _: { mirror throws in
+                try mirror.start(["--no-passthrough"], by: ["prlimit", "--fsize=\(limit)"])
+                let file = try File.open(mirror.at("new"), O_RDWR | O_CREAT)
+                let result = pwrite(file.raw, [1], 1, 200_000)
+                // A daemon that may not lift it says so.
+                #expect(result == 1 || (limit.hasSuffix("100000") && errno == EFBIG))
+                #expect(try File.bytes(mirror.at("file")) == Array("content".utf8))
+            }
+        }
+
+        @Test("A daemon that is started without standard descriptors has /dev/null there")
+        func standardDescriptors() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try File.put("content", mirror.remote("file"))
+            } _: { mirror throws in
+                let daemon = try Child([
+                    "sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh", Machine.program, "mount", mirror.lower, mirror.mount,
+                    "--foreground",
+                ])
+                try until("the mount") { mirror.isMounted && (try? passhsm("status", mirror.mount).code) == 0 }
+                for number in 0...2 {
+                    let path = "/proc/\(daemon.pid)/fd/\(number)"
+                    #expect(try FileManager.default.destinationOfSymbolicLink(atPath: path) == "/dev/null")
+                }
+                #expect(try passhsm("unmount", mirror.mount).code == 0)
+                #expect(try daemon.wait(seconds: 20).code == 0)
+            }
+        }
+
+        @Test("A daemon that crashes ends at once, and says by what")
+        func crash() throws {
+            try withMirror { mirror throws in
+                try File.put("content", mirror.remote("file"))
+            } _: { mirror throws in
+                let pid = mirror.pid
+                kill(pid, SIGSEGV)
+                // A backtrace takes more than ten, and stops all threads.
+                try until("its end", seconds: 5) { !isRunning(pid) }
+                #expect(mirror.log.contains("passhsm: ended by signal 11 in thread "))
+                try mirror.killDaemon()
+            }
+        }
+
+        @Test("A file that fails at each open is logged once a minute")
+        func log() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                for name in ["a", "b"] { try File.put("content", mirror.remote(name)) }
+            } _: { mirror throws in
+                try shell(
+                    "setfattr -n trusted.passhsm -v nonsense a; setfattr -n trusted.passhsm -v nonsense b",
+                    in: mirror.lower)
+                try mirror.start()
+                for _ in 0..<100 {
+                    for name in ["a", "b"] { #expect(File.readError(mirror.at(name)) == EIO) }
+                }
+                let lines = mirror.log.split(separator: "\n").filter { $0.contains(" error ") }
+                #expect(lines.count == 2, "\(mirror.log.prefix(2000))")
+            }
+        }
+
+        @Test("Every thread has the capabilities that a mount needs, and no others")
+        func capabilities() throws {
+            try withMirror { mirror throws in
+                try File.put("content", mirror.remote("file"))
+            } _: { mirror throws in
+                #expect(try File.bytes(mirror.at("file")) == Array("content".utf8))
+                // Of those that it gave up: NET_ADMIN, SYS_MODULE, SYS_RAWIO, SYS_BOOT, SYS_RESOURCE.
+                let others = [12, 16, 17, 22, 24].reduce(UInt64(0)) { $0 | 1 << UInt64($1) }
+                let folder = "/proc/\(mirror.pid)/task"
+                for thread in try FileManager.default.contentsOfDirectory(atPath: folder) {
+                    let text = (try? String(contentsOfFile: "\(folder)/\(thread)/status", encoding: .utf8)) ?? ""
+                    for line in text.split(separator: "\n") where line.hasPrefix("CapEff") || line.hasPrefix("CapPrm") {
+                        let bits = try #require(UInt64(line.split(separator: "\t").last ?? "", radix: 16))
+                        #expect(bits & others == 0 && bits >> 21 & 1 == 1, "\(line)")
+                    }
+                }
+            }
+        }
+
+        @Test("What a file system reserves for root, users do not get", arguments: [[], ["--no-passthrough"]])
+        func reservedSpace(arguments: [String]) throws {
+            try withScratch { scratch in
+                let mirror = try Mirror(scratch, apart: true)
+                do {
+                    // Made of many small granules, so that it is cached and filled by the daemon.
+                    try Pattern.write(mirror.remote("late"), size: 30 << 20)
+                    try shell(
+                        "truncate -s 200M image; mkfs.ext4 -q -m 20 image; mount -o loop image lower", in: scratch.path)
+                    try mirror.importSource()
+                    try mirror.start(arguments)
+                    try shell("chmod 777 .", in: mirror.mount)
+                    let user = "setpriv --reuid=4001 --regid=4001 --clear-groups "
+                    let output = try run(["bash", "-c", user + "dd if=/dev/zero of=filler bs=1M"], in: mirror.mount)
+                    #expect(output.err.contains("No space left on device"), "\(output)")
+                    try shell("sync -f .", in: mirror.lower)
+                    func space() throws -> [Int] {
+                        try shell("stat -f -c '%f %a' .", in: mirror.lower).split(whereSeparator: \.isWhitespace)
+                            .compactMap { Int($0) }
+                    }
+                    // Blocks of 1 KiB or 4 KiB: 20 of 100 are reserved.
+                    let blocks = try shell("stat -f -c %b .", in: mirror.lower)
+                    let reserved = (Int(blocks.filter(\.isNumber)) ?? 0) / 6
+                    #expect(try space()[0] >= reserved, "a write")
+                    #expect(
+                        File.readError(mirror.at("late")) == ENOSPC, "root reads, and does not fill its reserve either")
+                    #expect(try space()[0] >= reserved, "a fill")
+                    try shell("rm filler; sync -f .", in: mirror.mount)
+                    // The space is free when the kernel has forgotten the file.
+                    try until("a fill with space") { try File.sameContent(mirror.at("late"), mirror.remote("late")) }
+                    try mirror.stop()
+                } catch {
+                    _ = mirror.cleanUp()
+                    umount2(mirror.lower, 0)
+                    throw error
+                }
+                try #require(umount2(mirror.lower, 0) == 0)
+            }
+        }
     }
 }

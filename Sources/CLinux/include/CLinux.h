@@ -4,6 +4,7 @@
 #define PASSHSM_CLINUX_H
 #include "linux_calls.h"
 #include "linux_constants.h"
+#include "linux_crash.h"
 #include "linux_fanotify.h"
 #include "linux_handle.h"
 #include "linux_mount.h"

@@ -19,6 +19,7 @@ struct PassHSMCommand: ParsableCommand {
 
     /// Exit status 0; 1 when the command failed; 64 when it was called wrongly. An error is one line on stderr.
     static func main() {
+        ProcessStart.prepare()
         do {
             var command = try parseAsRoot(ProgramArguments.encoded)
             try command.run()

@@ -13,13 +13,16 @@ import Logging
 /// socket together, and takes them down in order.
 func serve(_ options: MountOptions, readiness: Readiness) throws {
     let failures = RecentFailures()
+    let limit = LogLimit()
     let log = Logger(label: "passhsm") { label in
-        MultiplexLogHandler([Output.log(label), failures.handler()])
+        LimitedLogHandler(MultiplexLogHandler([Output.log(label), failures.handler()]), limit)
     }
     // Before the first thread: all inherit it, and only the waiting thread gets the signals.
     let signals = TerminationSignals()
     // Files that the kernel does not read by itself take a descriptor each, and the usual limit is 1,024.
     Capabilities.raiseDescriptorLimit()
+    Capabilities.raiseFileSizeLimit()
+    Capabilities.reduce()
     let choice = try FrontEndChoice(options, log)
     let path = choice.session?.isInherited == true ? choice.session?.lowerPath : nil
     let store = try Store.open(
@@ -31,6 +34,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let source = try remote(stored, options)
     let pool = BlockingPool(name: "fill", limit: 128)
     try pool.prepare()
+    openTimers(pool)
     let isFuse = choice.session == nil
     if !isFuse, let option = settings.fuseOption { log.warning("\(option), which is recorded, is for FUSE: left out") }
     var configuration = FillEngine.Configuration()
@@ -89,6 +93,14 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     readiness.ready(line)
     mount.run()
     server.stop()
+}
+
+/// Lets Swift's concurrency open what its timers need, which ends the process when it gets no descriptor later.
+private func openTimers(_ pool: BlockingPool) {
+    pool.wait {
+        try? await Task.sleep(for: .nanoseconds(1), clock: .continuous)
+        try? await Task.sleep(for: .nanoseconds(1), clock: .suspending)
+    }
 }
 
 /// The remote tier that the lower directory was imported from.

@@ -24,7 +24,8 @@ final class BackingIDs: Sendable {
     /// Registers the lower file of `inode`, on which `lower` is open (O_PATH will do). To be called by one thread an inode
     /// at a time, while it has no id.
     func register(_ inode: Inode, _ lower: Descriptor) throws(Errno) -> Int32 {
-        let id = try check { passhsm_backing_open(device, lower.raw) }
+        // The kernel writes as whoever registers.
+        let id = try OrdinaryUser.write { () throws(Errno) in try check { passhsm_backing_open(device, lower.raw) } }
         inode.state.withLock { state in
             state.backingID = id
             // Otherwise the newest would be the first to go once all the others were used.

@@ -203,7 +203,9 @@ extension FileSystem {
             noteChange(inode)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             try lower.withProcPath { path throws(Errno) in
-                try ExtendedAttributes.set(name, of: path, .follow, to: value, flags: flags)
+                try OrdinaryUser.write { () throws(Errno) in
+                    try ExtendedAttributes.set(name, of: path, .follow, to: value, flags: flags)
+                }
                 // An ACL that is set by an owner outside the file's group.
                 guard requestFlags & UInt32(FUSE_SETXATTR_ACL_KILL_SGID) != 0 else { return }
                 let mode = try lower.stat().st_mode

@@ -21,20 +21,20 @@ extension FileSystem {
             let lower = try lower(handle)
             if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower, reply.caller.pid) }
             guard let file = handle.inode.state.withLock(\.file) else {
-                return reply.written(try lower.writeOnce(bytes, at: offset))
+                return reply.written(try lower.writeForUser(bytes, at: offset))
             }
             noteChange(handle.inode)
             // Fast where nothing has to be waited for: the request's own buffer is still there.
             let range = Range(at: offset, count: bytes.count)
             if file.fill.isPresent(range) {
                 try file.stored.becomeDirty()
-                let count = try lower.writeOnce(bytes, at: offset)
+                let count = try lower.writeForUser(bytes, at: offset)
                 try file.stored.didWrite(file.fill.layout.granules(touching: Range(at: offset, count: count)))
                 return reply.written(count)
             }
             let copy = [UInt8](bytes)
             change(range, of: file, through: lower, PendingReply(reply)) { lower throws(Errno) in
-                try copy.withBytes { bytes throws(Errno) in try lower.writeOnce(bytes, at: offset) }
+                try copy.withBytes { bytes throws(Errno) in try lower.writeForUser(bytes, at: offset) }
             } then: { reply, result in
                 switch result {
                 case .success(let count): reply.written(count)
@@ -157,11 +157,12 @@ extension FileSystem {
             let (input, output) = (try lower(from), try lower(to))
             let operation: Operation = { output throws(Errno) in
                 var (inOffset, outOffset) = (sourceOffset, targetOffset)
-                let copied = try check {
-                    passhsm_copy_file_range(
-                        input.raw, &inOffset, output.raw, &outOffset, count, UInt32(bitPattern: flags))
+                return try OrdinaryUser.write { () throws(Errno) in
+                    try check {
+                        passhsm_copy_file_range(
+                            input.raw, &inOffset, output.raw, &outOffset, count, UInt32(bitPattern: flags))
+                    }
                 }
-                return copied
             }
             guard let targetFile else { return reply.written(try operation(output)) }
             noteChange(to.inode)

@@ -12,7 +12,9 @@ extension FileSystem {
         do throws(Errno) {
             let lower = try lower(handle)
             guard let file = handle.inode.state.withLock(\.file) else {
-                _ = try check { passhsm_fallocate(lower.raw, mode, offset, length) }
+                try OrdinaryUser.write { () throws(Errno) in
+                    _ = try check { passhsm_fallocate(lower.raw, mode, offset, length) }
+                }
                 return reply.done()
             }
             noteChange(handle.inode)
@@ -22,7 +24,9 @@ extension FileSystem {
             }
             // Only space: the content, and what of it is missing, stays. The kernel passes on no other modes.
             try file.stored.becomeDirty()
-            _ = try check { passhsm_fallocate(lower.raw, mode, offset, length) }
+            try OrdinaryUser.write { () throws(Errno) in
+                _ = try check { passhsm_fallocate(lower.raw, mode, offset, length) }
+            }
             file.stored.touch()
             reply.done()
         } catch { reply.error(error) }
@@ -53,7 +57,9 @@ extension FileSystem {
     private func clear(_ reply: PendingReply, _ clearing: Clearing) {
         let (range, mode) = (clearing.first, clearing.mode)
         let operation: Operation = { lower throws(Errno) in
-            _ = try check { passhsm_fallocate(lower.raw, mode, range.lowerBound, range.count) }
+            try OrdinaryUser.write { () throws(Errno) in
+                _ = try check { passhsm_fallocate(lower.raw, mode, range.lowerBound, range.count) }
+            }
             return range.count
         }
         change(range, of: clearing.file, through: clearing.lower, reply, operation) { [self] reply, result in

@@ -53,6 +53,8 @@ package final class HTTPTransport: Sendable {
             }
         }
         self.tls = tls
+        // Its event loops are opened here, not at the first request: without a descriptor for one the process ends.
+        _ = HTTPClient.defaultEventLoopGroup
     }
 
     deinit {

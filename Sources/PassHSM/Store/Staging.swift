@@ -25,7 +25,7 @@ final class Staging: Sendable {
 
     /// Whole granules, the last one cut off at the limit.
     func write(_ bytes: UnsafeRawBufferPointer, _ checksums: [Int: UInt32], at offset: Int) throws(Errno) {
-        try file.write(bytes, at: offset)
+        try OrdinaryUser.write { () throws(Errno) in try file.write(bytes, at: offset) }
         content.withLock { content in
             content.granules.insert(layout.granules(touching: offset..<offset + bytes.count))
             content.checksums.merge(checksums) { _, new in new }
@@ -60,7 +60,9 @@ final class Staging: Sendable {
             defer { content = Content() }
             return content
         }
-        for run in content.granules.runs() { try lower.takeContent(layout.bytes(of: run), from: file) }
+        try OrdinaryUser.write { () throws(Errno) in
+            for run in content.granules.runs() { try lower.takeContent(layout.bytes(of: run), from: file) }
+        }
         return content.checksums
     }
 }

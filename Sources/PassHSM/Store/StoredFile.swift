@@ -111,7 +111,9 @@ package final class StoredFile: FillDestination {
             if isStaged { return try staging().write(bytes, checksums, at: offset) }
             // One at a time: the kernel lets no two write to a file at once, and who waits for it there spins, and takes
             // the processor from those that fetch.
-            try writing.withLock { () throws(Errno) in try lower.write(bytes, at: offset) }
+            try writing.withLock { () throws(Errno) in
+                try OrdinaryUser.write { () throws(Errno) in try lower.write(bytes, at: offset) }
+            }
             try Failpoint.reach("fill.written")
         } catch {
             throw FillError(lowerErrno: error, "writing \(bytes.count) bytes at \(offset) of the lower file")

@@ -86,6 +86,11 @@ package final class Descriptor: Sendable {
         return done
     }
 
+    /// One pwrite(2) for a user, see ``OrdinaryUser``: may write less than asked.
+    package func writeForUser(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(Errno) -> Int {
+        try OrdinaryUser.write { () throws(Errno) in try writeOnce(bytes, at: offset) }
+    }
+
     /// One pwrite(2): may write less than asked.
     package func writeOnce(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(Errno) -> Int {
         try check { pwrite(raw, bytes.baseAddress, bytes.count, offset) }
