@@ -113,6 +113,21 @@ extension MountTests.Waiting {
         }
     }
 
+    @Test("One who appends waits for nothing")
+    func append() throws {
+        try withMirror(mounting: ["--fill", "read"]) { mirror throws in
+            try Pattern.write(mirror.remote("file"), size: Self.size + 10)
+        } _: { mirror throws in
+            try mirror.hold()
+            let output = try run(["bash", "-c", "echo appended >>file"], in: mirror.mount, seconds: 10)
+            #expect(output.code == 0, "\(output)")
+            mirror.letGo()
+            let expected = Pattern.bytes(0..<Self.size + 10) + Array("appended\n".utf8)
+            let isRight = try File.bytes(mirror.at("file")) == expected
+            #expect(isRight)
+        }
+    }
+
     private static let program = #"""
         #define _GNU_SOURCE
         #include <errno.h>
