@@ -37,6 +37,22 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "Access times are kept as below, whatever the mount's own options say",
+            arguments: ["noatime", "strictatime"])
+        func accessTime(option: String) throws {
+            try onMount { mirror throws in
+                try shell("mount -i -o remount,bind,$1 .", in: mirror.mount, [option])
+                // With relatime a read moves an access time that is before the modification, and no later one.
+                let late = 4_000_000_000
+                try shell(
+                    "touch -m -d @9 f; touch -a -d @5 f; touch -a -d @$1 known; cat f known", in: mirror.mount,
+                    ["\(late)"])
+                #expect(try File.stat(mirror.at("f")).st_atim.tv_sec > 5)
+                #expect(try File.stat(mirror.at("known")).st_atim.tv_sec == late)
+            }
+        }
+
         @Test("access(2) calls an immutable file writable; open(2) does not")
         func immutable() throws {
             try onMount { mirror throws in
