@@ -85,11 +85,50 @@ extension MountTests {
                 try until("the end") { !isRunning(mirror.pid) }
                 // ECONNABORTED: asked while the connection was being torn down.
                 #expect([ENOTCONN, ECONNABORTED].contains(File.readError(mirror.at("file"))))
-                let again = try passhsm("mount", mirror.lower, mirror.mount)
-                #expect(again.code != 0 && again.err.contains("unmount"))
+                let status = try passhsm("status", mirror.mount)
+                #expect(status.code != 0 && status.err.contains("unmount"), "\(status)")
                 #expect(try passhsm("unmount", mirror.mount).code == 0)
                 try mirror.awaitEnd()
                 try mirror.start()
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+            }
+        }
+
+        @Test(
+            "A mount takes its own dead one away first: at the same place, and of the same lower directory elsewhere",
+            arguments: [true, false], [true, false])
+        func overDead(apart: Bool, elsewhere: Bool) throws {
+            try withMirror(apart: apart) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                try mirror.killDaemon(detaching: false)
+                #expect(mirror.isMounted)
+                let place = elsewhere ? mirror.scratch.path + "/else where" : mirror.mount
+                mkdir(place, 0o755)
+                let output = try passhsm("mount", mirror.lower, place, "--log", mirror.logPath)
+                #expect(output.code == 0 && output.err.contains("taken away"), "\(output)")
+                #expect(try File.sameContent(place + "/file", mirror.remote("file")))
+                #expect(mirror.isMounted == !elsewhere)
+                #expect(try passhsm("unmount", place).code == 0)
+                #expect(!mirror.isMounted)
+            }
+        }
+
+        @Test("Those who may not ask a daemon are told whose it is, and not that it is gone")
+        func statusOfAnother() throws {
+            try withMirror { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                // The build may be where others cannot go.
+                let script = """
+                    cp "$1" "$2/passhsm"; chmod 755 "$2/passhsm"
+                    for command in status unmount; do
+                        setpriv --reuid=1234 --regid=1234 --clear-groups "$2/passhsm" $command "$3" 2>&1 && echo done
+                    done; true
+                    """
+                let text = try shell(script, [Machine.program, mirror.scratch.path, mirror.mount])
+                let line = "passhsm: \(mirror.mount) is a mount of user 0, whose daemon answers nobody else: ask as user 0\n"
+                #expect(text == line + line)
                 #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
             }
         }

@@ -87,6 +87,9 @@ struct MountCommand: ParsableCommand {
         if let daemon = try registry.daemon(forMountpoint: mountpoint.path) {
             throw CommandError("\(daemon.mountpoint) is already mounted by process \(daemon.pid)")
         }
+        try UnregisteredMount.takeAway(
+            lower: registry.canonical(lower.path), mountpoint: registry.canonical(mountpoint.path),
+            except: registry.all())
         let lowerPath = try Self.directory(lower.path, "the lower directory")
         let mountPath = try Self.directory(mountpoint.path, "the mount point")
         if let daemon = try registry.daemon(forLower: lowerPath) {

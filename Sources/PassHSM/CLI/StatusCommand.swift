@@ -18,10 +18,9 @@ struct StatusCommand: ParsableCommand {
         let registry = RuntimeDirectory.standard()
         guard let daemon = try registry.daemon(containing: mountpoint.path) else {
             let canonical = try registry.canonical(mountpoint.path)
-            if try MountTable.entry(at: canonical)?.type == MountCall.type {
-                throw CommandError("the daemon of \(canonical) is gone; `passhsm unmount` takes the mount away")
-            }
-            throw CommandError("no daemon is mounted at \(mountpoint.path)")
+            if let mount = try UnregisteredMount.at(canonical) { throw CommandError(mount.explanation) }
+            let whose = OwnProcess.isMachineRoot ? "" : " of this user's"
+            throw CommandError("no daemon\(whose) is mounted at \(mountpoint.path)")
         }
         let reply = try ControlClient(daemon, in: registry).request(ControlRequest(.status))
         guard let status = reply.status else {

@@ -94,7 +94,8 @@ struct Unmounter {
         )
     }
 
-    /// A mount whose daemon is gone: every access to it fails with ENOTCONN.
+    /// A mount whose daemon is gone: every access to it fails with ENOTCONN. One whose daemon runs, and is not registered, is
+    /// unmounted only when nobody uses it.
     static func unmountAbandoned(_ mountpoint: BytePath) throws {
         if try unmountGuarded(mountpoint) { return }
         guard let entry = try MountTable.entry(at: mountpoint) else {
@@ -103,10 +104,14 @@ struct Unmounter {
         guard entry.type == MountCall.type else {
             throw CommandError("\(mountpoint) is a mount of type \(entry.type), and not one of PassHSM")
         }
+        let mount = UnregisteredMount(entry: entry)
+        let isDead = mount.isDead
+        if !isDead && !mount.isOwn { throw CommandError(mount.explanation) }
         do throws(MountCallError) {
             do throws(MountCallError) {
                 try MountCall.unmount(mountpoint)
             } catch {
+                guard isDead else { throw error }
                 // Whoever still has a file of it open can do nothing with it but close it.
                 try MountCall.unmount(mountpoint, lazily: true)
             }

@@ -11,10 +11,14 @@ package struct MountEntry: Sendable, Equatable {
     package var source: BytePath
     /// What of the file system is the top of the mount: `/` but for bind mounts of a part.
     package var root: BytePath
+    /// The user who mounted it; told of FUSE mounts only.
+    package var owner: UInt32?
 
     package init(
-        device: String, mountpoint: BytePath, type: String, source: BytePath, root: BytePath = BytePath("/")
+        device: String, mountpoint: BytePath, type: String, source: BytePath, root: BytePath = BytePath("/"),
+        owner: UInt32? = nil
     ) {
+        self.owner = owner
         self.device = device
         self.mountpoint = mountpoint
         self.type = type
@@ -44,8 +48,15 @@ package enum MountTable {
             return MountEntry(
                 device: String(decoding: fields[2], as: UTF8.self), mountpoint: BytePath(unescape(fields[4])),
                 type: String(decoding: fields[hyphen + 1], as: UTF8.self),
-                source: BytePath(unescape(fields[hyphen + 2])), root: BytePath(unescape(fields[3])))
+                source: BytePath(unescape(fields[hyphen + 2])), root: BytePath(unescape(fields[3])),
+                owner: fields[(hyphen + 3)...].first.flatMap(owner))
         }
+    }
+
+    /// FUSE's option `user_id`.
+    private static func owner(_ options: ArraySlice<UInt8>) -> UInt32? {
+        let option = options.split(separator: UInt8(ascii: ",")).first { $0.starts(with: "user_id=".utf8) }
+        return option.flatMap { UInt32(String(decoding: $0.dropFirst("user_id=".utf8.count), as: UTF8.self)) }
     }
 
     /// Space, tab, newline and backslash are written as three octal digits.
