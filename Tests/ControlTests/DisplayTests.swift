@@ -106,6 +106,7 @@ import Testing
         #expect(users.map(\.pid) == [child.id])
         #expect(users.map(\.path) == [folder.path.appending("held")])
         #expect(users.map(\.name) == ["sleep"])
+        #expect(users.map(\.isWaiting) == [false])
         #expect(MountUser.of(folder.path, except: child.id) == [])
     }
 

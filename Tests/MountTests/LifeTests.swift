@@ -76,6 +76,48 @@ extension MountTests {
             }
         }
 
+        @Test("A refused unmount fails no reader: what waits is ended only where nothing else keeps the mount busy")
+        func busyAndWaiting() throws {
+            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+                try Pattern.write(mirror.remote("held"), size: 1000)
+            } _: { mirror throws in
+                let held = try File.open(mirror.at("held"))
+                try mirror.hold()
+                let reader = try Child(["cmp", mirror.at("file"), mirror.remote("file")])
+                try until("the read to wait") { try mirror.status().waiting > 0 }
+                let output = try passhsm("unmount", mirror.mount)
+                #expect(output.code != 0 && output.err.contains("busy") && output.err.contains("/held"), "\(output)")
+                mirror.letGo()
+                let read = try reader.wait(seconds: 20)
+                #expect(read.code == 0, "\(read)")
+                withExtendedLifetime(held) {}
+            }
+        }
+
+        @Test("SIGHUP opens the log again by its name, and the mount goes on")
+        func reload() throws {
+            try withMirror { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                #expect(rename(mirror.logPath, mirror.logPath + ".old") == 0)
+                Glibc.kill(mirror.pid, SIGHUP)
+                try until("the new log") { mirror.log.contains("opened again") }
+                unlink(mirror.remote("file"))
+                #expect(File.readError(mirror.at("file")) == EIO)
+                #expect(mirror.log.contains("file"))
+                // Where it cannot be opened, the old one goes on.
+                #expect(rename(mirror.logPath, mirror.logPath + ".moved") == 0)
+                #expect(symlink("/etc/hostname", mirror.logPath) == 0)
+                Glibc.kill(mirror.pid, SIGHUP)
+                try until("the refusal") {
+                    try String(contentsOfFile: mirror.logPath + ".moved", encoding: .utf8).contains("cannot be opened")
+                }
+                unlink(mirror.logPath)
+                try mirror.stop()
+            }
+        }
+
         @Test("After kill -9 of the daemon callers get an error, and unmount and mount put it right")
         func killed() throws {
             try withMirror { mirror throws in
@@ -127,7 +169,8 @@ extension MountTests {
                     done; true
                     """
                 let text = try shell(script, [Machine.program, mirror.scratch.path, mirror.mount])
-                let line = "passhsm: \(mirror.mount) is a mount of user 0, whose daemon answers nobody else: ask as user 0\n"
+                let reason = "is a mount of user 0, whose daemon answers nobody else: ask as user 0"
+                let line = "passhsm: \(mirror.mount) \(reason)\n"
                 #expect(text == line + line)
                 #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
             }

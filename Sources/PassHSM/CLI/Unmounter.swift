@@ -6,6 +6,8 @@ import HSMSystem
 /// Takes the mount of one daemon away, and waits for the daemon's end, so that the next mount finds the lower free.
 struct Unmounter {
     private static let busySeconds = 4.0
+    /// How long users who wait for nothing have to go away.
+    private static let usedSeconds = 1.0
     private static let endSeconds = 10.0
 
     private let daemon: DaemonInfo
@@ -36,27 +38,35 @@ struct Unmounter {
         try waitForEnd(of: process)
     }
 
+    /// Fails what waits only when nothing else keeps the mount busy: otherwise readers would get errors for nothing.
     private func drainAndRetry() throws {
-        // Once: for the time of the retries the daemon also refuses what the kernel asks for again. One that does not
-        // answer keeps nothing from being unmounted.
-        _ = try? client.request(ControlRequest(.drain), seconds: 2)
-        let deadline = Deadline(seconds: Self.busySeconds)
+        var deadline = Deadline(seconds: Self.usedSeconds)
+        var isDrained = false
         while true {
             do throws(MountCallError) {
                 try MountCall.unmount(mountpoint)
                 return
             } catch {
                 guard error.code == EBUSY else { throw CommandError("cannot unmount \(mountpoint): \(error)") }
-                if deadline.hasPassed { throw CommandError("\(mountpoint) is busy\(users())") }
-                usleep(100_000)
             }
+            let users = MountUser.of(mountpoint, except: daemon.pid, limit: .max)
+            if !isDrained && users.allSatisfy(\.isWaiting) {
+                // Once: for the time of the retries the daemon also refuses what the kernel asks for again. One that does
+                // not answer keeps nothing from being unmounted.
+                _ = try? client.request(ControlRequest(.drain), seconds: 2)
+                isDrained = true
+                deadline = Deadline(seconds: Self.busySeconds)
+            }
+            if deadline.hasPassed { throw CommandError("\(mountpoint) is busy\(Self.text(of: users))") }
+            usleep(100_000)
         }
     }
 
-    private func users() -> String {
-        let users = MountUser.of(mountpoint, except: daemon.pid)
-        let list = users.map { "\($0.name) (\($0.pid)) has \($0.path)" }.joined(separator: ", ")
-        return (users.isEmpty ? "" : ": \(list)") + "; --force unmounts it all the same"
+    private static func text(of users: [MountUser]) -> String {
+        let few = users.filter { !$0.isWaiting } + users.filter(\.isWaiting)
+        let list = few.prefix(5).map { "\($0.name) (\($0.pid)) has \($0.path)" }.joined(separator: ", ")
+        let rest = users.count > 5 ? " and \(users.count - 5) more" : ""
+        return (users.isEmpty ? "" : ": \(list)\(rest)") + "; --force unmounts it all the same"
     }
 
     /// Whoever uses it: the daemon detaches the mount, answers everybody and ends. One that does not is ended.

@@ -7,6 +7,8 @@ package struct MountUser: Sendable, Equatable {
     package var name: String
     /// What it holds: an open file, its working directory, its root or its program.
     package var path: BytePath
+    /// One of its threads waits for the kernel to get content, or an answer of a file system: it may go when that fails.
+    package var isWaiting = false
 
     /// Processes that hold something in the mount at `mountpoint`, at most `limit`; those of others are seen by root
     /// only.
@@ -25,11 +27,23 @@ package struct MountUser: Sendable, Equatable {
                 guard let target = try? BytePath("\(folder)/\(link)").readLink(), mountpoint.contains(target) else {
                     continue
                 }
-                result.append(MountUser(pid: pid, name: SmallFile.text("\(folder)/comm") ?? "?", path: target))
+                result.append(
+                    MountUser(
+                        pid: pid, name: SmallFile.text("\(folder)/comm") ?? "?", path: target,
+                        isWaiting: isWaiting(folder)))
                 break
             }
             if result.count == limit { break }
         }
         return result
+    }
+
+    /// By the kernel's functions that threads sleep in (/proc/PID/task/TID/wchan): of FUSE's requests, of pages that are read,
+    /// and of fanotify's events.
+    private static func isWaiting(_ folder: String) -> Bool {
+        DirectoryReader.texts(in: "\(folder)/task").filter { Int32($0) != nil }.contains { thread in
+            guard let place = SmallFile.text("\(folder)/task/\(thread)/wchan") else { return false }
+            return ["request_wait_answer", "fuse", "folio", "page", "fanotify"].contains { place.contains($0) }
+        }
     }
 }
