@@ -52,13 +52,14 @@ struct MountCommand: ParsableCommand {
     func run() throws {
         guard foreground else {
             let options = try checkedOptions()
-            let path = try log?.path ?? Self.defaultLog(lower: options.lower)
+            let path = try absoluteLog(lower: options.lower)
             Output.lines([try DaemonLauncher(log: path).launch()])
             return
         }
         let readiness = try Readiness.inherited()
         do {
-            let options = try checkedOptions()
+            var options = try checkedOptions()
+            if readiness.isDaemon { options.log = try absoluteLog(lower: options.lower) }
             // Otherwise the daemon would keep the file system busy that it was started from.
             if readiness.isDaemon { _ = chdir("/") }
             try serve(options, readiness: readiness)
@@ -66,6 +67,12 @@ struct MountCommand: ParsableCommand {
             readiness.failed((error as? Errno)?.text ?? "\(error)")
             throw error
         }
+    }
+
+    /// The same for the command and for the daemon that it starts.
+    private func absoluteLog(lower: BytePath) throws(Errno) -> BytePath {
+        guard let path = log?.path else { return try Self.defaultLog(lower: lower) }
+        return path.isAbsolute ? path : try BytePath.currentDirectory().appending(path)
     }
 
     private static func defaultLog(lower: BytePath) throws(Errno) -> BytePath {

@@ -61,6 +61,8 @@ struct MountOptions {
     var settings: MountSettings
     /// Complete files raise events too (fanotify), for measurements.
     var ignoresNothing: Bool
+    /// The log of a daemon in the background, absolute; nil in the foreground.
+    var log: BytePath?
     /// What the remote tier is made to do, for tests.
     var simulate: String?
 }

@@ -84,7 +84,12 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         status: status, drain: { mount.drain() }, stop: { _ in mount.stop() },
         work: { request, report in FileWork(request, on: mount).run(report) })
     let server = try ControlServer(registration, handlers: handlers)
-    try signals.onArrival { mount.stop() }
+    // The end of the terminal is the end of what was started on it.
+    let endsWithTerminal = options.log == nil && isatty(STDERR_FILENO) == 1
+    try signals.onArrival(end: { mount.stop() }) {
+        if endsWithTerminal { return mount.stop() }
+        reload(options, source, log)
+    }
 
     let line =
         "mounted \(options.lower) on \(options.mountpoint) (\(frontEnd), \(answer))\(choice.remark)"
@@ -100,6 +105,19 @@ private func openTimers(_ pool: BlockingPool) {
     pool.wait {
         try? await Task.sleep(for: .nanoseconds(1), clock: .continuous)
         try? await Task.sleep(for: .nanoseconds(1), clock: .suspending)
+    }
+}
+
+/// What SIGHUP asks for: the log is opened again by its name, and credentials are looked for before they are next used.
+private func reload(_ options: MountOptions, _ source: any RemoteSource, _ log: Logger) {
+    source.lookAnew()
+    guard let path = options.log else { return log.info("credentials are looked for anew") }
+    do throws(Errno) {
+        let file = try DaemonLog.open(path)
+        for number in [STDOUT_FILENO, STDERR_FILENO] { _ = try check { dup2(file.raw, number) } }
+        log.info("the log was opened again, and credentials are looked for anew")
+    } catch {
+        log.error("the log \(path) cannot be opened again: \(error.text)")
     }
 }
 

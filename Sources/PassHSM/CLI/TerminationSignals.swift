@@ -1,7 +1,7 @@
 import Glibc
 import HSMSystem
 
-/// SIGTERM, SIGINT and SIGHUP as a call on a thread of its own.
+/// SIGTERM, SIGINT and SIGHUP as calls on a thread of their own.
 ///
 /// To be made before any other thread: the signals are blocked in all of them.
 struct TerminationSignals: Sendable {
@@ -21,12 +21,14 @@ struct TerminationSignals: Sendable {
         return set
     }
 
-    /// Calls `action` at each signal that comes from now on, or came since the blocking.
-    func onArrival(_ action: @escaping @Sendable () -> Void) throws(Errno) {
+    /// Calls `end` at each SIGTERM and SIGINT that comes from now on, or came since the blocking, and `reload` at each SIGHUP.
+    func onArrival(
+        end: @escaping @Sendable () -> Void, reload: @escaping @Sendable () -> Void
+    ) throws(Errno) {
         try startThread(name: "signals") {
             var set = Self.set
             var number: Int32 = 0
-            while sigwait(&set, &number) == 0 { action() }
+            while sigwait(&set, &number) == 0 { number == SIGHUP ? reload() : end() }
         }
     }
 }

@@ -52,7 +52,7 @@ struct UnregisteredMount {
     var explanation: String {
         let (place, owner) = (entry.mountpoint, entry.owner.map { "user \($0)" } ?? "another user")
         if isDead {
-            let way = isOwn ? "`passhsm unmount` takes the mount away" : "it was a mount of \(owner), who can unmount it"
+            let way = isOwn ? "`passhsm unmount` takes the mount away" : "it was \(owner)'s, who can unmount it"
             return "the daemon of \(place) is gone; \(way)"
         }
         if !isOwn { return "\(place) is a mount of \(owner), whose daemon answers nobody else: ask as \(owner)" }

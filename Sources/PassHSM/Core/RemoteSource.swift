@@ -64,6 +64,10 @@ package protocol RemoteSource: Sendable {
     /// - Throws: `.remoteGone` when it is missing, `.remoteChanged` when it is no file any more, `.remoteFailed`.
     func current(_ key: RemoteKey) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time)
 
+    /// What may have changed beside the program, such as files of credentials, is read again before it is next used. Returns
+    /// at once; by default there is nothing of the kind.
+    func lookAnew()
+
     /// Walks the whole tree, depth first; each directory's entries stand between its `enter` and its `leave`. The top
     /// directory itself is the first `enter` (with an empty name) and the last `leave`.
     ///
@@ -133,4 +137,5 @@ package struct RemoteEntry: Sendable {
 
 extension RemoteSource {
     package var nearFetchUnit: Int { fetchUnit }
+    package func lookAnew() {}
 }

@@ -29,6 +29,8 @@ package final class SimulatedSource: RemoteSource {
         piece = max(1, (behaviour.bandwidth ?? 0) / 100 / granule) * granule
     }
 
+    package func lookAnew() { inner.lookAnew() }
+
     package func list(_ body: (RemoteEvent) throws -> Void) async throws { try await inner.list(body) }
 
     package func read(

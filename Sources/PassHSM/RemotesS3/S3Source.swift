@@ -44,6 +44,8 @@ package final class S3Source: RemoteSource {
 
     // MARK: Requests
 
+    package func lookAnew() { credentials.lookAnew() }
+
     /// Asks for a key of the bucket, or for the bucket itself. When the answer may be to credentials that have ended, it is
     /// asked again with others, should there be some.
     private func send(

@@ -66,6 +66,9 @@ final class StoreCredentials: Sendable {
         return try state.withLockedValue(\.outcome).get()
     }
 
+    /// Has them looked for at the next request, although those that there are may be good.
+    func lookAnew() { state.withLockedValue { $0.looked = nil } }
+
     /// The store refused a request with `used`: others, where there are some by now.
     func others(than used: RequestSignature.Credentials?) async -> RequestSignature.Credentials? {
         await state.withLockedValue { $0.held?.credentials == used ? begin(&$0) : nil }?.value
