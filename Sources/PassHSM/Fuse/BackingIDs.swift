@@ -1,7 +1,8 @@
 import CFuse
 import Glibc
 import HSMSystem
-import Synchronization
+
+import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
 /// The lower files that are registered with the kernel for passthrough: one id an inode, the idle ones of them bounded.
 ///
@@ -11,15 +12,39 @@ final class BackingIDs: Sendable {
     /// Ids kept, open ones aside.
     private let limit: Int
     private let device: Int32
-    /// Registered inodes in a ring, and the hand of the clock. A leaf lock but for the inode's own, which is taken inside.
-    private let ring = Mutex<(inodes: [Inode], hand: Int)>(([], 0))
+    /// A leaf lock but for the inode's own, which is taken inside.
+    private let ring = NIOLockedValueBox(Ring())
+
+    /// Registered inodes in a ring, where each of them is, and the hand of the clock.
+    private struct Ring {
+        var inodes: [Inode] = []
+        /// A search would be felt where a process ends that has thousands of files open.
+        private var places: [ObjectIdentifier: Int] = [:]
+        var hand = 0
+
+        mutating func append(_ inode: Inode) {
+            places[ObjectIdentifier(inode)] = inodes.count
+            inodes.append(inode)
+        }
+
+        func place(of inode: Inode) -> Int? { places[ObjectIdentifier(inode)] }
+
+        /// The last one takes its place.
+        mutating func remove(at place: Int) {
+            places[ObjectIdentifier(inodes[place])] = nil
+            let last = inodes.removeLast()
+            guard place < inodes.count else { return }
+            inodes[place] = last
+            places[ObjectIdentifier(last)] = place
+        }
+    }
 
     init(device: Int32, limit: Int) {
         self.device = device
         self.limit = limit
     }
 
-    var count: Int { ring.withLock(\.inodes.count) }
+    var count: Int { ring.withLockedValue(\.inodes.count) }
 
     /// Registers the lower file of `inode`, on which `lower` is open (O_PATH will do). To be called by one thread an inode
     /// at a time, while it has no id.
@@ -31,9 +56,9 @@ final class BackingIDs: Sendable {
             // Otherwise the newest would be the first to go once all the others were used.
             state.wasUsed = true
         }
-        let old = ring.withLock { ring -> [Int32] in
-            ring.inodes.append(inode)
-            return evict(&ring.inodes, &ring.hand, keeping: inode)
+        let old = ring.withLockedValue { ring -> [Int32] in
+            ring.append(inode)
+            return evict(&ring, keeping: inode)
         }
         for id in old { _ = passhsm_backing_close(device, UInt32(id)) }
         return id
@@ -45,14 +70,15 @@ final class BackingIDs: Sendable {
     /// The clock algorithm: whoever was used since the hand last passed gets another round.
     ///
     /// - Parameter newest: about to be opened.
-    private func evict(_ inodes: inout [Inode], _ hand: inout Int, keeping newest: Inode) -> [Int32] {
+    private func evict(_ ring: inout Ring, keeping newest: Inode) -> [Int32] {
         var result: [Int32] = []
         var steps = 0
-        while inodes.count > limit && steps < Self.mostSteps {
+        while ring.inodes.count > limit && steps < Self.mostSteps {
             steps += 1
-            if hand >= inodes.count { hand = 0 }
-            let isNewest = inodes[hand] === newest
-            let freed = inodes[hand].state.withLock { state -> Int32? in
+            if ring.hand >= ring.inodes.count { ring.hand = 0 }
+            let inode = ring.inodes[ring.hand]
+            let isNewest = inode === newest
+            let freed = inode.state.withLock { state -> Int32? in
                 if isNewest || state.passthroughOpens > 0 { return nil }
                 if state.wasUsed {
                     state.wasUsed = false
@@ -62,12 +88,11 @@ final class BackingIDs: Sendable {
                 return state.backingID
             }
             guard let freed else {
-                hand += 1
+                ring.hand += 1
                 continue
             }
             result.append(freed)
-            inodes.swapAt(hand, inodes.count - 1)
-            inodes.removeLast()
+            ring.remove(at: ring.hand)
         }
         return result
     }
@@ -79,11 +104,8 @@ final class BackingIDs: Sendable {
             return state.backingID
         }
         guard id != 0 else { return }
-        ring.withLock { ring in
-            if let index = ring.inodes.firstIndex(where: { $0 === inode }) {
-                ring.inodes.swapAt(index, ring.inodes.count - 1)
-                ring.inodes.removeLast()
-            }
+        ring.withLockedValue { ring in
+            if let place = ring.place(of: inode) { ring.remove(at: place) }
         }
         _ = passhsm_backing_close(device, UInt32(id))
     }
