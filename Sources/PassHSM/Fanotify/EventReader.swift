@@ -9,19 +9,28 @@ final class EventReader: Sendable {
     private let link: WaitingEvent.Link
     private let handler: EventHandler
     private let log: Logger
-    private static let bufferSize = 64 << 10
+    /// Bytes: what one read may bring are descriptors at once, which must not be more than a part of the reserve.
+    private let bufferSize: Int
+    /// Events from this number on, which is their descriptor's, are denied: each may need a second one for its fill, and the
+    /// reserve is for fills and `status`.
+    private let limit: Int
 
     init(link: WaitingEvent.Link, handler: EventHandler, log: Logger) {
         self.link = link
         self.handler = handler
         self.log = log
+        let limit = Capabilities.descriptorLimit().now
+        let reserve = Capabilities.descriptorReserve(limit: limit)
+        self.limit = (limit - reserve) / 2
+        // An event with a range takes 56 bytes.
+        bufferSize = min(64 << 10, max(512, reserve / 4 * 56))
     }
 
     /// Reads until the process ends.
     func start() throws(Errno) { try startThread(name: "events") { [self] in loop() } }
 
     private func loop() {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 16)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bufferSize, alignment: 16)
         defer { buffer.deallocate() }
         while true {
             let batch: EventBatch
@@ -55,9 +64,10 @@ final class EventReader: Sendable {
         case .open: (range, _) = (nil, link.counters.add(.open))
         case .access(let bytes): (range, _) = (bytes, link.counters.add(.access))
         case .overflow, .unknown:
-            if event.wantsAnswer { deny(event, file) }
+            if event.wantsAnswer { deny(event, file, EIO) }
             return
         }
+        if Int(event.number) >= limit && !Caller.isOwn(event.thread) { return deny(event, file, EAGAIN) }
         do throws(Errno) {
             let handle = try FileHandle(of: file)
             link.table.enter(
@@ -71,14 +81,14 @@ final class EventReader: Sendable {
             handler.handle(waiting, file)
         } catch {
             log.error("a file of an event cannot be examined: \(error.text)")
-            deny(event, file)
+            deny(event, file, EIO)
         }
     }
 
     /// An event that nothing else answers.
-    private func deny(_ event: Event, _ file: Descriptor) {
+    private func deny(_ event: Event, _ file: Descriptor, _ error: Int32) {
         do throws(Errno) {
-            try link.group.answer(event.number, Errno(rawValue: EIO))
+            try link.group.answer(event.number, Errno(rawValue: error))
             link.counters.add(.denied)
         } catch { link.counters.add(.abandoned) }
         withExtendedLifetime(file) {}

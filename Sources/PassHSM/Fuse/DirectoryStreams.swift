@@ -12,8 +12,8 @@ struct DirectoryStream {
     /// The position of the entry at `offset`, as the kernel knows it.
     private(set) var position = 0
 
-    /// Bytes of a buffer at least, in which the longest name has its place, and at most.
-    private static let sizes = 1024...64 << 10
+    /// Bytes of a buffer: usual directories are read at once, and the longest name has its place.
+    private static let sizes = 16 << 10...64 << 10
 
     init(_ lower: Descriptor) { self.lower = lower }
 

@@ -52,8 +52,7 @@ extension FileSystem {
         var used = 0
         var failure: Errno?
         do throws(Errno) {
-            // An entry of the lower directory takes a quarter of one with attributes.
-            let isKept = try directory.entries(from: offset, size: plus ? size / 4 : size) { () throws(Errno) in
+            let isKept = try directory.entries(from: offset, size: size) { () throws(Errno) in
                 try openForReading(directory.inode)
             } _: { lower, entry throws(Errno) in
                 if directory.isRoot && isHidden(entry.name, in: fuse_ino_t(FUSE_ROOT_ID)) { return true }
