@@ -4,13 +4,14 @@ SWIFT ?= swift
 SOURCES = Sources Tests bench/driver Package.swift
 
 .PHONY: help install-packages test-sources build release lint format test test-unit test-mount test-long \
-	test-power fuzz demo bench clean
+	test-power test-hostile fuzz demo bench clean
 
 help:
 	@echo "make demo       mount a real tree, read every file of it, compare every digest"
 	@echo "make test       all tests; the mount tests want root and /dev/fuse"
 	@echo "make test-long  the mount tests in their long forms (a million names, 200,000 files, 100 mounts)"
 	@echo "make test-power crashes and power cuts in their long forms"
+	@echo "make test-hostile  a hostile user on a mount for an hour; HOSTILE_SECONDS=3600"
 	@echo "make fuzz       libFuzzer on every parser of foreign bytes; FUZZ_SECONDS=600: of each"
 	@echo "make bench      the comparison with native and others, with a report; QUICK=1: in a few minutes"
 	@echo "make lint       swift-format, as in CI;  make format: bring the sources into line"
@@ -55,6 +56,11 @@ test-long: build test-sources
 # A target's findings end it with an error; Tests/Fuzz/README.md says what to do with them.
 fuzz: install-packages
 	@SWIFT=$(SWIFT) scripts/fuzz
+
+# A hostile user for an hour, with each front end: others' reads are never held up for more than a second.
+HOSTILE_SECONDS ?= 3600
+test-hostile: build
+	PASSHSM_HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(SWIFT) test --skip-build --no-parallel --filter MountTests.HostileUser
 
 bench:
 	@scripts/install-packages bench

@@ -97,6 +97,8 @@ let package = Package(
         // What `make bench` runs on every subject.
         .executableTarget(
             name: "bench-driver", dependencies: ["HSMSystem"], path: "bench/driver", swiftSettings: swift),
+        // What HostileUserTests run as another user.
+        .executableTarget(name: "hostile-user", path: "Tests/HostileUser", cSettings: [.define("_GNU_SOURCE")]),
         .target(name: "FaultServers", path: "Tests/FaultServers", swiftSettings: swift),
         tests("CoreTests", ["HSMCore"]),
         tests("SystemTests", ["HSMSystem"]),
