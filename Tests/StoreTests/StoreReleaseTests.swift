@@ -34,6 +34,21 @@ import Testing
         return nil
     }
 
+    @Test("A record of the last epoch there is can be released, and its next epoch is another one")
+    func lastEpoch() throws {
+        try withFile { fixture in
+            do {
+                let lower = try fixture.lower()
+                var record = try fixture.record()
+                record.epoch = .max
+                try fixture.store.write(record, to: lower)
+            }
+            #expect(refusal(fixture) == nil)
+            let record = try fixture.record()
+            #expect(record.state == .offline && record.epoch != .max)
+        }
+    }
+
     @Test("A released file has no data, its old modification time, and a record of a higher epoch")
     func released() throws {
         try withFile { fixture in

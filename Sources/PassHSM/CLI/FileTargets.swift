@@ -102,7 +102,7 @@ final class FileTargets {
         }
         if !arguments.quiet { display.show { line(report) } }
         guard report.isDone else { return }
-        total.files += report.files
+        total.files.add(saturating: report.files)
         total.bytes.add(saturating: report.bytes)
     }
 

@@ -21,8 +21,8 @@ final class ProgressLine {
     /// A bar for the front of a line; nothing where it could not be drawn over.
     func bar(_ part: Int, of whole: Int) -> String {
         guard isTerminal else { return "" }
-        let full = whole > 0 ? Int(Double(Self.barWidth) * Double(part) / Double(whole)) : Self.barWidth
-        let count = min(max(0, full), Self.barWidth)
+        let share = whole > 0 ? min(1, max(0, Double(part) / Double(whole))) : 1
+        let count = Int(Double(Self.barWidth) * share)
         return "[" + String(repeating: "#", count: count) + String(repeating: "-", count: Self.barWidth - count) + "] "
     }
 

@@ -31,7 +31,7 @@ package enum TextTable {
     /// How much of `whole` is `part`, rounded down, so that 100 % means all of it.
     package static func percent(_ part: Int, of whole: Int) -> String {
         if part >= whole { return "100 %" }
-        return "\(min(99, Int(Double(part) / Double(whole) * 100))) %"
+        return "\(Int(min(99, max(0, Double(part) / Double(whole) * 100)))) %"
     }
 
     /// `1d 2h`, `3h 4m`, `5m 6s` or `7s`.

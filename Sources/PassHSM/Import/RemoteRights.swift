@@ -130,10 +130,10 @@ extension RemoteRights {
 extension RemoteRights.Given {
     /// As the configuration has it. What is no number there says nothing.
     init(recorded: [String: String]) {
-        owner = recorded["uid"].flatMap { UInt32($0) }
-        group = recorded["gid"].flatMap { UInt32($0) }
-        fileMode = recorded["file-mode"].flatMap { UInt32($0, radix: 8) }.map { $0 & 0o1777 }
-        directoryMode = recorded["dir-mode"].flatMap { UInt32($0, radix: 8) }.map { $0 & 0o3777 }
+        owner = recorded["uid"].flatMap { UInt32(digits: $0) }
+        group = recorded["gid"].flatMap { UInt32(digits: $0) }
+        fileMode = recorded["file-mode"].flatMap { UInt32(digits: $0, radix: 8) }.map { $0 & 0o1777 }
+        directoryMode = recorded["dir-mode"].flatMap { UInt32(digits: $0, radix: 8) }.map { $0 & 0o3777 }
     }
 
     var recorded: [String: String] {

@@ -25,7 +25,7 @@ package final class DirectorySource: RemoteSource {
     /// The version of a file with this status.
     package static func version(of status: stat) -> RemoteVersion {
         let digits = String(status.st_mtim.tv_nsec)
-        let fraction = String(repeating: "0", count: 9 - digits.count) + digits
+        let fraction = String(repeating: "0", count: max(0, 9 - digits.count)) + digits
         return RemoteVersion(Array("\(status.st_mtim.tv_sec).\(fraction)-\(status.st_size)".utf8))
     }
 

@@ -73,7 +73,7 @@ extension RemoteDigest {
     /// - Parameter attribute: the value of an extended attribute.
     init?(modified: RemoteEntry.Time, attribute: (_ name: String) -> [UInt8]?) {
         let digits = String(modified.nanoseconds)
-        let fraction = String(repeating: "0", count: 9 - digits.count) + digits
+        let fraction = String(repeating: "0", count: max(0, 9 - digits.count)) + digits
         guard let noted = attribute("user.shatag.ts"), let text = attribute("user.shatag.sha256"),
             noted.elementsEqual("\(modified.seconds).\(fraction)".utf8)
         else { return nil }

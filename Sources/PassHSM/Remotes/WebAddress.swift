@@ -1,3 +1,4 @@
+import HSMCore
 import HSMSystem
 
 /// The top of a tree on a web server: an `http://` or `https://` URL without user, query and fragment.
@@ -64,7 +65,7 @@ package struct WebAddress: Hashable, Sendable {
         }
         guard isHost, !host.isEmpty else { throw LocationError("\(argument) has no name of a host") }
         if behind.isEmpty || behind == ":" { return (host, nil) }
-        guard behind.first == ":", let port = Int(behind.dropFirst()), (1...65_535).contains(port) else {
+        guard behind.first == ":", let port = Int(digits: behind.dropFirst()), (1...65_535).contains(port) else {
             throw LocationError("\(argument): \(behind.dropFirst()) is not a port")
         }
         return (host, port)

@@ -28,7 +28,7 @@ extension FillError {
     /// RFC 9110, section 10.2.3: seconds, or a date.
     private static func retryAfter(_ headers: HTTPHeaders) -> Duration? {
         guard let text = headers.first(name: "Retry-After") else { return nil }
-        if let seconds = Int(text) { return seconds >= 0 ? .seconds(min(seconds, 1 << 30)) : nil }
+        if let seconds = Int(digits: text) { return .seconds(min(seconds, 1 << 30)) }
         guard let then = HTTPDate.seconds(text), let date = headers.first(name: "Date"),
             let now = HTTPDate.seconds(date)
         else { return nil }

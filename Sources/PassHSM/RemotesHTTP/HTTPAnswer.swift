@@ -38,7 +38,7 @@ package struct HTTPAnswer: Equatable, Sendable {
             skipped = 0
             endsWithRange = true
         } else {
-            total = headers.first(name: "Content-Length").flatMap { Int($0) }
+            total = headers.first(name: "Content-Length").flatMap { Int(digits: $0) }
             skipped = range.lowerBound
             endsWithRange = range.upperBound == object.size
         }
@@ -67,7 +67,7 @@ package struct HTTPAnswer: Equatable, Sendable {
         guard let content = ContentRange(text), let bytes = content.bytes, bytes == range else {
             throw FillError(.io, .remoteFailed, "\(key): asked for bytes \(range), the server answers with \(text)")
         }
-        if let length = headers.first(name: "Content-Length"), Int(length) != range.count {
+        if let length = headers.first(name: "Content-Length"), Int(digits: length) != range.count {
             throw FillError(.io, .remoteFailed, "\(key): the server sends \(length) bytes instead of \(range.count)")
         }
         return content.total
@@ -113,14 +113,14 @@ package struct ContentRange: Equatable, Sendable {
         guard text.lowercased().hasPrefix("bytes ") else { return nil }
         let parts = text.dropFirst(6).split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count == 2 else { return nil }
-        total = Int(parts[1])
-        guard total.map({ $0 >= 0 }) ?? (parts[1] == "*") else { return nil }
+        total = Int(digits: parts[1])
+        guard total != nil || parts[1] == "*" else { return nil }
         if parts[0] == "*" {
             bytes = nil
             return
         }
-        let ends = parts[0].split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
-        guard ends.count == 2, let first = ends[0], let last = ends[1], first >= 0, last >= first,
+        let ends = parts[0].split(separator: "-", omittingEmptySubsequences: false).map { Int(digits: $0) }
+        guard ends.count == 2, let first = ends[0], let last = ends[1], last >= first,
             last < total ?? Int.max
         else { return nil }
         bytes = first..<last + 1

@@ -1,3 +1,5 @@
+import HSMCore
+
 /// The times of HTTP's headers (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`, to the second.
 package enum HTTPDate {
     private static let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -9,7 +11,7 @@ package enum HTTPDate {
         guard parts.count == 6, parts[5] == "GMT", parts[0].last == ",",
             let month = months.firstIndex(of: String(parts[2]))
         else { return nil }
-        let numbers = ([parts[1], parts[3]] + parts[4].split(separator: ":")).compactMap { Int($0) }
+        let numbers = ([parts[1], parts[3]] + parts[4].split(separator: ":")).compactMap { Int(digits: $0) }
         guard numbers.count == 5, (1...31).contains(numbers[0]), (0...9999).contains(numbers[1]),
             (0...23).contains(numbers[2]), (0...59).contains(numbers[3]), (0...60).contains(numbers[4])
         else { return nil }
@@ -17,7 +19,12 @@ package enum HTTPDate {
         return days * 86_400 + numbers[2] * 3600 + numbers[3] * 60 + numbers[4]
     }
 
+    /// The years that a date has four digits for, in seconds since 1970.
+    package static let representable = -62_167_219_200...253_402_300_799
+
+    /// - Parameter seconds: since 1970; the nearest one in ``representable`` is written.
     package static func text(_ seconds: Int) -> String {
+        let seconds = min(max(seconds, representable.lowerBound), representable.upperBound)
         let day = Int((Double(seconds) / 86_400).rounded(.down))
         let time = seconds - day * 86_400
         let date = date(ofDay: day)

@@ -161,7 +161,7 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
     }
 
     func didReceiveHead(task: HTTPClient.Task<Void>, _ head: HTTPResponseHead) -> EventLoopFuture<Void> {
-        let length = head.headers.first(name: "Content-Length").flatMap { Int($0) }
+        let length = head.headers.first(name: "Content-Length").flatMap { Int(digits: $0) }
         cancelTimeout()
         change { state in
             state.head = head

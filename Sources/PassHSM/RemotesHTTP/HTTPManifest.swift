@@ -74,7 +74,7 @@ package struct HTTPManifest: Sendable {
         }
         var permissions: UInt32?
         if let text = line.mode {
-            permissions = UInt32(text, radix: 8)
+            permissions = UInt32(digits: text, radix: 8)
             guard let permissions, permissions <= 0o7777 else { throw Self.error(number, "“mode” is not octal digits") }
         }
         let modified = line.mtime.flatMap { RemoteEntry.Time(fractional: $0) }

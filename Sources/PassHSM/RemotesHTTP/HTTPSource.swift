@@ -115,7 +115,7 @@ package final class HTTPSource: RemoteSource {
         let url = try url(of: key)
         let head = try await transport.sendFollowing(request(.HEAD, url))
         try Self.expectNoDirectory(head, url, key)
-        if head.status == .ok, let size = head.headers.first(name: "Content-Length").flatMap({ Int($0) }) {
+        if head.status == .ok, let size = head.headers.first(name: "Content-Length").flatMap({ Int(digits: $0) }) {
             return (head.headers, size)
         }
         guard [200, 400, 403, 405, 501].contains(head.status.code) else {
@@ -129,7 +129,7 @@ package final class HTTPSource: RemoteSource {
         case 206, 416:
             if let size = range?.total { return (response.headers, size) }
         case 200:
-            if let size = response.headers.first(name: "Content-Length").flatMap({ Int($0) }) {
+            if let size = response.headers.first(name: "Content-Length").flatMap({ Int(digits: $0) }) {
                 return (response.headers, size)
             }
         default: throw FillError(status: response.status, response.headers, key, isConditional: false)

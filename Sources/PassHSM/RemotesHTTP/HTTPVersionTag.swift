@@ -30,8 +30,8 @@ package enum HTTPVersionTag: Hashable, Sendable {
             return
         }
         let parts = text.dropFirst().split(separator: "-", omittingEmptySubsequences: false)
-        guard text.first == "m", let size = parts.last.flatMap({ Int($0) }), size >= 0,
-            let seconds = Int(parts.dropLast().joined(separator: "-"))
+        guard text.first == "m", let size = parts.last.flatMap({ Int(digits: $0) }),
+            let seconds = Int(parts.dropLast().joined(separator: "-")), HTTPDate.representable.contains(seconds)
         else { return nil }
         self = .modified(seconds: seconds, size: size)
     }

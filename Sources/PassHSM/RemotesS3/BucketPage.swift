@@ -67,7 +67,10 @@ package struct BucketPage: Equatable, Sendable {
         switch name.dropFirst("Contents/".count) {
         case "Key": objects[last].key = bytes
         case "ETag": objects[last].tag = text.isEmpty || text.hasPrefix("\"") ? text : "\"\(text)\""
-        case "Size": objects[last].size = Int(text) ?? -1
+        case "Size":
+            // What no file system holds is that object's fault: the importer reports it.
+            let isNumber = !bytes.isEmpty && bytes.allSatisfy { (0x30...0x39).contains($0) }
+            objects[last].size = Int(digits: text) ?? (isNumber ? .max : -1)
         case "LastModified": objects[last].modified = RemoteEntry.Time(iso8601: text)
         default: break
         }
@@ -84,8 +87,11 @@ extension RemoteEntry.Time {
     package init?(iso8601 text: String) {
         let parts = text.split { "-T:Z".contains($0) }
         guard parts.count == 6, text.last == "Z", let seconds = RemoteEntry.Time(decimal: parts[5]) else { return nil }
-        let numbers = parts.prefix(5).compactMap { Int($0) }
-        guard numbers.count == 5, (1...12).contains(numbers[1]), (1...31).contains(numbers[2]) else { return nil }
+        let numbers = parts.prefix(5).compactMap { Int(digits: $0) }
+        guard numbers.count == 5, (0...9999).contains(numbers[0]), (1...12).contains(numbers[1]),
+            (1...31).contains(numbers[2]), (0...23).contains(numbers[3]), (0...59).contains(numbers[4]),
+            (0...60).contains(seconds.seconds)
+        else { return nil }
         let day = HTTPDate.days(year: numbers[0], month: numbers[1], day: numbers[2])
         let whole = day * 86_400 + numbers[3] * 3600 + numbers[4] * 60 + seconds.seconds
         self.init(seconds: whole, nanoseconds: seconds.nanoseconds)
@@ -96,7 +102,7 @@ extension RemoteEntry.Time {
         let isNegative = text.hasPrefix("-")
         let parts = text.dropFirst(isNegative ? 1 : 0).split(separator: ".", omittingEmptySubsequences: false)
         let digits = parts.count > 1 ? String(parts[1].prefix(9)) : ""
-        guard (1...2).contains(parts.count), let whole = Int(parts[0]), whole >= 0, whole < 1 << 48,
+        guard (1...2).contains(parts.count), let whole = Int(digits: parts[0]), whole < 1 << 48,
             parts.allSatisfy({ $0.utf8.allSatisfy { (0x30...0x39).contains($0) } }),
             let fraction = Int(digits + String(repeating: "0", count: 9 - digits.count))
         else { return nil }

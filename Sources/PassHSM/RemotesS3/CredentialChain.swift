@@ -1,4 +1,5 @@
 import FoundationEssentials
+import HSMCore
 import HSMRemotes
 import HSMSystem
 
@@ -109,7 +110,7 @@ private struct CredentialSearch {
         }
         var role = role(arn, session: profile["role_session_name"])
         role.externalID = profile["external_id"]
-        role.duration = profile["duration_seconds"].flatMap { Int($0) }
+        role.duration = profile["duration_seconds"].flatMap { Int(digits: $0) }
         if let file = profile["web_identity_token_file"] { return .webIdentity(role, tokenFile: file) }
         let source: CredentialSource?
         switch (profile["source_profile"], profile["credential_source"]) {

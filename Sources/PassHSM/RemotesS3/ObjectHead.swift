@@ -19,7 +19,7 @@ package struct ObjectHead: Sendable {
 
     /// - Throws: `.remoteFailed` for an answer without ETag or length.
     package init(_ headers: HTTPHeaders, _ key: RemoteKey) throws(FillError) {
-        guard let size = headers.first(name: "Content-Length").flatMap({ Int($0) }), size >= 0,
+        guard let size = headers.first(name: "Content-Length").flatMap({ Int(digits: $0) }),
             case .entityTag(let tag) = HTTPVersionTag(headers, size: size)
         else { throw FillError(.io, .remoteFailed, "\(key): the store tells neither a strong ETag nor the size") }
         object = RemoteObject(
@@ -31,10 +31,10 @@ package struct ObjectHead: Sendable {
             value("mtime").flatMap { RemoteEntry.Time(decimal: $0) }
             ?? modified.map { RemoteEntry.Time(seconds: $0, nanoseconds: 0) }
         let mode = value("mode")
-        isSymlink = mode.flatMap { UInt32($0) }.map { $0 & ~0o7777 == 0o120000 } ?? false
+        isSymlink = mode.flatMap { UInt32(digits: $0) }.map { $0 & ~0o7777 == 0o120000 } ?? false
         metadata.permissions = mode.flatMap { Self.permissions($0, isDecimal: value("ctime") != nil) }
-        metadata.owner = value("uid").flatMap { UInt32($0) }
-        metadata.group = value("gid").flatMap { UInt32($0) }
+        metadata.owner = value("uid").flatMap { UInt32(digits: $0) }
+        metadata.group = value("gid").flatMap { UInt32(digits: $0) }
         self.metadata = metadata
     }
 

@@ -53,6 +53,8 @@ struct TemporaryCredentials: Sendable {
         }
         let formats: [Date.ISO8601FormatStyle] = [.iso8601, .init(includingFractionalSeconds: true)]
         guard let date = formats.lazy.compactMap({ try? Date(expiration, strategy: $0) }).first else { return nil }
-        end = .now + .seconds(date.timeIntervalSinceNow)
+        let rest = date.timeIntervalSinceNow
+        // A year of the process's own choice: as good as never, or long ago.
+        end = .now + .seconds(min(max(rest, -1e12), 1e12))
     }
 }

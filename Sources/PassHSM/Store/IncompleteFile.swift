@@ -119,7 +119,7 @@ extension Store {
             log.warning("\(error.cause); the file is fetched again", metadata: ["key": "\(record.object.key)"])
             var record = record
             record.state = .offline
-            record.epoch += 1
+            record.beginEpoch()
             do throws(Errno) { try write(record, to: lower) } catch {
                 throw RecordError("the record cannot be written: \(error.text)")
             }

@@ -149,6 +149,12 @@ extension Record {
         return writer.bytes
     }
 
+    /// From now on a residency map of before is another one's.
+    mutating func beginEpoch() {
+        // A disk may say any number; what counts is that it is another one.
+        epoch &+= 1
+    }
+
     /// - Parameter longKey: looks up the key that the attribute had no room for.
     /// - Throws: `RecordError` for anything but a whole record of a known version with the right checksum.
     package init(

@@ -76,7 +76,7 @@ extension Store {
         var record = old
         record.state = .releasing
         // A residency map that outlives this tells of content that is no longer here.
-        record.epoch += 1
+        record.beginEpoch()
         do throws(Errno) {
             try Failpoint.reach("release.record")
             try write(record, to: lower)

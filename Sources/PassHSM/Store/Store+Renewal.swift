@@ -20,7 +20,7 @@ extension Store {
         let size = try lower.stat().st_size
         if isOther || size != object.size {
             record.state = .offline
-            record.epoch += 1
+            record.beginEpoch()
             record.object = object
             record.limit = object.size
             record.modified = modified

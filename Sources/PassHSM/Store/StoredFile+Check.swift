@@ -47,7 +47,7 @@ extension StoredFile {
             durable.isRefused = true
             var record = durable.record
             record.state = .offline
-            record.epoch += 1
+            record.beginEpoch()
             record.flags.insert(.error)
             record.lastError = "\(error.code.rawValue): \(error.cause)"
             durable.sidecar = nil

@@ -136,7 +136,7 @@ extension Verifier {
         let lower = try file.place.reopen(O_RDWR)
         var record = record
         record.state = .offline
-        record.epoch += 1
+        record.beginEpoch()
         record.limit = record.object.size
         record.flags.remove(.error)
         record.lastError = ""

@@ -20,9 +20,18 @@ extension Descriptor {
     /// Far beyond the end: pages that somebody still has in a pipe (splice(2)) are let go of whole, and not cleared, as
     /// those at the edge of a hole would be.
     package func freeContent(size: Int) throws(Errno) {
-        let length = (size / Self.freeingUnit + 1) * Self.freeingUnit
         let mode = PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE
-        _ = try check { passhsm_fallocate(raw, mode, 0, length) }
+        let (length, isTooLarge) = (size / Self.freeingUnit + 1).multipliedReportingOverflow(by: Self.freeingUnit)
+        if !isTooLarge {
+            do throws(Errno) {
+                _ = try check { passhsm_fallocate(raw, mode, 0, length) }
+                return
+            } catch {
+                guard error.rawValue == EFBIG else { throw error }
+            }
+        }
+        // No file can end there. Up to its own end, the rest of its last page is cleared.
+        _ = try check { passhsm_fallocate(raw, mode, 0, size) }
     }
 
     /// Moves `range` of `source` to the same place in this file: shared where the file system can do that (FICLONERANGE),
