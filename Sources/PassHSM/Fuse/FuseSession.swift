@@ -62,10 +62,9 @@ final class FuseSession: Sendable {
         }
         guard let made else { throw Errno(rawValue: EINVAL) }
         session = made
-        guard fuse_session_mount(made, mountpoint) == 0 else {
-            let error = errno
+        do throws(Errno) { try mount(made, mountpoint) } catch {
             fuse_session_destroy(made)
-            throw Errno(rawValue: error == 0 ? EPERM : error)
+            throw error
         }
         var io = fuse_custom_io()
         io.read = { device, buffer, size, _ in read(device, buffer, size) }
@@ -84,6 +83,20 @@ final class FuseSession: Sendable {
         condition.unlock()
         guard let result else { throw Errno(rawValue: EPROTO) }
         return result
+    }
+
+    /// By a descriptor where this process mounts by itself: who may write a directory above the mount point could put another
+    /// there between the check of its path and mount(2).
+    private func mount(_ session: OpaquePointer, _ mountpoint: [CChar]) throws(Errno) {
+        func mount(_ path: UnsafePointer<CChar>) throws(Errno) {
+            guard fuse_session_mount(session, path) == 0 else {
+                let error = errno
+                throw Errno(rawValue: error == 0 ? EPERM : error)
+            }
+        }
+        // fusermount3 looks at the path by itself.
+        guard Capabilities.effective().mayAdministrate else { return try mount(mountpoint) }
+        try Descriptor.openExactly(mountpoint).withProcPath(mount)
     }
 
     private func withArguments<Result>(_ texts: [String], _ body: (inout fuse_args) -> Result) -> Result {
