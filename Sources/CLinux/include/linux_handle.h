@@ -15,4 +15,8 @@ struct passhsm_handle {
 int passhsm_name_to_handle(int directory, const char *name, struct passhsm_handle *handle, int flags);
 int passhsm_open_by_handle(int mount, const struct passhsm_handle *handle, int flags);
 
+/* XFS_IOC_BULKSTAT of one inode of the file system that `fd` is open on: 0 with the generation that the number has now,
+ * which nothing but CAP_SYS_ADMIN may ask; ESTALE when no inode has the number. */
+int passhsm_xfs_generation(int fd, uint64_t inode, uint32_t *generation);
+
 #endif

@@ -30,7 +30,7 @@ package final class Store: Sendable {
     let session: Session
     let committer: Committer
     private let committedAction = Mutex<CommittedAction?>(nil)
-    private let directory: Descriptor
+    let directory: Descriptor
     let keys: Descriptor
     /// Nil when the store was opened for looking only.
     private let lock: Descriptor?

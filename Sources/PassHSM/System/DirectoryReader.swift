@@ -33,24 +33,46 @@ package enum DirectoryReader {
         return (entry, offset + Int(raw.d_reclen))
     }
 
-    /// All names but `.` and `..`, each with its NUL, as `directory` has them now.
-    package static func names(in directory: Descriptor) throws(Errno) -> [[UInt8]] {
+    /// Calls `body` with every entry that `directory` has now, until it returns false.
+    private static func forEach(in directory: Descriptor, _ body: (Entry) -> Bool) throws(Errno) {
         let reader = try directory.reopen(O_RDONLY | O_DIRECTORY)
-        var result: [[UInt8]] = []
         var buffer = [UInt8](repeating: 0, count: 32 << 10)
         while true {
             let count = try buffer.withMutableBytes { bytes throws(Errno) in try fill(bytes, from: reader) }
-            if count == 0 { return result }
-            buffer.withUnsafeBytes { bytes in
+            if count == 0 { return }
+            let goesOn = buffer.withUnsafeBytes { bytes in
                 var offset = 0
                 let filled = UnsafeRawBufferPointer(rebasing: bytes[..<count])
                 while let (entry, following) = entry(in: filled, at: offset) {
                     offset = following
-                    if entry.isDotOrDotDot { continue }
-                    result.append(Array(UnsafeRawBufferPointer(start: entry.name, count: strlen(entry.name) + 1)))
+                    if !body(entry) { return false }
                 }
+                return true
             }
+            if !goesOn { return }
         }
+    }
+
+    /// All names but `.` and `..`, each with its NUL, as `directory` has them now.
+    package static func names(in directory: Descriptor) throws(Errno) -> [[UInt8]] {
+        var result: [[UInt8]] = []
+        try forEach(in: directory) { entry in
+            if !entry.isDotOrDotDot {
+                result.append(Array(UnsafeRawBufferPointer(start: entry.name, count: strlen(entry.name) + 1)))
+            }
+            return true
+        }
+        return result
+    }
+
+    /// Whether an entry of `directory` has this inode number.
+    package static func has(inode: UInt64, in directory: Descriptor) throws(Errno) -> Bool {
+        var isFound = false
+        try forEach(in: directory) { entry in
+            isFound = entry.inode == inode
+            return !isFound
+        }
+        return isFound
     }
 }
 

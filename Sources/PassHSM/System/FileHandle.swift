@@ -43,7 +43,15 @@ package struct FileHandle: Hashable, Sendable {
     }
 
     package var type: Int32 { Int32(truncatingIfNeeded: kind) }
-    package var bytes: [UInt8] { withUnsafeBytes(of: words) { Array($0[..<Int(kind >> 32)]) } }
+    /// How many bytes it has.
+    package var count: Int { Int(kind >> 32) }
+    package var bytes: [UInt8] { withUnsafeBytes(of: words) { Array($0[..<count]) } }
+
+    /// The integer at byte `offset`, in the machine's own byte order, as kernel file systems lay it down; bytes beyond the
+    /// handle's end are 0. `offset` and what follows lie within the first 40 bytes.
+    package func load<Integer: FixedWidthInteger>(at offset: Int, as type: Integer.Type) -> Integer {
+        withUnsafeBytes(of: words) { $0.loadUnaligned(fromByteOffset: offset, as: type) }
+    }
 
     /// Lower-case hexadecimal digits, type first: a file name for what is kept about this file.
     package var name: String {
@@ -75,7 +83,7 @@ package struct FileHandle: Hashable, Sendable {
     /// open_by_handle_at(2): needs CAP_DAC_READ_SEARCH; ESTALE when the file is gone.
     package func open(on mount: Descriptor, _ flags: Int32) throws(Errno) -> Descriptor {
         var handle = passhsm_handle()
-        handle.size = UInt32(kind >> 32)
+        handle.size = UInt32(count)
         handle.type = type
         withUnsafeMutableBytes(of: &handle.bytes) { target in
             withUnsafeBytes(of: words) { target.copyMemory(from: $0) }

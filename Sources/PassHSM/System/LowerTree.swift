@@ -13,6 +13,8 @@ package final class LowerTree: Sendable {
     /// False without CAP_DAC_READ_SEARCH, or on a file system without openable handles: then every known inode needs
     /// an O_PATH descriptor.
     package let opensHandles: Bool
+    /// Numbers that lead back to the tree's inodes; nil where there are none.
+    package let numbering: NodeNumbering?
     /// The device number of the tree; an inode with another one belongs to a mount inside it.
     package let device: dev_t
     /// True when the tree is a mount of its own (CAP_SYS_ADMIN), false when it is the plain directory.
@@ -32,6 +34,7 @@ package final class LowerTree: Sendable {
         }
         device = try root.stat().st_dev
         opensHandles = Self.canOpenHandle(of: root, on: mount)
+        numbering = opensHandles ? NodeNumbering(of: root, mount: mount) : nil
     }
 
     private static func canOpenHandle(of root: Descriptor, on mount: Descriptor) -> Bool {
@@ -43,6 +46,36 @@ package final class LowerTree: Sendable {
     /// Opens a known inode. - Throws: ESTALE when it is gone, EPERM without ``opensHandles``.
     package func open(_ handle: FileHandle, _ flags: Int32) throws(Errno) -> Descriptor {
         try handle.open(on: mount, flags)
+    }
+
+    /// Opens the inode of one of ``numbering``'s numbers with O_PATH. It may be any of the file system, not only of the tree.
+    ///
+    /// - Throws: ESTALE when there is none.
+    package func open(number: UInt64) throws(Errno) -> Descriptor {
+        guard let numbering else { throw Errno(rawValue: ESTALE) }
+        return try numbering.open(number, on: mount)
+    }
+
+    /// Whether `directory` is the top directory or below it, and neither `excluded` nor below that.
+    package func contains(_ directory: Descriptor, outside excluded: FileHandle) throws(Errno) -> Bool {
+        let top = try FileHandle(of: root)
+        var place = directory
+        var handle = try FileHandle(of: place)
+        while handle != top {
+            if handle == excluded { return false }
+            do throws(Errno) { place = try Descriptor.open(at: place.raw, "..", PASSHSM_O_PATH | O_DIRECTORY) } catch {
+                // The parent is not part of the private mount.
+                if error.rawValue == ENOENT { return false }
+                throw error
+            }
+            // Without a private mount the way up leads on into other file systems.
+            if !isPrivate, try place.stat().st_dev != device { return false }
+            let parent = try FileHandle(of: place)
+            // The top of everything is its own parent.
+            if parent == handle { return false }
+            handle = parent
+        }
+        return true
     }
 
     /// What the lower mount allows, as options of mount(8).

@@ -1,0 +1,16 @@
+import Glibc
+import HSMSystem
+
+extension Store {
+    /// Whether a file of the lower file system is one of those in `.passhsm`. Looks through the folder, unless the file cannot
+    /// be believed to be the store's (``Descriptor/openOwn(at:_:_:)``).
+    ///
+    /// - Parameter status: the file's, which was taken before this call.
+    package func owns(_ status: stat) throws(Errno) -> Bool {
+        guard status.st_mode & S_IFMT == S_IFREG, status.st_nlink == 1, Descriptor.isOwn(status) else { return false }
+        for folder in [directory, partial, keys, temporary] {
+            if try DirectoryReader.has(inode: UInt64(status.st_ino), in: folder) { return true }
+        }
+        return false
+    }
+}
