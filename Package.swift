@@ -110,6 +110,7 @@ let package = Package(
             ["FaultServers", "HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
+        tests("FuseTests", ["HSMFuse", "HSMSystem"]),
         tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),
         tests("MountTests", ["FaultServers", "HSMSystem", "CLinux"]),
         fuzzing,

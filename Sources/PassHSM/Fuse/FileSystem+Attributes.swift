@@ -9,7 +9,7 @@ import HSMSystem
 extension FileSystem {
     func getattr(_ reply: consuming Reply, _ node: fuse_ino_t) {
         do throws(Errno) {
-            let inode = inode(node)
+            let inode = try inode(node)
             reply.attributes(try attributes(inode), timeout: attributeTimeout(inode))
         } catch { reply.error(error) }
     }
@@ -17,7 +17,7 @@ extension FileSystem {
     /// GETATTR with the time of birth.
     func statx(_ reply: consuming Reply, _ node: fuse_ino_t) {
         do throws(Errno) {
-            let inode = inode(node)
+            let inode = try inode(node)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             var entry = fuse_entry_param()
             entry.attr = try attributes(inode)
@@ -35,7 +35,8 @@ extension FileSystem {
     }
 
     func setattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ new: stat, _ requested: Int32) {
-        let inode = inode(node)
+        let inode: Inode
+        do throws(Errno) { inode = try self.inode(node) } catch { return reply.error(error) }
         let valid = UInt32(bitPattern: requested)
         noteChange(inode)
         guard valid & UInt32(FUSE_SET_ATTR_SIZE) != 0 else { return finishSetattr(reply, inode, new, valid) }
@@ -148,7 +149,7 @@ extension FileSystem {
     func getxattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>, size: Int) {
         do throws(Errno) {
             if isRecord(name) { throw Errno(rawValue: ENODATA) }
-            let inode = inode(node)
+            let inode = try inode(node)
             if strcmp(name, Self.stateAttribute) == 0 {
                 return answer(reply, try options.describe(describe(inode)), size)
             }
@@ -170,7 +171,7 @@ extension FileSystem {
 
     func listxattr(_ reply: consuming Reply, _ node: fuse_ino_t, size: Int) {
         do throws(Errno) {
-            let inode = inode(node)
+            let inode = try inode(node)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             let all = try lower.withProcPath { path throws(Errno) in try ExtendedAttributes.list(of: path, .follow) }
             var shown = ExtendedAttributes.names(in: all).filter { name in
@@ -199,7 +200,7 @@ extension FileSystem {
     ) {
         reply.result { () throws(Errno) in
             if isRecord(name) || strcmp(name, Self.stateAttribute) == 0 { throw Errno(rawValue: EPERM) }
-            let inode = inode(node)
+            let inode = try inode(node)
             noteChange(inode)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             try lower.withProcPath { path throws(Errno) in
@@ -217,7 +218,7 @@ extension FileSystem {
     func removexattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>) {
         reply.result { () throws(Errno) in
             if isRecord(name) { throw Errno(rawValue: ENODATA) }
-            let inode = inode(node)
+            let inode = try inode(node)
             noteChange(inode)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             try lower.withProcPath { path throws(Errno) in try ExtendedAttributes.remove(name, of: path, .follow) }

@@ -16,8 +16,8 @@ extension FileSystem {
     func write(
         _ reply: consuming Reply, _ number: UInt64, _ bytes: UnsafeRawBufferPointer, offset: Int, flags: UInt32
     ) {
-        let handle = OpenFile.of(number)
         do throws(Errno) {
+            let handle = try openFiles.find(number)
             let lower = try lower(handle)
             if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower, reply.caller.pid) }
             guard let file = handle.inode.state.withLock(\.file) else {
@@ -141,7 +141,11 @@ extension FileSystem {
         _ reply: consuming Reply, from source: UInt64, at sourceOffset: Int, to target: UInt64, at targetOffset: Int,
         count: Int, flags: Int32
     ) {
-        let (from, to) = (OpenFile.of(source), OpenFile.of(target))
+        let from: OpenFile
+        let to: OpenFile
+        do throws(Errno) { (from, to) = (try openFiles.find(source), try openFiles.find(target)) } catch {
+            return reply.error(error)
+        }
         let sourceFile = from.inode.state.withLock(\.file)
         let targetFile = to.inode.state.withLock(\.file)
         let count = sourceFile == nil && targetFile == nil ? count : min(count, Self.copyStep)

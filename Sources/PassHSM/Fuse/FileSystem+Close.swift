@@ -8,8 +8,9 @@ extension FileSystem {
     /// FLUSH: a descriptor of the handle was closed. A read that was sent ahead of its reader cannot be interrupted, but
     /// when its reader dies, this comes; whoever else waits for the same pages asks again.
     func flush(_ reply: consuming Reply, _ number: UInt64) {
-        for ticket in OpenFile.of(number).waitingTickets { cancelLater(ticket) }
-        reply.done()
+        reply.result { () throws(Errno) in
+            for ticket in try openFiles.find(number).waitingTickets { cancelLater(ticket) }
+        }
     }
 
     func release(_ reply: consuming Reply, _ number: UInt64) {
@@ -18,7 +19,13 @@ extension FileSystem {
     }
 
     func close(_ number: UInt64) {
-        let handle = OpenFile.of(number)
+        guard let handle = openFiles.remove(number) else { return }
+        openHandles.add(-1)
+        ended(handle)
+    }
+
+    /// A handle that is counted by its inode is no more.
+    func ended(_ handle: OpenFile) {
         let inode = handle.inode
         if handle.usesLocks.load(ordering: .relaxed) {
             locks.release(ObjectIdentifier(inode), by: ObjectIdentifier(handle))
@@ -36,8 +43,6 @@ extension FileSystem {
             if handle.isWritable { state.writers -= 1 }
             return (handle.isWritable && state.writers == 0 && state.dirtyMark != nil, state.file != nil)
         }
-        OpenFile.release(number)
-        openHandles.add(-1)
         if isUnwritten { unmark(inode) }
         if isSettling { letGo(inode) }
         if handle.canBeMapped { lookForMapping(inode) }

@@ -7,20 +7,15 @@ import HSMSystem
 extension FileSystem {
     func opendir(_ reply: consuming Reply, _ node: fuse_ino_t) {
         do throws(Errno) {
-            let inode = inode(node)
+            let inode = try inode(node)
             let directory = OpenDirectory(inode, isRoot: inode === root, try openForReading(inode))
-            streams.use(directory)
-            let retained = Unmanaged.passRetained(directory)
-            openHandles.add(1)
             var answer = passhsm_open_out()
-            answer.fh = UInt64(UInt(bitPattern: retained.toOpaque()))
+            answer.fh = try openDirectories.insert(directory, .directory, of: node)
+            streams.use(directory)
+            openHandles.add(1)
             // The kernel may keep the listing where nobody else can change the directory.
             if options.cache == .exclusive { answer.open_flags = UInt32(FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE) }
-            if !reply.open(answer) {
-                openHandles.add(-1)
-                streams.end(directory)
-                retained.release()
-            }
+            if !reply.open(answer) { closeDirectory(answer.fh) }
         } catch { reply.error(error) }
     }
 
@@ -30,23 +25,27 @@ extension FileSystem {
     }
 
     func releasedir(_ reply: consuming Reply, _ number: UInt64) {
-        let directory = OpenDirectory.of(number)
+        closeDirectory(number)
+        reply.done()
+    }
+
+    private func closeDirectory(_ number: UInt64) {
+        guard let directory = openDirectories.remove(number) else { return }
         openHandles.add(-1)
         streams.end(directory)
-        Unmanaged.passUnretained(directory).release()
-        reply.done()
     }
 
     func fsyncdir(_ reply: consuming Reply, _ number: UInt64, dataOnly: Bool) {
         reply.result { () throws(Errno) in
-            let lower = try openForReading(OpenDirectory.of(number).inode)
+            let lower = try openForReading(openDirectories.find(number).inode)
             if dataOnly { try lower.fdatasync() } else { try lower.fsync() }
         }
     }
 
     /// READDIR, and with `plus` READDIRPLUS, which gives the kernel a reference to every entry.
     func readdir(_ reply: consuming Reply, _ number: UInt64, size: Int, offset: Int, plus: Bool) {
-        let directory = OpenDirectory.of(number)
+        let directory: OpenDirectory
+        do throws(Errno) { directory = try openDirectories.find(number) } catch { return reply.error(error) }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 8)
         defer { buffer.deallocate() }
         var used = 0
@@ -85,7 +84,7 @@ extension FileSystem {
         // Before the lookup: a reference that is not handed on would have to be taken back.
         if fuse_add_direntry_plus(nil, nil, 0, entry.name, &param, 0) > room.count { return nil }
         if !entry.isDotOrDotDot, let found = try? lookup(entry.name, in: directory) {
-            param = found
+            param = found.parameters
         } else {
             // Without an inode: the kernel takes name, number and type alone.
             param.attr.st_ino = ino_t(entry.inode)

@@ -23,7 +23,7 @@ extension FileSystem {
         }
         argument.replaceSubrange(0..<input.count, with: input)
         do throws(Errno) {
-            let inode = inode(node)
+            let inode = try inode(node)
             let lower =
                 try inode === root ? tree.root.reopen(O_RDONLY | O_DIRECTORY) : open(inode, O_RDONLY | O_NONBLOCK)
             if command == PASSHSM_FS_IOC_SETFLAGS, !reply.credentials.has(ThreadCredentials.usesResources) {

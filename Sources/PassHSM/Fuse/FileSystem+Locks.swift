@@ -7,7 +7,8 @@ import HSMSystem
 /// Without GETLK and SETLK the kernel keeps POSIX and OFD locks by itself, among the users of this mount.
 extension FileSystem {
     func flock(_ reply: consuming Reply, _ number: UInt64, _ operation: Int32) {
-        let handle = OpenFile.of(number)
+        let handle: OpenFile
+        do throws(Errno) { handle = try openFiles.find(number) } catch { return reply.error(error) }
         let (key, owner) = (ObjectIdentifier(handle.inode), ObjectIdentifier(handle))
         let mode: LockTable.Locks.Mode
         switch operation & ~LOCK_NB {

@@ -9,6 +9,8 @@ extension FileSystem {
     func lookup(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
         do throws(Errno) {
             if isHidden(name, in: parent) { throw Errno(rawValue: ENOENT) }
+            if strcmp(name, ".") == 0 { return answer(reply, try lookupSelf(parent)) }
+            if strcmp(name, "..") == 0 { return answer(reply, try lookupParent(of: parent)) }
             answer(reply, try lookup(name, in: directory(parent)))
         } catch {
             // An entry without an inode: the kernel may remember that there is none.
@@ -22,8 +24,24 @@ extension FileSystem {
         }
     }
 
-    private func answer(_ reply: consuming Reply, _ entry: fuse_entry_param) {
-        if !reply.entry(entry) { forget(entry.ino, 1) }
+    private func answer(_ reply: consuming Reply, _ entry: Entry) {
+        if !reply.entry(entry.parameters) { forget(entry.inode, 1) }
+    }
+
+    /// LOOKUP of "." comes for the id in a file handle, of which the kernel does not know the inode: it may be any number.
+    private func lookupSelf(_ node: fuse_ino_t) throws(Errno) -> Entry {
+        if node == FUSE_ROOT_ID { return try reference(tree.root) }
+        guard let known = inodes.find(node) else { return try reference(findUnknown(node)) }
+        return try reference(open(known, PASSHSM_O_PATH))
+    }
+
+    /// LOOKUP of ".." comes for a directory that was found by its file handle.
+    private func lookupParent(of node: fuse_ino_t) throws(Errno) -> Entry {
+        if node == FUSE_ROOT_ID { return try reference(tree.root) }
+        let directory = try directory(node)
+        let parent = try Descriptor.open(at: directory.raw, "..", PASSHSM_O_PATH | O_DIRECTORY)
+        guard try isInTree(parent) else { throw Errno(rawValue: ESTALE) }
+        return try reference(parent)
     }
 
     /// Makes a name with `body`, as the caller, and answers with its entry.
@@ -58,8 +76,9 @@ extension FileSystem {
     func link(_ reply: consuming Reply, _ node: fuse_ino_t, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
         do throws(Errno) {
             if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
-            noteChange(inode(node))
-            let file = try open(inode(node), PASSHSM_O_PATH)
+            let inode = try inode(node)
+            noteChange(inode)
+            let file = try open(inode, PASSHSM_O_PATH)
             let directory = try directory(parent)
             do throws(Errno) {
                 _ = try check { linkat(file.raw, "", directory.raw, name, PASSHSM_AT_EMPTY_PATH) }

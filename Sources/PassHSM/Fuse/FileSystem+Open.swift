@@ -13,7 +13,7 @@ extension FileSystem {
         let flags: Int32
         let caller: CallerUser
         /// Set for CREATE: the answer carries the entry too.
-        var entry: fuse_entry_param?
+        var entry: Entry?
         /// Set when the file was just made: it is open already.
         var created: Descriptor?
         /// What it is counted as.
@@ -31,7 +31,9 @@ extension FileSystem {
     func open(_ reply: consuming Reply, _ node: fuse_ino_t, flags: Int32, _ requestFlags: UInt32) {
         let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller.pid : nil
         let user = CallerUser(reply.caller)
-        proceed(reply, Opening(inode: inode(node), flags: flags, caller: user, unprivileged: caller))
+        do throws(Errno) {
+            proceed(reply, Opening(inode: try inode(node), flags: flags, caller: user, unprivileged: caller))
+        } catch { reply.error(error) }
     }
 
     func create(
@@ -59,16 +61,16 @@ extension FileSystem {
                     ? file : Descriptor.open(at: directory.raw, name, PASSHSM_O_PATH | O_NOFOLLOW)
                 let entry = try reference(known)
                 opening = Opening(
-                    inode: inode(entry.ino), flags: flags & ~O_TRUNC, caller: user, entry: entry, created: file,
+                    inode: entry.inode, flags: flags & ~O_TRUNC, caller: user, entry: entry, created: file,
                     share: share)
             } catch {
                 guard error.rawValue == EEXIST, flags & O_EXCL == 0 else { throw error }
                 let entry = try lookup(name, in: directory)
                 let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller.pid : nil
                 opening = Opening(
-                    inode: inode(entry.ino), flags: flags, caller: user, entry: entry, unprivileged: caller)
+                    inode: entry.inode, flags: flags, caller: user, entry: entry, unprivileged: caller)
                 guard opening.inode.isRegular else {
-                    forget(entry.ino, 1)
+                    forget(entry.inode, 1)
                     throw Errno(rawValue: ESTALE)
                 }
             }
@@ -92,7 +94,7 @@ extension FileSystem {
             let entry = try reference(known)
             let flags = flags & ~(PASSHSM_O_TMPFILE | O_TRUNC)
             let opening = Opening(
-                inode: inode(entry.ino), flags: flags, caller: user, entry: entry, created: file, share: share)
+                inode: entry.inode, flags: flags, caller: user, entry: entry, created: file, share: share)
             proceed(reply, opening)
         } catch { reply.error(error) }
     }
@@ -185,7 +187,7 @@ extension FileSystem {
 
     private func fail(_ opening: Opening, _ error: Errno, _ reply: consuming Reply) {
         reply.error(error)
-        if let entry = opening.entry { forget(entry.ino, 1) }
+        if let entry = opening.entry { forget(entry.inode, 1) }
     }
 
     // MARK: The answer
@@ -362,9 +364,13 @@ extension FileSystem {
         let handle = OpenFile(
             inode: opening.inode, mode: answer.mode, flags: lowerFlags(opening.flags) | append,
             shared: answer.mode == .cached ? answer.lower : nil)
-        openHandles.add(1)
         if handle.canBeMapped { noteMapper(opening.inode, isNew: opening.created != nil) }
-        let number = handle.retained()
+        let number: UInt64
+        do throws(Errno) { number = try openFiles.insert(handle, handle.openMode, of: handle.inode.node) } catch {
+            ended(handle)
+            return fail(opening, error, reply)
+        }
+        openHandles.add(1)
         var out = passhsm_open_out(fh: number, open_flags: 0, backing_id: answer.backingID)
         switch answer.mode {
         case .passthrough: out.open_flags = PASSHSM_FOPEN_PASSTHROUGH | PASSHSM_FOPEN_NOFLUSH
@@ -373,12 +379,12 @@ extension FileSystem {
         }
         let wasTaken: Bool
         if var entry = opening.entry {
-            entry.attr_timeout = attributeTimeout(opening.inode)
+            entry.parameters.attr_timeout = attributeTimeout(opening.inode)
             var both = passhsm_create_out()
             both.open = out
-            passhsm_fill_entry(&both.entry, entry)
+            passhsm_fill_entry(&both.entry, entry.parameters)
             wasTaken = reply.create(both)
-            if !wasTaken { forget(entry.ino, 1) }
+            if !wasTaken { forget(entry.inode, 1) }
         } else {
             wasTaken = reply.open(out)
         }

@@ -8,7 +8,8 @@ import HSMSystem
 /// READ, LSEEK and FSYNC of files that the kernel does not read by itself.
 extension FileSystem {
     func read(_ reply: consuming Reply, _ number: UInt64, size: Int, offset: Int) {
-        let handle = OpenFile.of(number)
+        let handle: OpenFile
+        do throws(Errno) { handle = try openFiles.find(number) } catch { return reply.error(error) }
         let range = Range(at: offset, count: size)
         // Stays in use for as long as a cached handle is open.
         guard let file = handle.inode.state.withLock(\.file) else {
@@ -38,8 +39,8 @@ extension FileSystem {
     }
 
     func seek(_ reply: consuming Reply, _ number: UInt64, offset: Int, whence: Int32) {
-        let handle = OpenFile.of(number)
         do throws(Errno) {
+            let handle = try openFiles.find(number)
             let lower = try lower(handle)
             let file = handle.inode.state.withLock(\.file)
             guard let file, !file.fill.isComplete, [PASSHSM_SEEK_DATA, PASSHSM_SEEK_HOLE].contains(whence) else {
@@ -53,8 +54,8 @@ extension FileSystem {
     }
 
     func fsync(_ reply: consuming Reply, _ number: UInt64, dataOnly: Bool) {
-        let handle = OpenFile.of(number)
         reply.result { () throws(Errno) in
+            let handle = try openFiles.find(number)
             if let file = handle.inode.state.withLock(\.file) { try file.stored.sync() }
             let lower = try lower(handle)
             if dataOnly { try lower.fdatasync() } else { try lower.fsync() }

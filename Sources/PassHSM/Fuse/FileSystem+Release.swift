@@ -20,9 +20,8 @@ extension FileSystem {
 
     /// With one more reference.
     private func referenceRegular(_ file: Descriptor) throws(Refusal) -> Inode {
-        let entry: fuse_entry_param
-        do throws(Errno) { entry = try reference(file) } catch { throw Refusal("looking it up: \(error.text)") }
-        let inode = inode(entry.ino)
+        let inode: Inode
+        do throws(Errno) { inode = try reference(file).inode } catch { throw Refusal("looking it up: \(error.text)") }
         if inode.isRegular { return inode }
         forget(inode, 1)
         throw Refusal("it is not a regular file")

@@ -8,8 +8,8 @@ import HSMSystem
 /// FALLOCATE.
 extension FileSystem {
     func fallocate(_ reply: consuming Reply, _ number: UInt64, mode: Int32, offset: Int, length: Int) {
-        let handle = OpenFile.of(number)
         do throws(Errno) {
+            let handle = try openFiles.find(number)
             let lower = try lower(handle)
             guard let file = handle.inode.state.withLock(\.file) else {
                 try OrdinaryUser.write { () throws(Errno) in

@@ -19,8 +19,12 @@ final class FileSystem: Sendable {
     /// Runs what must not run on a session's thread.
     let pool: BlockingPool
     let tree: LowerTree
-    let inodes = InodeTable()
+    let inodes: InodeTable
     let root: Inode
+    /// The handle of the store's folder.
+    private let storeFolder: FileHandle
+    let openFiles = HandleTable<OpenFile>()
+    let openDirectories = HandleTable<OpenDirectory>()
     /// Set once passthrough is agreed with the kernel; nil without it.
     let backing = Mutex<BackingIDs?>(nil)
     let readBuffers = ReadBuffers()
@@ -52,8 +56,9 @@ final class FileSystem: Sendable {
         shares = DescriptorShares(limit: limit)
         streams = DirectoryStreams(limit: min(64, max(4, Capabilities.descriptorReserve(limit: limit) / 8)))
         let path = tree.opensHandles ? nil : tree.root
-        root = Inode(
-            handle: try FileHandle(of: tree.root), generation: 0, type: S_IFDIR, path: path, residence: .local)
+        root = Inode(handle: try FileHandle(of: tree.root), id: .root, type: S_IFDIR, path: path, residence: .local)
+        storeFolder = try FileHandle(of: Store.folder, at: tree.root.raw)
+        inodes = InodeTable(numbering: tree.numbering)
     }
 
     /// A closure that a Mutex held bare would be wrapped once more at every access.
@@ -63,9 +68,6 @@ final class FileSystem: Sendable {
 
         init(_ call: @escaping @Sendable (fuse_ino_t, CachedPages.Part) -> Void) { self.call = call }
     }
-
-    /// The inode of a number from the kernel.
-    func inode(_ node: fuse_ino_t) -> Inode { node == FUSE_ROOT_ID ? root : Inode.of(node) }
 
     func transition<Result, Failure>(
         _ inode: Inode, _ body: () throws(Failure) -> Result
@@ -85,8 +87,8 @@ final class FileSystem: Sendable {
 
     /// The directory for calls that take a name in it.
     func directory(_ node: fuse_ino_t) throws(Errno) -> Descriptor {
-        if node == FUSE_ROOT_ID { return tree.root }
-        return try open(inode(node), PASSHSM_O_PATH | O_DIRECTORY)
+        let inode = try inode(node)
+        return try inode === root ? tree.root : open(inode, PASSHSM_O_PATH | O_DIRECTORY)
     }
 
     /// The store's folder is not part of the file system.
@@ -96,14 +98,51 @@ final class FileSystem: Sendable {
 
     // MARK: Known inodes
 
+    /// An inode to which the kernel gets a reference, and what it is told of it.
+    struct Entry {
+        let inode: Inode
+        var parameters = fuse_entry_param()
+    }
+
+    /// The inode of a node id from the kernel. One that another daemon gave out is found in the lower tree; as the kernel
+    /// has it, it then has a reference.
+    ///
+    /// - Throws: ESTALE when there is no such inode any more, or never was.
+    func inode(_ node: fuse_ino_t) throws(Errno) -> Inode {
+        if node == FUSE_ROOT_ID { return root }
+        if let known = inodes.find(node) { return known }
+        return try reference(findUnknown(node)).inode
+    }
+
+    /// Opens (with O_PATH) the inode of a node id that is not in the table.
+    ///
+    /// The id may be forged. A directory is known to be in the tree, and a file not to be the store's; whether a file is in the
+    /// tree, and not elsewhere on the same file system, no file system tells.
+    ///
+    /// - Throws: ESTALE when it leads to nothing that the mount may show.
+    func findUnknown(_ node: fuse_ino_t) throws(Errno) -> Descriptor {
+        let file = try tree.open(number: node)
+        let status = try file.stat()
+        // An unknown file that has lost its last name has no users.
+        guard status.st_nlink > 0, try FileHandle(of: file) != root.handle else { throw Errno(rawValue: ESTALE) }
+        let isShown = try status.st_mode & S_IFMT == S_IFDIR ? isInTree(file) : !store.owns(status)
+        guard isShown else { throw Errno(rawValue: ESTALE) }
+        return file
+    }
+
+    /// A directory at the top of the mount or below it.
+    func isInTree(_ directory: Descriptor) throws(Errno) -> Bool {
+        try tree.contains(directory, outside: storeFolder)
+    }
+
     /// Looks up `name` and gives the kernel a reference to it.
-    func lookup(_ name: UnsafePointer<CChar>, in directory: Descriptor) throws(Errno) -> fuse_entry_param {
+    func lookup(_ name: UnsafePointer<CChar>, in directory: Descriptor) throws(Errno) -> Entry {
         let file = try Descriptor.open(at: directory.raw, name, PASSHSM_O_PATH | O_NOFOLLOW)
         return try reference(file)
     }
 
     /// An entry for the inode that `file` is open on (with O_PATH), with one more reference for the kernel.
-    func reference(_ file: Descriptor) throws(Errno) -> fuse_entry_param {
+    func reference(_ file: Descriptor) throws(Errno) -> Entry {
         var status = try file.stat()
         // Without a private mount a mount point inside the tree is met: it is not part of it.
         if !tree.isPrivate && status.st_dev != tree.device { throw Errno(rawValue: EXDEV) }
@@ -118,23 +157,23 @@ final class FileSystem: Sendable {
             let residence = type == S_IFREG ? store.residence(of: file) : .local
             let path = tree.opensHandles ? nil : file
             if path != nil && file.raw >= shares.limit { throw Errno(rawValue: EMFILE) }
-            inode = inodes.insert(handle) { generation in
-                Inode(handle: handle, generation: generation, type: type, path: path, residence: residence)
+            inode = inodes.insert(handle) { id in
+                Inode(handle: handle, id: id, type: type, path: path, residence: residence)
             }
         }
         show(&status, inode)
-        var entry = fuse_entry_param()
-        entry.ino = inode === root ? fuse_ino_t(FUSE_ROOT_ID) : inode.node
-        entry.generation = inode.generation
-        entry.attr = status
-        entry.attr_timeout = attributeTimeout(inode)
-        entry.entry_timeout = timeout
+        var entry = Entry(inode: inode)
+        entry.parameters.ino = inode.node
+        entry.parameters.generation = UInt64(inode.id.generation)
+        entry.parameters.attr = status
+        entry.parameters.attr_timeout = attributeTimeout(inode)
+        entry.parameters.entry_timeout = timeout
         return entry
     }
 
+    /// FORGET: of an id that is unknown there is nothing to forget.
     func forget(_ node: fuse_ino_t, _ count: UInt64) {
-        if node == FUSE_ROOT_ID { return }
-        forget(Inode.of(node), count)
+        if let inode = inodes.find(node) { forget(inode, count) }
     }
 
     /// Takes back references of the kernel; with none left, and the file not in use, nothing is kept about the inode. To be

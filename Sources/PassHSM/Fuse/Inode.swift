@@ -5,13 +5,10 @@ import HSMStore
 import HSMSystem
 import Synchronization
 
-import struct NIOConcurrencyHelpers.NIOLockedValueBox
-
-/// One known inode of the lower tree. The kernel knows it by its address, and holds it by its lookup count.
+/// One known inode of the lower tree. The kernel knows it by its node id, and holds it by its lookup count.
 final class Inode: Sendable {
     let handle: FileHandle
-    /// Tells apart the inodes that had the same address.
-    let generation: UInt64
+    let id: NodeID
     /// S_IFREG, S_IFDIR and so on.
     let type: mode_t
     /// O_PATH on the inode where handles cannot be opened; nil otherwise.
@@ -93,9 +90,9 @@ final class Inode: Sendable {
         weak var descriptor: Descriptor?
     }
 
-    init(handle: FileHandle, generation: UInt64, type: mode_t, path: Descriptor?, residence: Residence) {
+    init(handle: FileHandle, id: NodeID, type: mode_t, path: Descriptor?, residence: Residence) {
         self.handle = handle
-        self.generation = generation
+        self.id = id
         self.type = type
         self.path = path
         state = Mutex(State(residence: residence))
@@ -104,86 +101,15 @@ final class Inode: Sendable {
     var isRegular: Bool { type == S_IFREG }
 
     /// The number by which the kernel knows the inode.
-    var node: fuse_ino_t { fuse_ino_t(UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque())) }
-
-    /// The inode of a number that the kernel got from ``node`` and has not forgotten.
-    static func of(_ node: fuse_ino_t) -> Inode {
-        guard let pointer = UnsafeRawPointer(bitPattern: UInt(node)) else {
-            preconditionFailure("the kernel sent the node id 0")
-        }
-        return Unmanaged<Inode>.fromOpaque(pointer).takeUnretainedValue()
-    }
+    var node: fuse_ino_t { id.number }
 }
 
-/// The inodes that the kernel knows, by file handle: a reused inode number has another handle. It holds them for the kernel.
-///
-/// An inode that the kernel has forgotten stays while its incomplete file is in use: there must never be two objects for
-/// one file. So does one whose dirty flag may be taken back when its last mapping is gone.
-final class InodeTable: Sendable {
-    private static let shardCount = 16
-    private let shards: [Shard]
-    /// Those that are looked at once a second: a look at all would be felt with a million of them. A leaf lock.
-    private let watched = NIOLockedValueBox<[ObjectIdentifier: Inode]>([:])
-    private let lastGeneration = Atomic<UInt64>(0)
+/// How the kernel calls an inode. A handle that somebody has of it (name_to_handle_at(2), NFS) consists of both.
+struct NodeID: Sendable {
+    var number: fuse_ino_t
+    /// Tells apart the inodes that have had the number.
+    var generation: UInt32
 
-    private final class Shard: Sendable {
-        /// Nothing but `Inode.state` is taken while it is held.
-        let inodes = Mutex<[FileHandle: Inode]>([:])
-    }
-
-    init() { shards = (0..<Self.shardCount).map { _ in Shard() } }
-
-    var count: Int { shards.reduce(0) { $0 + $1.inodes.withLock(\.count) } }
-
-    private func shard(_ handle: FileHandle) -> Shard {
-        shards[Int(UInt(bitPattern: handle.hashValue) % UInt(Self.shardCount))]
-    }
-
-    /// The inode if it is known, without a reference for the kernel.
-    func find(_ handle: FileHandle) -> Inode? { shard(handle).inodes.withLock { $0[handle] } }
-
-    /// The known inode with one more reference; nil when it is unknown.
-    func reference(_ handle: FileHandle) -> Inode? {
-        shard(handle).inodes.withLock { inodes in
-            inodes[handle]?.lookups += 1
-            return inodes[handle]
-        }
-    }
-
-    /// The inode with one more reference: the known one, or else the one that `make` makes.
-    func insert(_ handle: FileHandle, _ make: (_ generation: UInt64) -> Inode) -> Inode {
-        let new = make(lastGeneration.wrappingAdd(1, ordering: .relaxed).newValue)
-        return shard(handle).inodes.withLock { inodes in
-            let inode = inodes[handle] ?? new
-            inodes[handle] = inode
-            inode.lookups += 1
-            return inode
-        }
-    }
-
-    /// Takes back `count` references; true when the inode is gone from the table, because nothing needs it any more.
-    func forget(_ inode: Inode, _ count: UInt64) -> Bool {
-        shard(inode.handle).inodes.withLock { inodes in
-            inode.lookups -= min(count, inode.lookups)
-            let isNeeded = inode.lookups > 0 || inode.state.withLock(\.isInUse)
-            if isNeeded || inodes[inode.handle] !== inode { return false }
-            inodes[inode.handle] = nil
-            return true
-        }
-    }
-
-    /// To be called after ``Inode/State/isWatched`` became true.
-    func watch(_ inode: Inode) { watched.withLockedValue { $0[ObjectIdentifier(inode)] = inode } }
-
-    /// The watched inodes, which are not watched any more: who is in need of it is to be watched again.
-    func takeWatched() -> [Inode] {
-        watched.withLockedValue { all in
-            defer { all = [:] }
-            return Array(all.values)
-        }
-    }
-
-    func count(where filter: (Inode) -> Bool) -> Int {
-        shards.reduce(0) { $0 + $1.inodes.withLock { $0.values.count(where: filter) } }
-    }
+    /// The top directory's; the kernel wants its generation to be 0.
+    static let root = NodeID(number: fuse_ino_t(FUSE_ROOT_ID), generation: 0)
 }

@@ -48,11 +48,4 @@ final class OpenDirectory: Sendable {
 
     /// Closes the stream; the next read opens it again. Does nothing while it is read.
     func suspend() { lock.withLockIfFree { stream = nil } }
-
-    static func of(_ number: UInt64) -> OpenDirectory {
-        guard let pointer = UnsafeRawPointer(bitPattern: UInt(number)) else {
-            preconditionFailure("the kernel sent the directory handle 0")
-        }
-        return Unmanaged<OpenDirectory>.fromOpaque(pointer).takeUnretainedValue()
-    }
 }

@@ -1,4 +1,5 @@
 import CFuse
+import CLinux
 import Glibc
 import HSMCore
 import HSMSystem
@@ -60,15 +61,14 @@ final class OpenFile: Sendable {
     func stoppedWaiting(_ ticket: FillEngine.Ticket) { waiting.withLock { _ = $0.remove(ticket) } }
     var waitingTickets: Set<FillEngine.Ticket> { waiting.withLock { $0 } }
 
-    /// The number for fuse_file_info.fh; holds a reference until ``release(_:)``.
-    func retained() -> UInt64 { UInt64(UInt(bitPattern: Unmanaged.passRetained(self).toOpaque())) }
-
-    static func of(_ number: UInt64) -> OpenFile {
-        guard let pointer = UnsafeRawPointer(bitPattern: UInt(number)) else {
-            preconditionFailure("the kernel sent the file handle 0")
-        }
-        return Unmanaged<OpenFile>.fromOpaque(pointer).takeUnretainedValue()
+    /// What its number says.
+    var openMode: OpenMode {
+        var result = OpenMode(rawValue: UInt8(flags & O_ACCMODE))
+        if flags & O_DSYNC != 0 { result.insert(.synchronousData) }
+        if flags & O_SYNC == O_SYNC { result.insert(.synchronous) }
+        if flags & PASSHSM_O_NOATIME != 0 { result.insert(.keepsAccessTime) }
+        if flags & O_APPEND != 0 { result.insert(.appends) }
+        if mode == .cached { result.insert(.cached) }
+        return result
     }
-
-    static func release(_ number: UInt64) { Unmanaged.passUnretained(of(number)).release() }
 }

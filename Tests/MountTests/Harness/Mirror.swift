@@ -31,13 +31,13 @@ final class Mirror {
     func spoilPath(_ how: String) -> String { scratch.path + "/" + how }
     var logPath: String { scratch.path + "/log" }
 
-    init(_ scratch: Scratch, apart: Bool = false) throws {
+    init(_ scratch: Scratch, apart: Bool = false, lower: String? = nil) throws {
         self.scratch = scratch
         source = scratch.path + "/source"
         location = source
-        lower = scratch.path + "/lower"
-        mount = apart ? scratch.path + "/mount" : lower
-        for path in [source, lower, mount] { mkdir(path, 0o755) }
+        self.lower = lower ?? scratch.path + "/lower"
+        mount = apart ? scratch.path + "/mount" : self.lower
+        for path in [source, self.lower, mount] { mkdir(path, 0o755) }
     }
 
     // MARK: Life
