@@ -7,7 +7,13 @@ final class EngineHarness: Sendable {
     static let granuleSize = 4096
     let source: FakeSource
     let engine: FillEngine
+    /// How far the engine's time is ahead of the clock.
+    private let ahead: Ahead
     private let pages = Mutex<[FillEngine.Ticket: Page]>([:])
+
+    private final class Ahead: Sendable {
+        let duration = Mutex(Duration.zero)
+    }
 
     /// The answers to one ticket.
     private final class Page: Sendable {
@@ -22,7 +28,11 @@ final class EngineHarness: Sendable {
         var chosen = FillEngine.Configuration()
         chosen.readAhead = 0
         chosen.retries.firstPause = .milliseconds(1)
-        engine = FillEngine(source: source, configuration: configuration ?? chosen, pool: globalConcurrentExecutor)
+        let ahead = Ahead()
+        self.ahead = ahead
+        var used = configuration ?? chosen
+        used.now = { .now + ahead.duration.withLock { $0 } }
+        engine = FillEngine(source: source, configuration: used, pool: globalConcurrentExecutor)
     }
 
     func file(
@@ -41,6 +51,12 @@ final class EngineHarness: Sendable {
         granules.lowerBound * granuleSize..<granules.upperBound * granuleSize
     }
 
+    /// Lets `seconds` since the beginning pass at once, and the engine look at its deadlines.
+    func expire(after seconds: Double) {
+        ahead.duration.withLock { $0 = .seconds(seconds) }
+        engine.expire()
+    }
+
     func makeTicket() -> FillEngine.Ticket {
         let page = Page()
         let ticket = engine.makeTicket { error in page.answers.withLock { $0.append(error) } }
@@ -50,10 +66,10 @@ final class EngineHarness: Sendable {
 
     @discardableResult
     func ask(
-        _ granules: Range<Int>, of file: FillFile, _ priority: FillState.Priority = .demand
+        _ granules: Range<Int>, of file: FillFile, _ priority: FillState.Priority = .demand, user: FillEngine.User = 0
     ) -> FillEngine.Ticket {
         let ticket = makeTicket()
-        engine.ensureResident(Self.bytes(granules), of: file, priority: priority, ticket: ticket)
+        engine.ensureResident(Self.bytes(granules), of: file, priority: priority, user: user, ticket: ticket)
         return ticket
     }
 

@@ -62,7 +62,7 @@ import Testing
         let (file, destination) = harness.file(granules: 8)
         let ticket = harness.ask(0..<1, of: file)
         await harness.until("the outage is known") { harness.engine.gate.isDown }
-        harness.engine.expire(now: .now + .seconds(61))
+        harness.expire(after: 61)
         let error = await harness.answer(ticket)
         #expect(error?.reason == .deadline && error?.cause.contains("no connection") == true)
         await harness.until("the note") { destination.state.withLock(\.errors) == [error] }

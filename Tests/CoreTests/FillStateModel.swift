@@ -32,6 +32,7 @@ final class FillStateModel {
     private(set) var outcomes: [Outcome] = []
     private(set) var fetchedGranules: [Int: Int] = [:]
     private(set) var starts: [Range<Int>] = []
+    private(set) var users: [FillState.User] = []
     private(set) var promotions: [ID] = []
     /// What the step under way may give as an error.
     private var expected: FillError?
@@ -45,12 +46,15 @@ final class FillStateModel {
         func next() -> ID { value.wrappingAdd(1, ordering: .relaxed).newValue }
     }
 
-    init(limit: Int, present: Range<Int> = 0..<0, fetchGranules: Int = 4, readAhead: Int = 0) {
+    init(
+        limit: Int, present: Range<Int> = 0..<0, fetchGranules: Int = 4, readAhead: Int = 0, fetches: Int = 64
+    ) {
         self.present = Set(present)
+        var limits = FillState.Limits(fetchGranules: fetchGranules, readAheadGranules: readAhead)
+        limits.fetches = fetches
         state = FillState(
             layout: GranuleLayout(granuleSize: Self.granuleSize, limit: limit), present: GranuleSet(present),
-            limits: .init(fetchGranules: fetchGranules, readAheadGranules: readAhead),
-            nextID: { [lastID] in lastID.next() })
+            limits: limits, nextID: { [lastID] in lastID.next() })
     }
 
     /// The bytes of whole granules.
@@ -61,11 +65,13 @@ final class FillStateModel {
     // MARK: Steps
 
     @discardableResult
-    func wait(_ granules: Range<Int>, _ priority: FillState.Priority = .demand) -> (id: ID, result: FillState.Wait) {
+    func wait(
+        _ granules: Range<Int>, _ priority: FillState.Priority = .demand, user: FillState.User = 0
+    ) -> (id: ID, result: FillState.Wait) {
         let id = lastID.next()
         let missing = granules.clamped(to: 0..<state.layout.count)
         let result = step { state, actions in
-            let result = state.wait(id, for: Self.bytes(granules), priority, &actions)
+            let result = state.wait(id, for: Self.bytes(granules), priority, user: user, &actions)
             if case .present = result {
                 #expect(Set(missing).isSubset(of: self.present))
             } else {
@@ -75,6 +81,8 @@ final class FillStateModel {
         }
         return (id, result)
     }
+
+    func promote(_ id: ID) { step { $0.promote(id, to: .demand, &$1) } }
 
     func read(_ granules: Range<Int>) { step { $0.noteRead(Self.bytes(granules), &$1) } }
 
@@ -170,14 +178,16 @@ final class FillStateModel {
 
     private func take(_ action: FillState.Action) {
         switch action {
-        case .start(let id, let granules, let priority):
+        case .start(let id, let granules, let priority, let user):
             #expect(!granules.isEmpty && granules.upperBound <= state.layout.count)
             #expect(present.isDisjoint(with: granules), "\(granules) is partly present")
             #expect(!fetches.values.contains { $0.granules.overlaps(granules) }, "\(granules) is fetched twice at once")
             #expect(!claims.values.contains { $0.granules.overlaps(granules) }, "\(granules) is claimed")
             fetches[id] = RunningFetch(granules: granules, isAhead: priority == .prefetch)
             starts.append(granules)
-        case .promote(let id):
+            users.append(user)
+            #expect(fetches.values.count { !$0.isCancelled } <= state.limits.fetches)
+        case .promote(let id, _):
             #expect(fetches[id] != nil)
             fetches[id]?.isAhead = true
             promotions.append(id)
@@ -186,6 +196,7 @@ final class FillStateModel {
             fetches[id]?.isCancelled = true
         case .finish(let id, let error):
             finish(id, error)
+        case .grant(let id): finish(id, nil)
         case .check: Issue.record("there is nothing to check")
         }
     }
@@ -212,7 +223,10 @@ final class FillStateModel {
             #expect(!fetches.values.contains { $0.granules.overlaps(granules) }, "a fetch overlaps a granted claim")
             #expect(!granted[..<index].contains { $0.overlaps(granules) }, "two granted claims overlap")
         }
+        let running = fetches.values.count { !$0.isCancelled }
         for granules in waiters.values {
+            // It may be in turn for its first fetch.
+            if running >= max(1, state.limits.fetches * 3 / 4) { continue }
             let held =
                 fetches.values.contains { $0.granules.overlaps(granules) }
                 || claims.values.contains { $0.granules.overlaps(granules) }

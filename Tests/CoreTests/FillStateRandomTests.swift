@@ -13,7 +13,8 @@ import Testing
             let limit = Self.granules * FillStateModel.granuleSize - Int.random(in: 0..<4, using: &random)
             let model = FillStateModel(
                 limit: limit, present: random.range(below: Self.granules, most: 6),
-                fetchGranules: Int.random(in: 1...9, using: &random), readAhead: Int.random(in: 0...16, using: &random))
+                fetchGranules: Int.random(in: 1...9, using: &random), readAhead: Int.random(in: 0...16, using: &random),
+                fetches: Int.random(in: 1...24, using: &random))
             for _ in 0..<120 { step(model, &random) }
             settle(model, &random)
             #expect(model.state.isIdle)
@@ -24,9 +25,13 @@ import Testing
     private func step(_ model: FillStateModel, _ random: inout SeededRandom) {
         let count = model.state.layout.count
         switch Int.random(in: 0..<100, using: &random) {
-        case 0..<25:
-            let priority: FillState.Priority = [.demand, .demand, .background].randomElement(using: &random) ?? .demand
-            model.wait(random.range(below: Self.granules, most: 8), priority)
+        case 0..<20:
+            let priorities: [FillState.Priority] = [.demand, .demand, .prefetch, .background]
+            model.wait(
+                random.range(below: Self.granules, most: 8), priorities.randomElement(using: &random) ?? .demand,
+                user: UInt32.random(in: 0..<3, using: &random))
+        case 20..<25:
+            if let id = model.waiters.keys.sorted().randomElement(using: &random) { model.promote(id) }
         case 25..<35: model.read(random.range(below: Self.granules, most: 3))
         case 35..<43: abandonOne(model, &random)
         case 43..<75: advanceFetch(model, &random)

@@ -1,4 +1,3 @@
-import Synchronization
 import Testing
 
 @testable import HSMCore
@@ -39,27 +38,20 @@ import Testing
         #expect(model.starts.count == 9)
     }
 
-    @Test("Who waits makes progress with what comes of the own range, and while that is checked")
+    @Test("When something came of a part of a file is known of that part, without the file's lock")
     func progress() {
-        let layout = GranuleLayout(granuleSize: 4, limit: 16)
-        let limits = FillState.Limits(fetchGranules: 2, readAheadGranules: 0)
-        let next = Atomic<FillState.ID>(10)
-        var state = FillState(layout: layout, present: GranuleSet(), limits: limits, check: .last) {
-            next.wrappingAdd(1, ordering: .relaxed).oldValue
+        for granules in [1, 8, 64, 65, 1000, 100_000] {
+            let progress = FillProgress(granules: granules)
+            #expect(progress.last(of: 0..<granules) == 0)
+            progress.arrived(granules - 1..<granules, at: 7)
+            #expect(progress.last(of: 0..<granules) == 7 && progress.last(of: granules - 1..<granules) == 7)
+            if granules > 1 {
+                #expect(progress.last(of: 0..<1) == 0)
+                progress.arrived(0..<granules, at: 9)
+                #expect(progress.last(of: 0..<1) == 9)
+            }
+            #expect(progress.last(of: 0..<0) == 0)
         }
-        var actions: [FillState.Action] = []
-        _ = state.wait(1, for: 0..<8, .demand, &actions)
-        _ = state.wait(2, for: 8..<16, .demand, &actions)
-        state.filled(10, 0..<1, &actions)
-        var progress = [1, 1, 2].map { state.takeProgress(of: $0) }
-        #expect(progress == [true, false, false])
-        state.filled(10, 1..<2, &actions)
-        state.filled(11, 2..<4, &actions)
-        progress = [2, 2].map { state.takeProgress(of: $0) }
-        #expect(progress == [true, true], "it is being checked")
-        state.checked(nil, &actions)
-        progress = [state.takeProgress(of: 2)]
-        #expect(progress == [false], "nobody waits any more")
     }
 
     @Test("64 waiters of one range share one fetch, and each is finished when it is there")

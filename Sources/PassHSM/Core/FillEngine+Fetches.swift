@@ -1,29 +1,69 @@
+import Synchronization
+
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
 /// What the states of files want done: fetches, one after the other and at once.
 extension FillEngine {
+    /// A fetch that was started and has not ended.
+    struct Fetch {
+        let file: FillFile
+        let granules: Range<Int>
+        let user: User
+        var priority: FillState.Priority
+        let decided = ContinuousClock.now
+        let activity = Activity()
+        var task: Task<Void, Never>?
+        /// It has left its place, and waits for another: resumed with whether it has one.
+        var waiting: CheckedContinuation<Bool, Never>?
+        var isCancelled = false
+
+        var owner: FetchQueue<FillState.ID>.Owner { .init(user: user, file: ObjectIdentifier(file)) }
+    }
+
+    /// Whether something comes of a fetch.
+    final class Activity: Sendable {
+        /// When it began, or something came; see ``FillEngine/time(_:)``.
+        let last = Atomic<Int>(0)
+        let isStalled = Atomic<Bool>(false)
+    }
+
+    struct Fetches {
+        var queue: FetchQueue<FillState.ID>
+        var all: [FillState.ID: Fetch] = [:]
+        /// Those that have a place.
+        var running: [FillState.ID: Activity] = [:]
+
+        /// It has no place any more.
+        mutating func leave(_ id: FillState.ID) {
+            queue.ended(id)
+            running[id] = nil
+        }
+    }
+
     func perform(_ actions: [FillState.Action], of file: FillFile) {
         for action in actions {
             switch action {
             case .finish(let waiter, let error): complete(waiter, error)
-            case .start(let id, let granules, let priority):
+            case .grant(let claim): grant(claim, file)
+            case .start(let id, let granules, let priority, let user):
                 counters.fetches.add()
                 if priority == .prefetch { counters.prefetches.add() }
+                let fetch = Fetch(file: file, granules: granules, user: user, priority: priority)
                 fetches.withLockedValue {
-                    $0.all[id] = Fetch(file: file, granules: granules)
-                    $0.queue.add(id, priority)
+                    $0.all[id] = fetch
+                    $0.queue.add(id, priority, fetch.owner)
                 }
                 catchUp(id, priority, file)
                 startFetches()
-            case .promote(let id):
-                fetches.withLockedValue { $0.queue.promote(id) }
-                startFetches()
+            case .promote(let id, let priority): promote(id, priority)
             case .cancel(let id): cancelFetch(id)
             case .check:
+                file.progress.isChecking.store(true, ordering: .relaxed)
                 Task(executorPreference: pool) {
                     let error = file.destination.checkContent()
                     if error != nil { self.counters.errors.add() }
                     self.change(file) { $0.checked(error, &$1) }
+                    file.progress.isChecking.store(false, ordering: .relaxed)
                 }
             }
         }
@@ -32,30 +72,62 @@ extension FillEngine {
     /// Since the fetch was decided on, another thread may have cancelled or promoted it, or shut the engine down: that
     /// thread saw no fetch, so that it is done here.
     private func catchUp(_ id: FillState.ID, _ priority: FillState.Priority, _ file: FillFile) {
-        if isRefusing { change(file) { $0.failAll(Self.stopped, &$1) } }
+        if isRefusing { change(file) { $0.failFills(Self.stopped, &$1) } }
         switch file.state.withLockedValue({ $0.standing(of: id) }) {
         case .cancelled: cancelFetch(id)
-        case .wanted(let now) where now < priority: fetches.withLockedValue { $0.queue.promote(id) }
+        case .wanted(let now) where now < priority: promote(id, now)
         case .wanted, nil: break
         }
     }
 
+    private func promote(_ id: FillState.ID, _ priority: FillState.Priority) {
+        fetches.withLockedValue {
+            $0.all[id]?.priority = priority
+            $0.queue.promote(id, to: priority)
+        }
+        startFetches()
+    }
+
     private func cancelFetch(_ id: FillState.ID) {
-        let (file, task) = fetches.withLockedValue { fetches -> (FillFile?, Task<Void, Never>?) in
+        enum Way {
+            /// It never ran.
+            case end(FillFile)
+            case resume(CheckedContinuation<Bool, Never>)
+            case cancel(Task<Void, Never>?)
+        }
+        let way = fetches.withLockedValue { fetches -> Way in
             guard fetches.queue.removeWaiting(id) else {
                 fetches.all[id]?.isCancelled = true
-                return (nil, fetches.all[id]?.task)
+                return .cancel(fetches.all[id]?.task)
             }
-            return (fetches.all.removeValue(forKey: id)?.file, nil)
+            if let waiting = fetches.all[id]?.waiting {
+                fetches.all[id]?.isCancelled = true
+                fetches.all[id]?.waiting = nil
+                return .resume(waiting)
+            }
+            return fetches.all.removeValue(forKey: id).map { .end($0.file) } ?? .cancel(nil)
         }
-        task?.cancel()
-        if let file { change(file) { $0.fetchEnded(id, error: nil, &$1) } }
+        switch way {
+        case .end(let file): change(file) { $0.fetchEnded(id, error: nil, &$1) }
+        case .resume(let waiting): waiting.resume(returning: false)
+        case .cancel(let task): task?.cancel()
+        }
     }
 
     private func startFetches() {
-        while let (id, fetch) = fetches.withLockedValue({ fetches in
-            fetches.queue.next().flatMap { id in fetches.all[id].map { (id, $0) } }
+        let now = time(configuration.now())
+        while let (id, fetch) = fetches.withLockedValue({ fetches -> (FillState.ID, Fetch)? in
+            guard let id = fetches.queue.next(), let fetch = fetches.all[id] else { return nil }
+            fetch.activity.last.store(now, ordering: .relaxed)
+            fetch.activity.isStalled.store(false, ordering: .relaxed)
+            fetches.running[id] = fetch.activity
+            fetches.all[id]?.waiting = nil
+            return (id, fetch)
         }) {
+            if let waiting = fetch.waiting {
+                waiting.resume(returning: true)
+                continue
+            }
             let task = Task(executorPreference: pool) { await self.run(id, fetch) }
             let isCancelled = fetches.withLockedValue { fetches in
                 fetches.all[id]?.task = task
@@ -65,22 +137,71 @@ extension FillEngine {
         }
     }
 
+    // MARK: Places
+
+    /// Frees the places of fetches of which nothing comes.
+    func watchFetches(_ now: ContinuousClock.Instant) {
+        let before = time(now - configuration.stallTime)
+        let isFree = fetches.withLockedValue { fetches in
+            var isFree = false
+            for (id, activity) in fetches.running
+            where activity.last.load(ordering: .relaxed) < before && !activity.isStalled.load(ordering: .relaxed) {
+                guard fetches.queue.stall(id) else { continue }
+                activity.isStalled.store(true, ordering: .relaxed)
+                isFree = true
+            }
+            return isFree
+        }
+        if isFree { startFetches() }
+    }
+
+    /// Something has come of the fetch.
+    private func noteArrival(_ id: FillState.ID, _ activity: Activity) {
+        activity.last.store(time(configuration.now()), ordering: .relaxed)
+        guard activity.isStalled.load(ordering: .relaxed) else { return }
+        fetches.withLockedValue { $0.queue.resume(id) }
+        activity.isStalled.store(false, ordering: .relaxed)
+    }
+
+    /// The fetch waits for something else than the remote's answer: others may have its place meanwhile.
+    private func leavePlace(_ id: FillState.ID) {
+        fetches.withLockedValue { $0.leave(id) }
+        startFetches()
+    }
+
+    /// Returns when the fetch has a place again; false when it was cancelled.
+    private func takePlace(_ id: FillState.ID) async -> Bool {
+        await withCheckedContinuation { continuation in
+            let isWanted = fetches.withLockedValue { fetches in
+                guard let fetch = fetches.all[id], !fetch.isCancelled else { return false }
+                fetches.all[id]?.waiting = continuation
+                fetches.queue.add(id, fetch.priority, fetch.owner)
+                return true
+            }
+            if isWanted { startFetches() } else { continuation.resume(returning: false) }
+        }
+    }
+
+    // MARK: One fetch
+
     private func run(_ id: FillState.ID, _ wanted: Fetch) async {
         let file = wanted.file
         var rest = wanted.granules
         counters.queueNanoseconds.add(.now - wanted.decided)
-        var error = await fetch(id, file, &rest)
+        var error = await fetch(id, wanted, &rest)
         var retries = configuration.retries
         retries.longestPause = configuration.deadline
         var attempt = 1
         while let failure = error, !rest.isEmpty, let pause = pause(after: failure, retries, attempt) {
+            leavePlace(id)
             do { try await Task.sleep(for: pause) } catch { break }
+            guard await takePlace(id) else { break }
             counters.retries.add()
-            error = await fetch(id, file, &rest)
+            error = await fetch(id, wanted, &rest)
             attempt += 1
         }
         let isCancelled = fetches.withLockedValue { fetches in
-            fetches.queue.ended(id)
+            fetches.leave(id)
             return fetches.all.removeValue(forKey: id)?.isCancelled ?? false
         }
         if let error, !isCancelled {
@@ -98,12 +219,24 @@ extension FillEngine {
         return gate.isDown ? nil : retries.pause(after: failure, attempt: attempt)
     }
 
+    /// Returns when the remote may be asked; while it is down the fetch has no place.
+    private func passGate(_ id: FillState.ID) async throws(FillError) {
+        while gate.isDown && gate.offline == .block {
+            leavePlace(id)
+            try await gate.pass()
+            guard await takePlace(id) else {
+                throw FillError(.interrupted, .cancelled, "cancelled while the remote was down")
+            }
+        }
+        try await gate.pass()
+    }
+
     /// Asks the remote once; `granules` become those that have not come.
-    private func fetch(_ id: FillState.ID, _ file: FillFile, _ granules: inout Range<Int>) async -> FillError? {
-        let end = granules.upperBound
+    private func fetch(_ id: FillState.ID, _ wanted: Fetch, _ granules: inout Range<Int>) async -> FillError? {
+        let (file, end) = (wanted.file, granules.upperBound)
+        do throws(FillError) { try await passGate(id) } catch { return error }
         var assembler = GranuleAssembler(granules: granules, layout: file.layout)
         let range = file.layout.bytes(of: granules)
-        do throws(FillError) { try await gate.pass() } catch { return error }
         let began = ContinuousClock.now
         // Whoever waits is answered before the remote gives more: that is not the remote's time.
         var ownTime = Duration.zero
@@ -115,6 +248,7 @@ extension FillEngine {
         do throws(FillError) {
             try await source.read(file.object, range: range) { bytes throws(FillError) in
                 if firstByte == nil { firstByte = .now }
+                noteArrival(id, wanted.activity)
                 keepPace { $0.arrived(bytes.count) }
                 try assembler.add(bytes) { whole, content throws(FillError) in
                     let received = ContinuousClock.now
@@ -123,6 +257,7 @@ extension FillEngine {
                     granules = whole.upperBound..<end
                     counters.granulesFetched.add(whole.count)
                     counters.bytesFetched.add(content.count)
+                    file.progress.arrived(whole, at: time(configuration.now()))
                     change(file) { $0.filled(id, whole, &$1) }
                     ownTime += .now - received
                 }

@@ -11,6 +11,10 @@ package final class FillEngine: Sendable {
     package struct Configuration: Sendable {
         /// Fetches at the remote at once.
         package var concurrentFetches = 64
+        /// Fetches of which nothing comes, beside them: objects that hang keep no others waiting.
+        package var stalledFetches = 256
+        /// How long nothing comes of such a fetch.
+        package var stallTime: Duration = .seconds(2)
         /// Bytes that read-ahead runs in front of a sequential reader at most; more where the line to the remote is long
         /// (``Pace``).
         package var readAhead = 8 << 20
@@ -26,6 +30,8 @@ package final class FillEngine: Sendable {
         package var offline = RemoteGate.Offline.block
         /// When it is known to be.
         package var circuit = Circuit.Policy()
+        /// The time by which deadlines and stalled fetches go.
+        package var now: @Sendable () -> ContinuousClock.Instant = { .now }
 
         package init() {}
     }
@@ -33,32 +39,8 @@ package final class FillEngine: Sendable {
     package typealias Ticket = UInt64
     package typealias Completion = @Sendable (FillError?) -> Void
 
-    /// One waiter, of a range or of a claim.
-    private struct Request {
-        var file: FillFile?
-        let made = ContinuousClock.now
-        var deadline: ContinuousClock.Instant
-        var isFill = false
-        /// Cancelled before the request was made under the ticket.
-        var isCancelled = false
-        /// Of a request that is of no file's content.
-        var task: Task<Void, Never>?
-        let completion: Completion
-    }
-
-    /// A fetch that was started and has not ended.
-    struct Fetch {
-        let file: FillFile
-        let granules: Range<Int>
-        let decided = ContinuousClock.now
-        var task: Task<Void, Never>?
-        var isCancelled = false
-    }
-
-    struct Fetches {
-        var queue: FetchQueue<FillState.ID>
-        var all: [FillState.ID: Fetch] = [:]
-    }
+    /// Nobody: work of which no user is known.
+    package typealias User = FillState.User
 
     package let source: any RemoteSource
     package let counters = EngineCounters()
@@ -73,10 +55,11 @@ package final class FillEngine: Sendable {
     private let window: Atomic<Int>
     private let fetchSize: Atomic<Int>
     // Both are leaf locks: nothing is called while one is held, and no two are held at once.
-    private let requests = NIOLockedValueBox<[Ticket: Request]>([:])
+    let requests = NIOLockedValueBox(FillRequests())
     let fetches: NIOLockedValueBox<Fetches>
+    private let origin: ContinuousClock.Instant
     /// Until then nothing may wait for a fill.
-    private let refusal = NIOLockedValueBox<ContinuousClock.Instant?>(nil)
+    let refusal = NIOLockedValueBox<ContinuousClock.Instant?>(nil)
 
     /// - Parameter pool: runs the fetches; its threads may block.
     package init(source: any RemoteSource, configuration: Configuration = .init(), pool: any TaskExecutor) {
@@ -89,7 +72,10 @@ package final class FillEngine: Sendable {
         window = Atomic(configuration.readAhead)
         fetchSize = Atomic(source.fetchUnit)
         gate = RemoteGate(source, configuration.offline, configuration.circuit, pool: pool)
-        fetches = NIOLockedValueBox(Fetches(queue: FetchQueue(limit: configuration.concurrentFetches)))
+        origin = configuration.now()
+        fetches = NIOLockedValueBox(
+            Fetches(
+                queue: FetchQueue(limit: configuration.concurrentFetches, mostStalled: configuration.stalledFetches)))
     }
 
     @Sendable func makeID() -> FillState.ID { lastID.wrappingAdd(1, ordering: .relaxed).newValue }
@@ -99,6 +85,7 @@ package final class FillEngine: Sendable {
         var limits = FillState.Limits(
             fetchGranules: fetchSize / granuleSize, readAheadGranules: window / granuleSize)
         limits.fetchesPerWaiter = max(limits.fetchesPerWaiter, window / fetchSize)
+        limits.fetches = max(limits.fetches, configuration.concurrentFetches)
         return limits
     }
 
@@ -115,14 +102,17 @@ package final class FillEngine: Sendable {
     /// How many requests wait, for `status`.
     package var waiting: Int { requests.withLockedValue(\.count) }
 
+    static let stopped = FillError(.io, .shutdown, "the file system is being unmounted")
+    static let givenUp = FillError(.interrupted, .cancelled, "the caller gave up")
+
     // MARK: Requests
 
     /// Whether a read of `range` can be answered from the lower file now. Feeds the read-ahead.
-    package func isResident(_ range: Range<Int>, of file: FillFile) -> Bool {
+    package func isResident(_ range: Range<Int>, of file: FillFile, user: User = 0) -> Bool {
         var actions: [FillState.Action] = []
         let present = file.state.withLockedValue { state in
             state.limits = limits(granuleSize: state.layout.granuleSize)
-            state.noteRead(range, &actions)
+            state.noteRead(range, user: user, &actions)
             return state.isPresent(range)
         }
         perform(actions, of: file)
@@ -133,18 +123,23 @@ package final class FillEngine: Sendable {
     /// Takes a ticket; `completion` is called once, after a request was made under it.
     package func makeTicket(_ completion: @escaping Completion) -> Ticket {
         let ticket = makeID()
-        let deadline = ContinuousClock.now + configuration.deadline
-        requests.withLockedValue { $0[ticket] = Request(deadline: deadline, completion: completion) }
+        let now = configuration.now()
+        let end = configuration.longestWait.map { now + $0 }
+        requests.withLockedValue {
+            $0.add(ticket, .init(made: now, deadline: now + configuration.deadline, end: end, completion: completion))
+        }
         return ticket
     }
 
     /// Completes the ticket without error once every byte of `range` can be read from the lower file.
+    ///
+    /// - Parameter user: for whom; places at the remote are shared between users.
     package func ensureResident(
-        _ range: Range<Int>, of file: FillFile, priority: FillState.Priority = .demand, ticket: Ticket
+        _ range: Range<Int>, of file: FillFile, priority: FillState.Priority = .demand, user: User = 0, ticket: Ticket
     ) {
-        request(ticket, file, isFill: true) { state, actions in
+        request(ticket, file, range, priority) { state, actions in
             state.limits = limits(granuleSize: state.layout.granuleSize)
-            switch state.wait(ticket, for: range, priority, &actions) {
+            switch state.wait(ticket, for: range, priority, user: user, &actions) {
             case .present:
                 counters.hits.add()
                 return true
@@ -155,18 +150,28 @@ package final class FillEngine: Sendable {
         }
     }
 
+    /// Somebody waits for what was taken for a prefetch. Does nothing when the ticket is completed, or demand already.
+    package func becomeDemand(_ ticket: Ticket) {
+        let file = requests.withLockedValue { requests -> FillFile? in
+            guard let request = requests[ticket], request.isFill, request.priority > .demand else { return nil }
+            requests.update(ticket) { $0.priority = .demand }
+            return request.file
+        }
+        if let file { change(file) { $0.promote(ticket, to: .demand, &$1) } }
+    }
+
     /// Returns once every byte of `range` can be read from the lower file.
     ///
     /// - Throws: why not; `.cancelled` as soon as the task is.
     package func waitForResidence(
-        of range: Range<Int>, in file: FillFile, priority: FillState.Priority
+        of range: Range<Int>, in file: FillFile, priority: FillState.Priority, user: User = 0
     ) async throws(FillError) {
         let made = Mutex<Ticket?>(nil)
         let error = await withTaskCancellationHandler {
             await withCheckedContinuation { (continuation: CheckedContinuation<FillError?, Never>) in
                 let ticket = makeTicket { continuation.resume(returning: $0) }
                 made.withLock { $0 = ticket }
-                ensureResident(range, of: file, priority: priority, ticket: ticket)
+                ensureResident(range, of: file, priority: priority, user: user, ticket: ticket)
                 // Whoever cancelled before there was a ticket had none to cancel.
                 if Task.isCancelled { cancel(ticket) }
             }
@@ -179,7 +184,7 @@ package final class FillEngine: Sendable {
     /// Completes the ticket without error once no fetch touches `granules` nor will until ``release(_:of:present:)`` is
     /// called with it. For local changes; waiters of the granules wait for its end.
     package func claim(_ granules: Range<Int>, of file: FillFile, cancelFetches: Bool = false, ticket: Ticket) {
-        request(ticket, file, isFill: false) { state, actions in
+        request(ticket, file, nil, .demand) { state, actions in
             state.claim(ticket, granules, cancelFetches: cancelFetches, &actions)
         }
     }
@@ -193,7 +198,10 @@ package final class FillEngine: Sendable {
         _ key: RemoteKey, ticket: Ticket,
         found: @escaping @Sendable (RemoteObject, RemoteEntry.Time) throws(FillError) -> Void
     ) {
-        if let refusal = isRefusing ? Self.stopped : gate.refusal { return complete(ticket, refusal) }
+        if let refusal = isRefusing ? Self.stopped : gate.refusal {
+            complete(ticket, refusal)
+            return
+        }
         let task = Task(executorPreference: pool) {
             let began = ContinuousClock.now
             var failure: FillError?
@@ -208,7 +216,7 @@ package final class FillEngine: Sendable {
             self.complete(ticket, failure)
         }
         let isCancelled = requests.withLockedValue { requests in
-            requests[ticket]?.task = task
+            requests.update(ticket) { $0.task = task }
             return requests[ticket]?.isCancelled ?? false
         }
         if isRefusing { return fail(ticket, Self.stopped) }
@@ -225,126 +233,78 @@ package final class FillEngine: Sendable {
         change(file) { $0.truncated(to: size, &$1) }
     }
 
-    /// Fails the request of the ticket with EINTR. Does nothing when it is completed or unknown.
-    package func cancel(_ ticket: Ticket) {
-        fail(ticket, FillError(.interrupted, .cancelled, "the caller gave up"))
-    }
-
-    /// Whether the request of the ticket is not completed yet.
-    package func isWaiting(_ ticket: Ticket) -> Bool { requests.withLockedValue { $0[ticket] != nil } }
-
-    /// Fails every request that is past its deadline, which begins anew whenever something of its content has come. To be
-    /// called about once a second.
-    package func expire(now: ContinuousClock.Instant = .now) {
-        let fills = requests.withLockedValue { $0.filter(\.value.isFill).map { ($0.key, $0.value.file) } }
-        let progressing = fills.filter { ticket, file in
-            file?.state.withLockedValue { $0.takeProgress(of: ticket) } ?? false
-        }
-        let late = requests.withLockedValue { requests in
-            for (ticket, _) in progressing { requests[ticket]?.deadline = now + configuration.deadline }
-            return requests.filter { _, request in
-                request.deadline < now || configuration.longestWait.map { request.made + $0 < now } ?? false
-            }
-        }
-        guard !late.isEmpty else { return }
-        let outage = gate.outage.map { ": the remote is down: \($0.cause)" } ?? ""
-        func failure(of request: Request) -> FillError {
-            let cause =
-                request.deadline < now
-                ? "nothing of it came for \(configuration.deadline)"
-                : "not filled within \(configuration.longestWait ?? configuration.deadline)"
-            return FillError(.io, .deadline, cause + outage)
-        }
-        let fetching = fetches.withLockedValue { $0.all.values.map(\.file) }
-        for (ticket, request) in late { fail(ticket, failure(of: request)) }
-        // Of other errors the fetch tells; here it was the fetch that was waited for.
-        var noted: Set<ObjectIdentifier> = []
-        for request in late.values {
-            guard let file = request.file, fetching.contains(where: { $0 === file }),
-                noted.insert(ObjectIdentifier(file)).inserted
-            else { continue }
-            let error = failure(of: request)
-            Task(executorPreference: pool) { file.destination.fillFailed(error) }
-        }
-    }
-
-    /// Fails everything that waits with EIO, cancels every fetch, and lets nothing wait for a fill from now on. Claims are
-    /// still granted: what was written locally can be brought to disk.
-    package func shutDown() {
-        refuse(for: .seconds(1 << 32))
-        gate.stop()
-    }
-
-    /// As ``shutDown()``, but only for a while: a reader whose read-ahead fails asks again at once.
-    package func refuse(for duration: Duration) {
-        refusal.withLockedValue { $0 = .now + duration }
-        let files =
-            requests.withLockedValue { $0.values.compactMap(\.file) }
-            + fetches.withLockedValue { $0.all.values.map(\.file) }
-        for file in files { change(file) { $0.failAll(Self.stopped, &$1) } }
-        for ticket in requests.withLockedValue({ $0.filter { $0.value.task != nil }.map(\.key) }) {
-            fail(ticket, Self.stopped)
-        }
-    }
-
-    var isRefusing: Bool { refusal.withLockedValue { $0.map { $0 > .now } ?? false } }
-
-    static let stopped = FillError(.io, .shutdown, "the file system is being unmounted")
-
     private func request(
-        _ ticket: Ticket, _ file: FillFile, isFill: Bool,
+        _ ticket: Ticket, _ file: FillFile, _ range: Range<Int>?, _ priority: FillState.Priority,
         _ make: (inout FillState, inout [FillState.Action]) -> Bool
     ) {
+        // The file's own layout is behind its lock, and nothing raises the limit.
+        let granules = range.map { file.granules(touching: $0) } ?? 0..<0
+        let isFill = range != nil
         let isCancelled = requests.withLockedValue { requests in
-            requests[ticket]?.file = file
-            requests[ticket]?.isFill = isFill
+            requests.update(ticket) { request in
+                request.file = file
+                request.granules = granules
+                request.isFill = isFill
+                request.priority = priority
+            }
             return requests[ticket]?.isCancelled ?? true
         }
         if isCancelled || (isFill && isRefusing) {
-            complete(ticket, isCancelled ? FillError(.interrupted, .cancelled, "the caller gave up") : Self.stopped)
+            complete(ticket, isCancelled ? Self.givenUp : Self.stopped)
             return
         }
         var actions: [FillState.Action] = []
         let isDone = file.state.withLockedValue { make(&$0, &actions) }
-        if isDone { complete(ticket, nil) }
+        if isDone && isFill { complete(ticket, nil) } else if isDone { grant(ticket, file) }
         perform(actions, of: file)
-        // A shutdown or a cancel between the check and the lock saw no waiter to fail.
-        if isFill && isRefusing { change(file) { $0.failAll(Self.stopped, &$1) } }
-        if requests.withLockedValue({ $0[ticket]?.isCancelled ?? false }) { cancel(ticket) }
+        if isFill && isRefusing {
+            fail(ticket, Self.stopped)
+            change(file) { $0.failFills(Self.stopped, &$1) }
+        }
+        // Whoever has taken the request since then may have told a state that did not know of it.
+        if !isDone && !isWaiting(ticket) { change(file) { $0.abandon(ticket, &$1) } }
     }
 
-    private func fail(_ ticket: Ticket, _ error: FillError) {
-        let (file, task) = requests.withLockedValue { requests in
-            requests[ticket]?.isCancelled = true
-            return (requests[ticket]?.file, requests[ticket]?.task)
-        }
-        guard let file else {
-            task?.cancel()
-            return task == nil ? () : complete(ticket, error)
-        }
-        var actions: [FillState.Action] = []
-        guard file.state.withLockedValue({ $0.abandon(ticket, &actions) }) else { return }
-        perform(actions, of: file)
-        if error.reason == .cancelled { counters.cancelled.add() } else { counters.errors.add() }
-        complete(ticket, error)
+    /// The claim of the ticket is granted; it is ended at once when nobody waits for it any more.
+    func grant(_ ticket: Ticket, _ file: FillFile) {
+        if !complete(ticket, nil) { release(ticket, of: file, present: 0..<0) }
     }
 
-    func complete(_ ticket: Ticket, _ error: FillError?) {
-        guard let request = requests.withLockedValue({ $0.removeValue(forKey: ticket) }) else { return }
+    /// False when it was completed already.
+    @discardableResult
+    func complete(_ ticket: Ticket, _ error: FillError?) -> Bool {
+        guard let request = requests.withLockedValue({ $0.take(ticket) }) else { return false }
+        answer(request, error)
+        return true
+    }
+
+    func answer(_ request: FillRequests.Request, _ error: FillError?) {
         guard request.isFill, error == nil else { return request.completion(error) }
         let completed = ContinuousClock.now
-        counters.waitNanoseconds.add(completed - request.made)
+        counters.waitNanoseconds.add(completed - request.began)
         request.completion(nil)
         counters.answerNanoseconds.add(.now - completed)
     }
 
-    func change(_ file: FillFile, _ body: (inout FillState, inout [FillState.Action]) -> Void) {
+    @discardableResult
+    func change<Result>(
+        _ file: FillFile, _ body: (inout FillState, inout [FillState.Action]) -> Result
+    ) -> Result {
         var actions: [FillState.Action] = []
-        let isComplete = file.state.withLockedValue { state in
-            body(&state, &actions)
-            return state.isComplete
+        let (isComplete, result) = file.state.withLockedValue { state in
+            let result = body(&state, &actions)
+            return (state.isComplete, result)
         }
         if isComplete { file.destination.contentComplete() }
         perform(actions, of: file)
+        return result
     }
+
+    /// A moment as ``FillProgress`` has it: nanoseconds, at least 1.
+    func time(_ moment: ContinuousClock.Instant) -> Int {
+        let passed = (moment - origin).components
+        return max(1, Int(passed.seconds) * 1_000_000_000 + Int(passed.attoseconds / 1_000_000_000))
+    }
+
+    func moment(_ time: Int) -> ContinuousClock.Instant { origin + .nanoseconds(time) }
 }

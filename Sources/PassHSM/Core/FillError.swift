@@ -52,4 +52,8 @@ package struct FillError: Error, Hashable, Sendable {
         self.retryAfter = retryAfter
         self.isOutage = isOutage
     }
+
+    /// The request was ended by its deadline, its caller or the engine's end, on a thread that must not wait for any file:
+    /// whoever is told answers first, and does the rest elsewhere.
+    package var comesAtOnce: Bool { [.cancelled, .deadline, .shutdown].contains(reason) }
 }

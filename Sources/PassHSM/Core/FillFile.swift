@@ -28,6 +28,9 @@ package final class FillFile: Sendable {
     package let destination: any FillDestination
     /// A leaf lock: while it is held nothing is called, and no other lock is taken.
     let state: NIOLockedValueBox<FillState>
+    let progress: FillProgress
+    /// As it was at first: for questions that need not know where the file was cut off since.
+    private let firstLayout: GranuleLayout
 
     /// - Parameters:
     ///   - check: what waits until `destination` has checked the content.
@@ -38,12 +41,17 @@ package final class FillFile: Sendable {
     ) {
         self.object = object
         self.destination = destination
+        firstLayout = layout
+        progress = FillProgress(granules: layout.count)
         let limits = engine.limits(granuleSize: layout.granuleSize)
         state = NIOLockedValueBox(
             FillState(
                 layout: layout, present: present, limits: limits, check: check, refusal: refusal,
                 nextID: engine.makeID))
     }
+
+    /// The granules of `range`, without the lock.
+    func granules(touching range: Range<Int>) -> Range<Int> { firstLayout.granules(touching: range) }
 
     /// Every byte can be read from the lower file.
     package var isComplete: Bool { state.withLockedValue(\.isComplete) }

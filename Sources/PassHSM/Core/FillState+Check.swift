@@ -19,10 +19,4 @@ extension FillState {
         }
         startCheck(&actions)
     }
-
-    /// Where the held granules at the start of `gap` end; nil when it does not start with one.
-    func endOfHeld(_ gap: Range<Int>) -> Int? {
-        guard let run = held.firstRun(in: gap), run.lowerBound == gap.lowerBound else { return nil }
-        return run.upperBound
-    }
 }

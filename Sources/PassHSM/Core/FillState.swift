@@ -5,23 +5,38 @@
 ///
 /// A granule is *present*, or in exactly one *fetch*, or under a *claim* (a local change that excludes fills), or simply
 /// absent. A present granule never becomes absent; truncation only lowers the layout's limit.
+///
+/// The lock is held for a short time however many wait. Fetches of one file are bounded in number, disjoint, and kept in
+/// order. A waiter *stands* at the first granule of its range that is not present; those who stand at the same granule are
+/// one *group*, which moves on as one when the granule comes. So no step goes over all waiters: n of them cost n log n,
+/// whatever they wait for. A group whose granule is on its way needs nothing; the others are in turn for the next fetch.
 package struct FillState: Sendable {
-    /// Numbers fetches, waiters and claims; unique within the process.
+    /// Numbers fetches, waiters, groups and claims; unique within the process.
     package typealias ID = UInt64
+    /// The user (uid) on whose behalf something is asked for: fetches are shared fairly between users.
+    package typealias User = UInt32
 
-    package enum Priority: Int, Comparable, Sendable {
-        case demand, prefetch, background
+    /// What kind of use is made of the content: the lower, the sooner it is fetched.
+    package enum Priority: Int, Comparable, Sendable, CaseIterable {
+        /// Somebody cannot go on without it.
+        case demand
+        /// Somebody will want it, but does not wait: readahead(2), and what runs in front of a reader.
+        case prefetch
+        /// Work on whole files that somebody asked for: recalls.
+        case background
 
         package static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
     }
 
     package enum Action: Sendable {
         /// Ask the remote for `granules`; every started fetch is ended by ``FillState/fetchEnded(_:error:_:)``.
-        case start(fetch: ID, granules: Range<Int>, Priority)
-        case promote(fetch: ID)
+        case start(fetch: ID, granules: Range<Int>, Priority, User)
+        case promote(fetch: ID, Priority)
         case cancel(fetch: ID)
-        /// The range of a waiter is present, a claim is granted, or it failed.
+        /// The range of a waiter is present, or it or a claim failed.
         case finish(waiter: ID, FillError?)
+        /// The claim excludes fetches from now on.
+        case grant(claim: ID)
         /// Find out whether the content is right as a whole; answered by ``FillState/checked(_:_:)``.
         case check
     }
@@ -41,6 +56,8 @@ package struct FillState: Sendable {
         package var fetchGranules: Int
         /// Fetches that one waiter keeps under way at most.
         package var fetchesPerWaiter = 8
+        /// Fetches of the file that are queued or under way at most; of those for which nobody waits three quarters.
+        package var fetches = 64
         /// Granules that read-ahead runs in front of a reader at most.
         package var readAheadGranules: Int
 
@@ -50,28 +67,13 @@ package struct FillState: Sendable {
         }
     }
 
-    private struct Fetch {
-        /// What is still to come.
+    struct Waiter {
         var granules: Range<Int>
-        var priority: Priority
-        var isCancelled = false
+        var user: User
     }
 
-    private struct Waiter {
-        var granules: Range<Int>
-        var priority: Priority
-        /// See ``FillState/takeProgress(of:)``.
-        var hasProgressed = false
-    }
-
-    private struct Claim {
-        var id: ID
-        var granules: Range<Int>
-        var isGranted = false
-    }
-
-    package private(set) var layout: GranuleLayout
-    package private(set) var present: GranuleSet
+    package internal(set) var layout: GranuleLayout
+    package internal(set) var present: GranuleSet
     /// In the lower file, and not present until the content as a whole was found right.
     private(set) var held = GranuleSet()
     private(set) var check: Check
@@ -80,12 +82,25 @@ package struct FillState: Sendable {
     private(set) var refusal: FillError?
     /// May change at any time.
     var limits: Limits
-    private let nextID: @Sendable () -> ID
-    private var fetches: [ID: Fetch] = [:]
-    private var waiters: [ID: Waiter] = [:]
-    /// In order of arrival: an earlier claim comes first.
-    private var claims: [Claim] = []
+    let nextID: @Sendable () -> ID
+    /// See ``FetchList``.
+    var fetches = FetchList()
+    /// The first granules of what failed: nobody but those who stand there ask for them again.
+    var doubtful = GranuleSet()
+    var waiters: [ID: Waiter] = [:]
+    /// How many waiters want a granule is known from where their ranges begin and end.
+    var begins: RankedCounts
+    var ends: RankedCounts
+    var groups = WaiterGroups()
+    /// Groups that may start fetches, by priority; in turn between users. Of those that are gone, their numbers only.
+    var needy = [RoundRobin<User, ID>](repeating: .init(), count: Priority.allCases.count)
+    /// Counts what was started, so that each priority comes to its turn.
+    var turns = 0
+    /// See ``Claims``.
+    var claims = Claims()
     private var readAhead = ReadAhead()
+    /// How much work was done, in visits of fetches, groups, waiters and granules: what must not grow faster than n log n.
+    package internal(set) var steps = 0
 
     package init(
         layout: GranuleLayout, present: GranuleSet, limits: Limits, check: Check = .none, refusal: FillError? = nil,
@@ -97,6 +112,8 @@ package struct FillState: Sendable {
         self.check = check
         self.refusal = refusal
         self.nextID = nextID
+        begins = RankedCounts(upTo: layout.count)
+        ends = RankedCounts(upTo: layout.count)
         switch check {
         case .none: break
         case .last: if isComplete, layout.count > 0 { hold(layout.count - 1..<layout.count) }
@@ -111,18 +128,19 @@ package struct FillState: Sendable {
     package func isPresent(_ range: Range<Int>) -> Bool { present.contains(layout.granules(touching: range)) }
 
     /// Counts a read for the read-ahead, and asks for what should come next.
-    package mutating func noteRead(_ range: Range<Int>, _ actions: inout [Action]) {
+    package mutating func noteRead(_ range: Range<Int>, user: User = 0, _ actions: inout [Action]) {
         let granules = layout.granules(touching: range)
         guard refusal == nil, !granules.isEmpty, let ahead = readAhead.note(granules, most: limits.readAheadGranules)
         else { return }
-        issue(ahead.clamped(to: 0..<layout.count), .prefetch, &actions)
+        issue(ahead.clamped(to: 0..<layout.count), .prefetch, user, for: nil, &actions)
     }
 
     package enum Wait: Sendable { case present, joined, missed }
 
-    /// Registers `id` as waiting for `range`, and starts the fetches it needs. `.present`: nothing was registered.
+    /// Registers `id` as waiting for `range`, and starts the fetches it needs, or puts it in turn for them. `.present`:
+    /// nothing was registered.
     package mutating func wait(
-        _ id: ID, for range: Range<Int>, _ priority: Priority, _ actions: inout [Action]
+        _ id: ID, for range: Range<Int>, _ priority: Priority, user: User = 0, _ actions: inout [Action]
     ) -> Wait {
         var granules = layout.granules(touching: range)
         if present.contains(granules) { return .present }
@@ -131,59 +149,49 @@ package struct FillState: Sendable {
             return .joined
         }
         if case .all = check { granules = 0..<layout.count }
-        waiters[id] = Waiter(granules: granules, priority: priority)
+        guard let stand = present.firstAbsent(in: granules) else { return .present }
+        let group = join(id, Waiter(granules: granules, user: user), stand, priority)
         startCheck(&actions)
-        let started = issue(granules, priority, &actions)
-        return started ? .missed : .joined
+        let issued = issue(stand..<granules.upperBound, priority, user, for: group, &actions)
+        if issued.isFull { enqueue(group) }
+        return issued.hasStarted || issued.isFull ? .missed : .joined
     }
 
     /// The waiter or claimant no longer waits; false when it was not waiting. Fetches that only it needed are cancelled.
     @discardableResult
     package mutating func abandon(_ id: ID, _ actions: inout [Action]) -> Bool {
-        if let index = claims.firstIndex(where: { $0.id == id && !$0.isGranted }) {
-            claims.remove(at: index)
-            advance(&actions)
+        if let granules = claims.removePending(id) {
+            claimEnded(granules, &actions)
             return true
         }
-        guard let waiter = waiters.removeValue(forKey: id) else { return false }
+        guard let waiter = removeWaiter(id) else { return false }
         cancelUnneeded(waiter.granules, &actions)
+        startFetches(&actions)
         return true
-    }
-
-    /// Whether something of what the waiter waits for has come since this was asked last, or is being checked.
-    package mutating func takeProgress(of id: ID) -> Bool {
-        guard let waiter = waiters[id] else { return false }
-        waiters[id]?.hasProgressed = false
-        return waiter.hasProgressed || isChecking
     }
 
     /// `granules` of the fetch were written to the lower file and can be read. With its last granule the fetch is over:
     /// whoever is told that the content is there finds nothing under way.
     package mutating func filled(_ id: ID, _ granules: Range<Int>, _ actions: inout [Action]) {
-        if let end = fetches[id]?.granules.upperBound {
-            fetches[id]?.granules = granules.upperBound..<end
-            if granules.upperBound == end { fetches.removeValue(forKey: id) }
-        }
-        for (waiterID, waiter) in waiters where waiter.granules.overlaps(granules) {
-            waiters[waiterID]?.hasProgressed = true
-        }
+        let ended = fetches.advance(id, to: granules.upperBound)
         arrived(granules, &actions)
-        if fetches[id] == nil { advance(&actions) }
+        if let ended {
+            if let group = ended.group { enqueue(group) }
+            grantClaims(&actions)
+        }
+        startFetches(&actions)
     }
 
-    /// The fetch will deliver no more; nothing when it has delivered everything. With an error, those who waited for the granule that it failed at fail; those who
-    /// only waited for what would have come behind it ask again, so that one bad granule harms nobody else.
+    /// The fetch will deliver no more; nothing when it has delivered everything. With an error, those who stand at the
+    /// granule that it failed at fail; those who want what would have come behind it, or come to it later, ask again, so
+    /// that one bad granule harms nobody else.
     package mutating func fetchEnded(_ id: ID, error: FillError?, _ actions: inout [Action]) {
-        guard let fetch = fetches.removeValue(forKey: id) else { return }
-        if let error, !fetch.isCancelled, !fetch.granules.isEmpty {
-            let failed = waiters.filter { $0.value.granules.contains(fetch.granules.lowerBound) }
-            for waiterID in failed.keys {
-                waiters.removeValue(forKey: waiterID)
-                actions.append(.finish(waiter: waiterID, error))
-            }
-            for waiter in failed.values { cancelUnneeded(waiter.granules, &actions) }
-        }
-        advance(&actions)
+        guard let fetch = fetches.remove(id) else { return }
+        if let error, !fetch.isCancelled, let bad = fetch.granules.first { failed(at: bad, error, &actions) }
+        enqueue(standingIn: fetch.granules)
+        if let group = fetch.group { enqueue(group) }
+        grantClaims(&actions)
+        startFetches(&actions)
     }
 
     package enum Standing: Sendable { case wanted(Priority), cancelled }
@@ -193,52 +201,24 @@ package struct FillState: Sendable {
         fetches[id].map { $0.isCancelled ? .cancelled : .wanted($0.priority) }
     }
 
-    // MARK: Claims
-
-    /// Reserves `granules` for a local change: no fetch touches them until ``release(_:present:_:)``.
-    ///
-    /// True: granted at once. False: a `.finish` action for `id` grants it later. With `cancelFetches`, fetches under way
-    /// in the range are cancelled instead of waited for.
-    package mutating func claim(
-        _ id: ID, _ granules: Range<Int>, cancelFetches: Bool, _ actions: inout [Action]
-    ) -> Bool {
-        var claim = Claim(id: id, granules: granules)
-        claim.isGranted = isFree(granules, before: claims.count)
-        if claim.isGranted { held.remove(granules) }
-        claims.append(claim)
-        if !claim.isGranted && cancelFetches {
-            for (fetchID, fetch) in fetches where fetch.granules.overlaps(granules) { cancel(fetchID, &actions) }
-        }
-        return claim.isGranted
-    }
-
-    /// Ends a granted claim; `granules` now hold what was written locally.
-    package mutating func release(_ id: ID, present granules: Range<Int>, _ actions: inout [Action]) {
-        claims.removeAll { $0.id == id }
-        becamePresent(granules.clamped(to: 0..<layout.count), &actions)
-        startCheck(&actions)
-        advance(&actions)
-    }
-
     /// The file was cut to `size` under a claim of everything from there on.
     package mutating func truncated(to size: Int, _ actions: inout [Action]) {
         layout.lowerLimit(to: size)
         present.remove(layout.count..<Int.max)
         held.remove(layout.count..<Int.max)
-        for (id, waiter) in waiters {
-            let granules = waiter.granules.clamped(to: 0..<layout.count)
-            waiters[id]?.granules = granules
-            if present.contains(granules) { finish(id, &actions) }
-        }
+        finishGroups(standingIn: layout.count..<Int.max, &actions)
     }
 
-    /// Fails everyone who waits, and cancels every fetch.
+    /// Fails everyone who waits, for content or a claim, and cancels every fetch.
     package mutating func failAll(_ error: FillError, _ actions: inout [Action]) {
-        for id in waiters.keys { actions.append(.finish(waiter: id, error)) }
-        waiters.removeAll()
-        for claim in claims where !claim.isGranted { actions.append(.finish(waiter: claim.id, error)) }
-        claims.removeAll { !$0.isGranted }
-        for id in Array(fetches.keys) { cancel(id, &actions) }
+        failFills(error, &actions)
+        for claim in claims.removeAllPending() { actions.append(.finish(waiter: claim, error)) }
+    }
+
+    /// Fails everyone who waits for content, and cancels every fetch, also those of the read-ahead.
+    package mutating func failFills(_ error: FillError, _ actions: inout [Action]) {
+        failWaiters(error, &actions)
+        for id in fetches.ids { cancel(id, &actions) }
     }
 
     // MARK: Inside
@@ -247,6 +227,9 @@ package struct FillState: Sendable {
         present.remove(granules)
         held.insert(granules)
     }
+
+    /// What is written over need not be checked.
+    mutating func unhold(_ granules: Range<Int>) { held.remove(granules) }
 
     /// Asks for the check when everything is there, and nothing was found wrong.
     mutating func startCheck(_ actions: inout [Action]) {
@@ -270,86 +253,6 @@ package struct FillState: Sendable {
     mutating func becamePresent(_ granules: Range<Int>, _ actions: inout [Action]) {
         guard !granules.isEmpty else { return }
         present.insert(granules)
-        for (id, waiter) in waiters where waiter.granules.overlaps(granules) && present.contains(waiter.granules) {
-            finish(id, &actions)
-        }
-    }
-
-    private mutating func finish(_ waiter: ID, _ actions: inout [Action]) {
-        waiters.removeValue(forKey: waiter)
-        actions.append(.finish(waiter: waiter, nil))
-    }
-
-    /// After a waiter of `granules` went: cancels the fetches that were made for it and that nobody else waits for.
-    private mutating func cancelUnneeded(_ granules: Range<Int>, _ actions: inout [Action]) {
-        for (id, fetch) in fetches where fetch.granules.overlaps(granules) {
-            let isNeeded =
-                fetch.priority == .prefetch || waiters.values.contains { $0.granules.overlaps(fetch.granules) }
-            if !isNeeded { cancel(id, &actions) }
-        }
-    }
-
-    private mutating func cancel(_ id: ID, _ actions: inout [Action]) {
-        guard fetches[id]?.isCancelled == false else { return }
-        fetches[id]?.isCancelled = true
-        actions.append(.cancel(fetch: id))
-    }
-
-    /// After something ended: grants claims whose turn it is, then lets waiters start their next fetches.
-    private mutating func advance(_ actions: inout [Action]) {
-        for index in claims.indices where !claims[index].isGranted && isFree(claims[index].granules, before: index) {
-            claims[index].isGranted = true
-            held.remove(claims[index].granules)
-            actions.append(.finish(waiter: claims[index].id, nil))
-        }
-        for (_, waiter) in waiters.sorted(by: { $0.key < $1.key }) {
-            issue(waiter.granules, waiter.priority, &actions)
-        }
-    }
-
-    private func isFree(_ granules: Range<Int>, before index: Int) -> Bool {
-        !fetches.values.contains { $0.granules.overlaps(granules) }
-            && !claims[..<index].contains { $0.granules.overlaps(granules) }
-    }
-
-    /// Starts fetches for the absent granules of `wanted` that nothing else holds; true when there were any.
-    @discardableResult
-    private mutating func issue(_ wanted: Range<Int>, _ priority: Priority, _ actions: inout [Action]) -> Bool {
-        guard refusal == nil else { return false }
-        var started = false
-        var underWay = fetches.values.count { $0.granules.overlaps(wanted) }
-        var cursor = wanted.lowerBound
-        while cursor < wanted.upperBound, underWay < limits.fetchesPerWaiter,
-            let gap = present.firstGap(in: cursor..<wanted.upperBound)
-        {
-            if let end = endOfHeld(gap) ?? pass(gap.lowerBound, priority, &actions) {
-                cursor = end
-                continue
-            }
-            let obstacle = min(nextObstacle(after: gap.lowerBound), held.firstRun(in: gap)?.lowerBound ?? .max)
-            let end = min(gap.upperBound, obstacle, gap.lowerBound + limits.fetchGranules)
-            let id = nextID()
-            fetches[id] = Fetch(granules: gap.lowerBound..<end, priority: priority)
-            actions.append(.start(fetch: id, granules: gap.lowerBound..<end, priority))
-            (started, underWay, cursor) = (true, underWay + 1, end)
-        }
-        return started
-    }
-
-    /// Where the fetch or claim that holds `granule` ends; nil when it is free. A fetch of lower priority is promoted.
-    private mutating func pass(_ granule: Int, _ priority: Priority, _ actions: inout [Action]) -> Int? {
-        for (id, fetch) in fetches where fetch.granules.contains(granule) {
-            if priority < fetch.priority {
-                fetches[id]?.priority = priority
-                actions.append(.promote(fetch: id))
-            }
-            return fetch.granules.upperBound
-        }
-        return claims.first { $0.granules.contains(granule) }?.granules.upperBound
-    }
-
-    private func nextObstacle(after granule: Int) -> Int {
-        let starts = fetches.values.map(\.granules.lowerBound) + claims.map(\.granules.lowerBound)
-        return starts.filter { $0 > granule }.min() ?? .max
+        moveGroups(standingIn: granules, &actions)
     }
 }

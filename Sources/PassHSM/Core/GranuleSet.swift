@@ -97,6 +97,11 @@ package struct GranuleSet: Sendable, Equatable {
         return start..<(next(from: start, to: range.upperBound, member: true) ?? range.upperBound)
     }
 
+    /// The first granule in `range` that is not in the set.
+    package func firstAbsent(in range: Range<Int>) -> Int? {
+        next(from: range.lowerBound, to: range.upperBound, member: false)
+    }
+
     /// The first run of granules in `range` that are in the set.
     package func firstRun(in range: Range<Int>) -> Range<Int>? {
         guard let start = next(from: range.lowerBound, to: range.upperBound, member: true) else { return nil }
@@ -115,6 +120,11 @@ package struct GranuleSet: Sendable, Equatable {
             }
             guard let page = pages[number] else {
                 if !member { return position }
+                let last = (end - 1) / Self.pageBits
+                if last - number < pages.count {
+                    position = (number + 1) * Self.pageBits
+                    continue
+                }
                 // Nothing before the next existing page can have members.
                 guard let following = nextPage(after: number) else { return nil }
                 position = following * Self.pageBits

@@ -1,0 +1,131 @@
+/// The claims of one file. Pure.
+///
+/// Those that came first are looked at one by one, and are bounded in number; what comes later waits in order until it is one
+/// of them.
+struct Claims: Sendable {
+    typealias ID = FillState.ID
+
+    struct Claim: Sendable {
+        let id: ID
+        let granules: Range<Int>
+        let cancelsFetches: Bool
+        var isGranted = false
+    }
+
+    private static let most = 16
+    /// In order of arrival: an earlier claim comes first.
+    var first: [Claim] = []
+    private var order = Fifo<ID>()
+    private var late: [ID: Claim] = [:]
+
+    var isEmpty: Bool { first.isEmpty && late.isEmpty }
+
+    /// False: its turn comes later.
+    mutating func add(_ claim: Claim) -> Bool {
+        if first.count < Self.most, late.isEmpty {
+            first.append(claim)
+            return true
+        }
+        order.append(claim.id)
+        late[claim.id] = claim
+        return false
+    }
+
+    /// The next one whose turn has come, which is one of the first now.
+    mutating func admit() -> Int? {
+        while first.count < Self.most, let id = order.popFirst() {
+            guard let claim = late.removeValue(forKey: id) else { continue }
+            first.append(claim)
+            return first.count - 1
+        }
+        return nil
+    }
+
+    /// Of a claim that is not granted: what it wanted; empty for one whose turn had not come.
+    mutating func removePending(_ id: ID) -> Range<Int>? {
+        if let index = first.firstIndex(where: { $0.id == id && !$0.isGranted }) {
+            return first.remove(at: index).granules
+        }
+        return late.removeValue(forKey: id) == nil ? nil : 0..<0
+    }
+
+    mutating func removeAllPending() -> [ID] {
+        defer {
+            first.removeAll { !$0.isGranted }
+            (late, order) = ([:], .init())
+        }
+        return first.filter { !$0.isGranted }.map(\.id) + late.keys
+    }
+
+    mutating func remove(_ id: ID) -> Range<Int>? {
+        first.firstIndex { $0.id == id }.map { first.remove(at: $0).granules }
+    }
+
+    /// No earlier claim than the one at `index` overlaps it.
+    func isFree(_ index: Int) -> Bool { !first[..<index].contains { $0.granules.overlaps(first[index].granules) } }
+
+    /// Where the claim ends that holds `granule`; nil when none does.
+    func end(at granule: Int) -> Int? { first.first { $0.granules.contains(granule) }?.granules.upperBound }
+
+    /// Where the next claim behind `granule` begins.
+    func start(after granule: Int) -> Int {
+        first.reduce(Int.max) { $1.granules.lowerBound > granule ? min($0, $1.granules.lowerBound) : $0 }
+    }
+}
+
+/// Local changes, which exclude fetches.
+extension FillState {
+    /// Reserves `granules` for a local change: no fetch touches them until ``release(_:present:_:)``.
+    ///
+    /// True: granted at once. False: a `.grant` action for `id` grants it later. With `cancelFetches`, fetches under way
+    /// in the range are cancelled instead of waited for.
+    package mutating func claim(
+        _ id: ID, _ granules: Range<Int>, cancelFetches: Bool, _ actions: inout [Action]
+    ) -> Bool {
+        guard claims.add(.init(id: id, granules: granules, cancelsFetches: cancelFetches)) else { return false }
+        let isGranted = settle(claims.first.count - 1, &actions)
+        // What it cancels leaves room for others.
+        startFetches(&actions)
+        return isGranted
+    }
+
+    /// Ends a granted claim; `granules` now hold what was written locally.
+    package mutating func release(_ id: ID, present granules: Range<Int>, _ actions: inout [Action]) {
+        let claimed = claims.remove(id)
+        becamePresent(granules.clamped(to: 0..<layout.count), &actions)
+        startCheck(&actions)
+        claimEnded(claimed ?? 0..<0, &actions)
+    }
+
+    mutating func claimEnded(_ granules: Range<Int>, _ actions: inout [Action]) {
+        grantClaims(&actions)
+        enqueue(standingIn: granules)
+        startFetches(&actions)
+    }
+
+    /// Grants the claims whose turn it is.
+    mutating func grantClaims(_ actions: inout [Action]) {
+        for index in claims.first.indices where !claims.first[index].isGranted {
+            if settle(index, &actions) { actions.append(.grant(claim: claims.first[index].id)) }
+        }
+        while let index = claims.admit() {
+            if settle(index, &actions) { actions.append(.grant(claim: claims.first[index].id)) }
+        }
+    }
+
+    /// Grants the claim at `index` if nothing is in its way; otherwise cancels the fetches that are, where it wants that.
+    private mutating func settle(_ index: Int, _ actions: inout [Action]) -> Bool {
+        steps += 1
+        let granules = claims.first[index].granules
+        let inTheWay = fetches.indices(touching: granules)
+        if inTheWay.isEmpty && claims.isFree(index) {
+            claims.first[index].isGranted = true
+            unhold(granules)
+            return true
+        }
+        if claims.first[index].cancelsFetches {
+            for id in inTheWay.map({ fetches[index: $0].id }) { cancel(id, &actions) }
+        }
+        return false
+    }
+}
