@@ -138,4 +138,16 @@ const long PASSHSM_SYS_OPENAT = SYS_openat, PASSHSM_SYS_EXECVE = SYS_execve, PAS
            PASSHSM_SYS_READV = SYS_readv, PASSHSM_SYS_PREADV = SYS_preadv, PASSHSM_SYS_PREADV2 = SYS_preadv2,
            PASSHSM_SYS_SENDFILE = SYS_sendfile, PASSHSM_SYS_SPLICE = SYS_splice,
            PASSHSM_SYS_COPY_FILE_RANGE = SYS_copy_file_range, PASSHSM_SYS_IO_SUBMIT = SYS_io_submit,
-           PASSHSM_SYS_IO_URING_ENTER = 426;
+           PASSHSM_SYS_IO_URING_ENTER = 426, PASSHSM_SYS_READAHEAD = SYS_readahead,
+           PASSHSM_SYS_FADVISE = SYS_fadvise64, PASSHSM_SYS_MADVISE = SYS_madvise, PASSHSM_SYS_MMAP = SYS_mmap,
+           PASSHSM_SYS_NANOSLEEP = SYS_nanosleep, PASSHSM_SYS_CLOCK_NANOSLEEP = SYS_clock_nanosleep,
+           PASSHSM_SYS_PPOLL = SYS_ppoll, PASSHSM_SYS_PSELECT = SYS_pselect6,
+           PASSHSM_SYS_EPOLL_PWAIT = SYS_epoll_pwait, PASSHSM_SYS_FUTEX = SYS_futex, PASSHSM_SYS_WAIT4 = SYS_wait4,
+           PASSHSM_SYS_WAITID = SYS_waitid, PASSHSM_SYS_SIGSUSPEND = SYS_rt_sigsuspend,
+           PASSHSM_SYS_SIGTIMEDWAIT = SYS_rt_sigtimedwait;
+// Newer machines have the general forms of these only.
+#ifdef SYS_poll
+const long PASSHSM_SYS_POLL = SYS_poll, PASSHSM_SYS_SELECT = SYS_select, PASSHSM_SYS_EPOLL_WAIT = SYS_epoll_wait;
+#else
+const long PASSHSM_SYS_POLL = -1, PASSHSM_SYS_SELECT = -1, PASSHSM_SYS_EPOLL_WAIT = -1;
+#endif

@@ -99,6 +99,14 @@ final class EventHandler: Sendable {
 
     private func fill(_ event: WaitingEvent, _ node: Node, _ file: IncompleteFile, _ range: Range<Int>?) {
         let ticket = engine.makeTicket { [self] error in
+            if let error, error.comesAtOnce {
+                event.answer(Errno(error))
+                return pool.run { [self] in
+                    try? file.stored.restoreModified()
+                    node.state.withLock { $0.isReadByRanges = false }
+                    endUse(node)
+                }
+            }
             // Here users see the lower file's own time.
             try? file.stored.restoreModified()
             if let error {
@@ -113,14 +121,15 @@ final class EventHandler: Sendable {
             }
             endUse(node)
         }
+        let user = CallerSyscall.user(of: event.thread) ?? 0
         if let range {
             // Many at once cost descriptors.
             if nodes.count < Self.mostReadByRanges { node.state.withLock { $0.isReadByRanges = true } }
             // Feeds the read-ahead.
-            if engine.isResident(range, of: file.fill) { return engine.finish(ticket) }
-            engine.ensureResident(range, of: file.fill, ticket: ticket)
+            if engine.isResident(range, of: file.fill, user: user) { return engine.finish(ticket) }
+            engine.ensureResident(range, of: file.fill, user: user, ticket: ticket)
         } else {
-            engine.ensureResident(0..<file.fill.layout.limit, of: file.fill, ticket: ticket)
+            engine.ensureResident(0..<file.fill.layout.limit, of: file.fill, user: user, ticket: ticket)
         }
     }
 
@@ -180,7 +189,8 @@ final class EventHandler: Sendable {
         if let range = event.range {
             // Cut off by its path, it is filled first: see the type. What is mapped or cloned, because more may be seen of it
             // than is told.
-            guard options.fill == .read, !range.isEmpty, Caller(event.thread, mayBlock: true)?.readsRange ?? false
+            guard options.fill == .read, !range.isEmpty,
+                CallerSyscall(event.thread, mayBlock: true)?.readsRange ?? false
             else {
                 return .fill(file, nil)
             }
@@ -222,7 +232,7 @@ final class EventHandler: Sendable {
 
     /// Nothing is changed by what the event tells, nor by what the descriptor of an open allows.
     private func isHarmless(_ event: WaitingEvent, _ mayBlock: Bool) -> Bool {
-        guard let caller = Caller(event.thread, mayBlock: mayBlock) else { return false }
+        guard let caller = CallerSyscall(event.thread, mayBlock: mayBlock) else { return false }
         return event.isOpen ? caller.opensForReading : !caller.mayTruncate
     }
 }

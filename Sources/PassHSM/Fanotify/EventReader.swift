@@ -67,7 +67,7 @@ final class EventReader: Sendable {
             if event.wantsAnswer { deny(event, file, EIO) }
             return
         }
-        if Int(event.number) >= limit && !Caller.isOwn(event.thread) { return deny(event, file, EAGAIN) }
+        if Int(event.number) >= limit && !CallerSyscall.isOwn(event.thread) { return deny(event, file, EAGAIN) }
         do throws(Errno) {
             let handle = try FileHandle(of: file)
             link.table.enter(
@@ -75,7 +75,7 @@ final class EventReader: Sendable {
             let waiting = WaitingEvent(
                 number: event.number, range: range, thread: event.thread, handle: handle, descriptor: file, link: link)
             // This process knows what it does, and must not wait for itself. What is no regular file has no content.
-            if try file.stat().st_mode & S_IFMT != S_IFREG || Caller.isOwn(event.thread) {
+            if try file.stat().st_mode & S_IFMT != S_IFREG || CallerSyscall.isOwn(event.thread) {
                 return waiting.answer(nil)
             }
             handler.handle(waiting, file)

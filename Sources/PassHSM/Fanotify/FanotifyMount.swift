@@ -79,6 +79,7 @@ package final class FanotifyMount: Sendable {
         try store.startCommitting()
         // From here on nobody who waits is let through, whatever becomes of this process.
         try startThread(name: "tick") { [self] in tick() }
+        try startThread(name: "deadlines") { [self] in watchDeadlines() }
         let inherited = session.takeInherited()
         for event in inherited { handler.handleInherited(event) }
         // An event that is read now could get the number of one of these. They end with their fills.
@@ -88,12 +89,19 @@ package final class FanotifyMount: Sendable {
         return session.isInherited ? "taken over; \(session.scope)" : session.scope
     }
 
-    /// Deadlines, and files that can be put down: once a second.
+    /// Files that can be put down: once a second.
     private func tick() {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
-            engine.expire()
             handler.sweep()
+        }
+    }
+
+    /// Once a second, on a thread that waits for no file.
+    private func watchDeadlines() {
+        while !isDone.load(ordering: .acquiring) {
+            sleep(1)
+            engine.expire()
         }
     }
 

@@ -131,6 +131,10 @@ extension FileSystem {
             if !file.fill.isComplete && !opening.isFilled && fillsAtOpen(file) {
                 let whole = 0..<file.fill.layout.limit
                 return whenResident(whole, of: file, PendingReply(reply)) { [self] reply, error in
+                    if let error, error.comesAtOnce {
+                        fail(opening, Errno(error), reply)
+                        return endUseLater(opening.inode)
+                    }
                     endUse(opening.inode)
                     if let error {
                         if error.reason == .remoteChanged, !opening.isRenewed, wantsRenewal(opening.inode) {
@@ -151,7 +155,7 @@ extension FileSystem {
     /// A remote that cannot tell what it has now leaves the file as it is, with what is present.
     private func renewFirst(_ reply: consuming Reply, _ opening: Opening) {
         renew(opening.inode, PendingReply(reply)) { [self] reply, error in
-            if let error, [.cancelled, .deadline, .shutdown].contains(error.reason) {
+            if let error, error.comesAtOnce {
                 return fail(opening, Errno(error), reply)
             }
             var opening = opening
@@ -172,8 +176,11 @@ extension FileSystem {
 
     private func truncateFirst(_ reply: consuming Reply, _ opening: Opening, _ file: IncompleteFile) {
         truncate(opening.inode, file, to: 0, PendingReply(reply)) { [self] reply, error in
+            if let error {
+                fail(opening, error, reply)
+                return endUseLater(opening.inode)
+            }
             endUse(opening.inode)
-            if let error { return fail(opening, error, reply) }
             var opening = opening
             opening.isTruncated = true
             do throws(Errno) {

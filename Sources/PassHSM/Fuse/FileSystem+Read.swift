@@ -16,11 +16,16 @@ extension FileSystem {
             return readNow(reply, handle, range)
         }
         dropPages(behind: range, of: file, handle)
-        if engine.isResident(range, of: file.fill) { return readNow(reply, handle, range) }
-        whenResident(range, of: file, PendingReply(reply), handle: handle) { [self] reply, error in
+        if engine.isResident(range, of: file.fill, user: reply.caller.uid) {
+            return readNow(reply, handle, range)
+        }
+        let thread = reply.caller.pid
+        let (priority, isDoubtful) = Self.priority(of: reply.caller)
+        let ticket = ask(for: range, of: file, PendingReply(reply), handle, priority) { [self] reply, error in
             if let error { return reply.error(Errno(error)) }
             readNow(reply, handle, range)
         }
+        if isDoubtful { lookAgain(ticket, thread) }
     }
 
     private func readNow(_ reply: consuming Reply, _ handle: OpenFile, _ range: Range<Int>) {

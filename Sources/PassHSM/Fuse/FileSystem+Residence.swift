@@ -147,17 +147,34 @@ extension FileSystem {
 
     /// Asks the engine for `range`, and continues with `then` on a thread that may block. INTERRUPT ends the wait.
     ///
-    /// - Parameter handle: the handle through which is read; its FLUSH ends the wait too.
     func whenResident(
-        _ range: Range<Int>, of file: IncompleteFile, _ reply: PendingReply, handle: OpenFile? = nil,
+        _ range: Range<Int>, of file: IncompleteFile, _ reply: PendingReply,
         then: @escaping @Sendable (consuming Reply, FillError?) -> Void
     ) {
-        let ticket = ticket(reply, handle, then)
-        handle?.startedWaiting(ticket)
-        engine.ensureResident(range, of: file.fill, ticket: ticket)
+        _ = ask(for: range, of: file, reply, nil, .demand, then)
     }
 
-    /// Asks the engine for a claim of `granules`; otherwise as ``whenResident(_:of:_:handle:then:)``. After success `then`
+    /// As ``whenResident(_:of:_:then:)``: the ticket under which it waits.
+    ///
+    /// - Parameter handle: the handle through which is read; its FLUSH ends the wait too.
+    func ask(
+        for range: Range<Int>, of file: IncompleteFile, _ reply: PendingReply, _ handle: OpenFile?,
+        _ priority: FillState.Priority, _ then: @escaping @Sendable (consuming Reply, FillError?) -> Void
+    ) -> FillEngine.Ticket {
+        let user = Self.user(of: reply.caller)
+        let ticket = ticket(reply, handle, then)
+        handle?.startedWaiting(ticket)
+        engine.ensureResident(range, of: file.fill, priority: priority, user: user, ticket: ticket)
+        return ticket
+    }
+
+    /// For whom something is fetched. Where the mount can have mapped owners the kernel does not tell (-1).
+    private static func user(of caller: fuse_ctx?) -> FillEngine.User {
+        guard let caller else { return 0 }
+        return caller.uid == .max ? CallerSyscall.user(of: caller.pid) ?? caller.uid : caller.uid
+    }
+
+    /// Asks the engine for a claim of `granules`; otherwise as ``whenResident(_:of:_:then:)``. After success `then`
     /// releases the claim of the ticket that it is given.
     func whenClaimed(
         _ granules: Range<Int>, of file: IncompleteFile, cancelFetches: Bool, _ reply: PendingReply,
@@ -198,6 +215,10 @@ extension FileSystem {
     func cancelLater(_ ticket: FillEngine.Ticket) {
         pool.run { [engine] in engine.cancel(ticket) }
     }
+
+    /// ``endUse(_:)`` after an answer that must not wait for it: whatever the inode's locks are held for, deadlines and kills
+    /// are answered at once.
+    func endUseLater(_ inode: Inode) { pool.run { [self] in endUse(inode) } }
 
     /// INTERRUPT comes for any signal, once: for one that `thread` handles, or that stops it, its call goes on as on a disk.
     private func interruptLater(_ ticket: FillEngine.Ticket, of thread: pid_t) {

@@ -33,6 +33,8 @@ final class FileSystem: Sendable {
     let openHandles = Atomic<Int>(0)
     /// Threads that got a signal while they waited for a fill. A leaf lock.
     let interrupted = Mutex<[FillEngine.Ticket: pid_t]>([:])
+    /// A leaf lock.
+    let runners = Mutex(Runners())
     /// Seconds that the kernel may believe names and attributes.
     let timeout: Double
     /// Of the descriptors that the daemon keeps for users.

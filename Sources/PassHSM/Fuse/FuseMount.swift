@@ -117,6 +117,7 @@ package final class FuseMount: Sendable {
         // Before the mount is there: when the system gives no thread, nothing has to be taken back.
         try fileSystem.locks.start()
         try startThread(name: "tick") { [self] in tick() }
+        try startThread(name: "deadlines") { [self] in watchDeadlines() }
         let result = try session.start(mountpoint: mountpoint, options: options)
         passthrough.withLock { $0 = result }
         KernelReadAhead.widen(BytePath(mountpoint.dropLast().map { UInt8(bitPattern: $0) }))
@@ -128,13 +129,21 @@ package final class FuseMount: Sendable {
         text.map { $0 == "," || $0 == "\\" ? "\\\($0)" : String($0) }.joined()
     }
 
-    /// Deadlines, and files that can be put down: once a second.
+    /// Files that can be put down: once a second.
     private func tick() {
+        while !isDone.load(ordering: .acquiring) {
+            sleep(1)
+            fileSystem.sweep()
+        }
+    }
+
+    /// Deadlines and kills: once a second, on a thread that waits for no file.
+    private func watchDeadlines() {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
             engine.expire()
             fileSystem.cancelDying()
-            fileSystem.sweep()
+            fileSystem.lookAtRunners()
         }
     }
 

@@ -130,6 +130,14 @@ final class PendingReply: @unchecked Sendable {
 
     func take() -> Reply? { reply.take() }
 
+    /// The thread that asks; see ``Reply/caller``. Nil once answered.
+    var caller: fuse_ctx? {
+        switch reply {
+        case .some(let reply): reply.caller
+        case .none: nil
+        }
+    }
+
     func onInterrupt(_ function: @escaping fuse_interrupt_func_t, _ data: UnsafeMutableRawPointer?) {
         switch reply {
         case .some(let reply): reply.onInterrupt(function, data)

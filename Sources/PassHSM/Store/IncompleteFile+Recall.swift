@@ -14,7 +14,8 @@ extension IncompleteFile {
         while offset < fill.layout.limit {
             let end = min(offset + Self.recallStep, fill.layout.limit)
             do throws(FillError) {
-                try await engine.waitForResidence(of: offset..<end, in: fill, priority: .background)
+                // The daemon's own user and root alone can ask for it.
+                try await engine.waitForResidence(of: offset..<end, in: fill, priority: .background, user: geteuid())
             } catch { throw Refusal(error.cause) }
             if !progress(end - offset) { throw Refusal("given up") }
             offset = end

@@ -86,7 +86,7 @@ extension FuzzTarget {
         for entry in MountTable.parse(input) {
             try expect(entry.mountpoint.bytes.count + entry.source.bytes.count <= input.count, "longer than the line")
         }
-        if let caller = Caller(input) { _ = (caller.opensForReading, caller.mayTruncate, caller.readsRange) }
+        if let caller = CallerSyscall(input) { _ = (caller.opensForReading, caller.mayTruncate, caller.readsRange) }
         let text = ArgumentText.encode(input)
         try expect(ArgumentText.decode(text) == input, "text stands for other bytes than it was made of")
         try expectMessage(ArgumentText.readable(text) + ".", about: input)
