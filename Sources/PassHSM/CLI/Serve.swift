@@ -32,12 +32,14 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     guard !stored.source.isEmpty else { throw CommandError("\(options.lower) was never imported") }
     let settings = try options.settings.over(stored.mountSettings)
     let source = try remote(stored, options)
-    let pool = BlockingPool(name: "fill", limit: 128)
+    var configuration = FillEngine.Configuration()
+    // A directory as the remote takes a thread for each fetch, also for those that hang; and there is other work.
+    let pool = BlockingPool(
+        name: "fill", limit: 2 * configuration.concurrentFetches + configuration.stalledFetches)
     try pool.prepare()
     openTimers(pool)
     let isFuse = choice.session == nil
     if !isFuse, let option = settings.fuseOption { log.warning("\(option), which is recorded, is for FUSE: left out") }
-    var configuration = FillEngine.Configuration()
     configuration.longestWait = isFuse ? longestWait(log) : nil
     let deadline = Duration.seconds(settings.deadline ?? 60)
     configuration.deadline = min(deadline, configuration.longestWait ?? deadline)

@@ -16,8 +16,9 @@ package final class HTTPTransport: Sendable {
     package struct Options: Sendable {
         /// PEM file of certificate authorities that are trusted beside the system's.
         package var authorities: String?
-        /// Connections to one server at most; requests beyond wait.
-        package var connections = 64
+        /// Connections to one server at most; requests beyond wait. As many as the engine has fetches at once, those that hang
+        /// included (``FillEngine/Configuration/stalledFetches``); they are made when they are needed.
+        package var connections = 64 + 16 + 256
         package var connectTimeout: Duration = .seconds(10)
         /// How long a server may send nothing, in the middle of an answer or before it.
         package var silence: Duration = .seconds(30)
