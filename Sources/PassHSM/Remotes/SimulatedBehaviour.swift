@@ -15,10 +15,13 @@ package struct SimulatedBehaviour: Hashable, Sendable {
     /// While this path exists, reads deliver other bytes.
     package var garbage: String?
 
+    /// All this is so for objects whose keys begin like this; others come as they are. Nil: for all.
+    package var only: String?
+
     package init() {}
 
     /// From text such as `latency=20ms,bandwidth=100M,hold=/tmp/x,fail=/tmp/y`; each part may be left out. `short`, `long`
-    /// and `garbage` are paths as well.
+    /// and `garbage` are paths as well. `only=slow/` leaves the objects alone whose keys begin otherwise.
     ///
     /// A latency is a number with `us`, `ms` or `s`; a bandwidth is bytes a second, with K, M or G for powers of 1024.
     /// Paths have no comma.
@@ -36,9 +39,11 @@ package struct SimulatedBehaviour: Hashable, Sendable {
             case "short": short = pair[1]
             case "long": long = pair[1]
             case "garbage": garbage = pair[1]
+            case "only": only = pair[1]
             default:
                 throw LocationError(
-                    "simulated remote: “\(pair[0])” is none of latency, bandwidth, hold, fail, short, long and garbage")
+                    "simulated remote: “\(pair[0])” is none of latency, bandwidth, hold, fail, short, long, garbage and only"
+                )
             }
         }
     }

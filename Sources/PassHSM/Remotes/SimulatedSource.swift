@@ -37,6 +37,7 @@ package final class SimulatedSource: RemoteSource {
         _ object: RemoteObject, range: Range<Int>,
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) {
+        if !isMeant(object.key) { return try await inner.read(object, range: range, deliver: deliver) }
         try await reach(object.key)
         guard let bandwidth = behaviour.bandwidth else {
             return try await spoil(object, range: range, deliver: deliver)
@@ -90,12 +91,16 @@ package final class SimulatedSource: RemoteSource {
         if let refusal { throw refusal }
     }
 
+    private func isMeant(_ key: RemoteKey) -> Bool {
+        behaviour.only.map { key.bytes.starts(with: $0.utf8) } ?? true
+    }
+
     private static func isOn(_ path: String?) -> Bool { path.map(exists) ?? false }
 
     package func current(
         _ key: RemoteKey
     ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
-        try await reach(key)
+        if isMeant(key) { try await reach(key) }
         return try await inner.current(key)
     }
 
