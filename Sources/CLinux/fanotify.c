@@ -21,6 +21,7 @@
 #define SYS_move_mount 429
 #endif
 #define EMPTY_FROM 4 /* MOVE_MOUNT_F_EMPTY_PATH */
+#define EMPTY_TO 0x40 /* MOVE_MOUNT_T_EMPTY_PATH */
 
 const uint64_t PASSHSM_FAN_PRE_ACCESS = PRE_ACCESS, PASSHSM_FAN_OPEN_PERM = FAN_OPEN_PERM,
                PASSHSM_FAN_Q_OVERFLOW = FAN_Q_OVERFLOW;
@@ -68,9 +69,9 @@ int passhsm_fanotify_answer(int group, int32_t event, uint32_t response)
     return write(group, &answer, sizeof answer) == sizeof answer ? 0 : -1;
 }
 
-int passhsm_attach_mount(int tree, const char *path)
+int passhsm_attach_mount(int tree, int place)
 {
-    return (int)syscall(SYS_move_mount, tree, "", AT_FDCWD, path, EMPTY_FROM);
+    return (int)syscall(SYS_move_mount, tree, "", place, "", EMPTY_FROM | EMPTY_TO);
 }
 
 int passhsm_make_unbindable(const char *path)

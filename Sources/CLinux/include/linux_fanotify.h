@@ -46,8 +46,8 @@ int passhsm_fanotify_unignore(int group, uint64_t mask, int file);
 /* Answers the event of the number `event`. */
 int passhsm_fanotify_answer(int group, int32_t event, uint32_t response);
 
-/* move_mount(MOVE_MOUNT_F_EMPTY_PATH): attaches a mount of passhsm_clone_tree(). */
-int passhsm_attach_mount(int tree, const char *path);
+/* move_mount(2): attaches a mount of passhsm_clone_tree() to the directory `place` (O_PATH). */
+int passhsm_attach_mount(int tree, int place);
 /* mount(MS_PRIVATE) and mount(MS_UNBINDABLE): the mount is not passed on, and cannot be cloned by a bind mount. */
 int passhsm_make_unbindable(const char *path);
 

@@ -22,13 +22,16 @@ struct PrivateMount {
 
     /// Attaches it, and forbids to clone it: a clone would have no mark, and show holes for content. In this order: below a
     /// mount that is shared, as systemd makes them all, the kernel attaches none that is unbindable.
+    ///
+    /// By descriptors: who may write a directory above the mount point could put another there after its path was checked.
     func attach(at mountpoint: BytePath) throws(Errno) {
-        try mountpoint.withCString { path throws(Errno) in
-            _ = try check { passhsm_attach_mount(top.raw, path) }
-            do throws(Errno) { _ = try check { passhsm_make_unbindable(path) } } catch {
-                try? MountTable.unmount(mountpoint, lazily: true)
-                throw error
-            }
+        let place = try Descriptor.openExactly(mountpoint.cString)
+        _ = try check { passhsm_attach_mount(top.raw, place.raw) }
+        do throws(Errno) {
+            try top.withProcPath { path throws(Errno) in _ = try check { passhsm_make_unbindable(path) } }
+        } catch {
+            try? MountTable.unmount(mountpoint, lazily: true)
+            throw error
         }
     }
 }
