@@ -36,9 +36,8 @@ package enum SmallFile {
 extension StringProtocol {
     /// Without white space at both ends.
     package var trimmed: String {
-        var characters = self[...]
-        while let first = characters.first, first.isWhitespace { characters = characters.dropFirst() }
-        while let last = characters.last, last.isWhitespace { characters = characters.dropLast() }
-        return String(characters)
+        guard let first = firstIndex(where: { !$0.isWhitespace }), let last = lastIndex(where: { !$0.isWhitespace })
+        else { return "" }
+        return String(self[first...last])
     }
 }

@@ -5,6 +5,8 @@ struct FuzzTarget: Sendable, CustomStringConvertible {
     let name: String
     /// Bytes of an input at most.
     var maxLength = 4096
+    /// The same for long inputs, which show work that grows with the square of the length; 0: there are none.
+    var maxLongLength = 32 << 10
     /// Parses the input. A trap, a hang and memory without end are for the caller to notice.
     ///
     /// - Throws: `FuzzFinding` when something does not hold.

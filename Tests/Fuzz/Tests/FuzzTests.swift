@@ -58,4 +58,16 @@ import Testing
         #expect(slowest < .seconds(5), "seed \(seed)")
         #expect(count > 10)
     }
+
+    @Test("A long input takes no more time than its length", arguments: FuzzTarget.all.filter { $0.maxLongLength > 0 })
+    func long(target: FuzzTarget) throws {
+        let seed = try #require(try Self.seeds(target).first)
+        for (number, input) in Mutator.long(seed.bytes, target.maxLongLength).enumerated() {
+            let start = ContinuousClock.now
+            do { try target.check(input) } catch { Issue.record("\(target), long input \(number): \(error)") }
+            let duration = ContinuousClock.now - start
+            // With its square it would be half a minute.
+            #expect(duration < .seconds(8), "\(target), long input \(number)")
+        }
+    }
 }

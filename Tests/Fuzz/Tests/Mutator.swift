@@ -26,6 +26,26 @@ struct Mutator {
         self.random = random
     }
 
+    /// Half of the seed or all of it, and behind it one text again and again: nesting, lists, and words that never end.
+    ///
+    /// - Parameter length: bytes of each input at least.
+    static func long(_ seed: [UInt8], _ length: Int) -> [[UInt8]] {
+        let parts: [String] = [
+            "<", "<a>", "<a ", "<a href=x", "<a href='b'>", "<!--", "&", "&amp;", "[", "{\"a\":", "\"", "\\", "%41",
+            "/a", "\n", "\r\n",
+            " ", "a=b\n", "[a]\n", "machine ", "{\"path\":\"a\",\"size\":1}\n", "9", ":", "\u{301}", "\u{0}",
+        ]
+        var inputs: [[UInt8]] = []
+        for count in [seed.count / 2, seed.count] {
+            for part in parts {
+                var input = Array(seed[..<count])
+                while input.count < length { input += part.utf8 }
+                inputs.append(input)
+            }
+        }
+        return inputs
+    }
+
     mutating func next() -> [UInt8] {
         var input = seeds.randomElement(using: &random) ?? []
         for _ in 0...random.below(6) { change(&input) }
