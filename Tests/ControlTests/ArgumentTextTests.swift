@@ -79,10 +79,10 @@ import Testing
         #expect(
             entries == [
                 MountEntry(
-                    device: "98:0", mountpoint: BytePath("/mnt two\\x"), type: "fuse.passhsm",
+                    id: 36, device: "98:0", mountpoint: BytePath("/mnt two\\x"), type: "fuse.passhsm",
                     source: BytePath("/lower\tt")),
                 MountEntry(
-                    device: "98:1", mountpoint: BytePath("/plain"), type: "ext4", source: BytePath("/dev/sda1")),
+                    id: 37, device: "98:1", mountpoint: BytePath("/plain"), type: "ext4", source: BytePath("/dev/sda1")),
             ])
     }
 }

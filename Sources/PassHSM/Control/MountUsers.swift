@@ -11,7 +11,8 @@ package struct MountUser: Sendable, Equatable {
     package var isWaiting = false
 
     /// Processes that hold something in the mount at `mountpoint`, at most `limit`; those of others are seen by root
-    /// only.
+    /// only. Descriptors of other mounts with the same path are not counted: a daemon that is mounted over its lower directory,
+    /// and its guardian, have that one open.
     ///
     /// Reads the links of /proc, which the kernel answers by itself: no file in the mount is touched. A mapping without an
     /// open descriptor is not found.
@@ -19,14 +20,15 @@ package struct MountUser: Sendable, Equatable {
         _ mountpoint: BytePath, except daemon: Int32?, limit: Int = 5, proc: String = "/proc"
     ) -> [MountUser] {
         var result: [MountUser] = []
+        let mount = try? MountTable.entry(at: mountpoint)?.id
         for name in DirectoryReader.texts(in: proc) {
             guard let pid = Int32(name), pid != daemon, pid != OwnProcess.id else { continue }
             let folder = "\(proc)/\(name)"
             let descriptors = DirectoryReader.texts(in: "\(folder)/fd").map { "fd/\($0)" }
             for link in ["cwd", "root", "exe"] + descriptors {
-                guard let target = try? BytePath("\(folder)/\(link)").readLink(), mountpoint.contains(target) else {
-                    continue
-                }
+                guard let target = try? BytePath("\(folder)/\(link)").readLink(), mountpoint.contains(target),
+                    isOn(mount, link, folder)
+                else { continue }
                 result.append(
                     MountUser(
                         pid: pid, name: SmallFile.text("\(folder)/comm") ?? "?", path: target,
@@ -36,6 +38,14 @@ package struct MountUser: Sendable, Equatable {
             if result.count == limit { break }
         }
         return result
+    }
+
+    /// Whether a descriptor is of the mount; true where that cannot be told.
+    private static func isOn(_ mount: Int?, _ link: String, _ folder: String) -> Bool {
+        guard let mount, link.hasPrefix("fd/"), let text = SmallFile.text("\(folder)/fdinfo/\(link.dropFirst(3))"),
+            let line = text.split(separator: "\n").first(where: { $0.hasPrefix("mnt_id:") })
+        else { return true }
+        return Int(line.dropFirst("mnt_id:".count).trimmed) == mount
     }
 
     /// By the kernel's functions that threads sleep in (/proc/PID/task/TID/wchan): of FUSE's requests, of pages that are read,

@@ -3,6 +3,8 @@ import Glibc
 
 /// One line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 package struct MountEntry: Sendable, Equatable {
+    /// As /proc/PID/fdinfo names it; another mount may have it when this one is gone.
+    package var id: Int
     /// Of the file system, `major:minor`, as sysfs names it.
     package var device: String
     package var mountpoint: BytePath
@@ -15,9 +17,10 @@ package struct MountEntry: Sendable, Equatable {
     package var owner: UInt32?
 
     package init(
-        device: String, mountpoint: BytePath, type: String, source: BytePath, root: BytePath = BytePath("/"),
+        id: Int, device: String, mountpoint: BytePath, type: String, source: BytePath, root: BytePath = BytePath("/"),
         owner: UInt32? = nil
     ) {
+        self.id = id
         self.owner = owner
         self.device = device
         self.mountpoint = mountpoint
@@ -43,10 +46,10 @@ package enum MountTable {
             let fields = line.split(separator: UInt8(ascii: " "))
             // Optional fields stand between the sixth and a lone hyphen.
             guard let hyphen = fields.dropFirst(6).firstIndex(where: { $0.elementsEqual("-".utf8) }),
-                fields.count > hyphen + 2
+                fields.count > hyphen + 2, let id = Int(String(decoding: fields[0], as: UTF8.self))
             else { return nil }
             return MountEntry(
-                device: String(decoding: fields[2], as: UTF8.self), mountpoint: BytePath(unescape(fields[4])),
+                id: id, device: String(decoding: fields[2], as: UTF8.self), mountpoint: BytePath(unescape(fields[4])),
                 type: String(decoding: fields[hyphen + 1], as: UTF8.self),
                 source: BytePath(unescape(fields[hyphen + 2])), root: BytePath(unescape(fields[3])),
                 owner: fields[(hyphen + 3)...].first.flatMap(owner))
