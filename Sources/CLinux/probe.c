@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <string.h>
 #include <sys/fanotify.h>
 #include <sys/ioctl.h>
 #include <sys/vfs.h>
@@ -27,5 +28,6 @@ int passhsm_statfs(int fd, struct passhsm_fs *result)
     result->block_size = (uint64_t)raw.f_bsize;
     result->blocks = raw.f_blocks;
     result->available = raw.f_bavail;
+    memcpy(&result->id, &raw.f_fsid, sizeof result->id);
     return 0;
 }

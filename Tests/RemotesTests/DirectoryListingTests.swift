@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct DirectoryListingTests {
     func source(_ tree: TemporaryTree) throws -> DirectorySource {
-        try DirectorySource(path: Array(tree.path.utf8), location: "test")
+        DirectorySource(path: Array(tree.path.utf8), location: "test")
     }
 
     @Test func `a listing holds every kind of entry, between the enter and the leave of its directory`() async throws {

@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct DirectoryReadingTests {
     func source(_ tree: TemporaryTree) throws -> DirectorySource {
-        try DirectorySource(path: Array(tree.path.utf8), location: "test")
+        DirectorySource(path: Array(tree.path.utf8), location: "test")
     }
 
     func read(_ source: any RemoteSource, _ object: RemoteObject, _ range: Range<Int>) async throws -> [UInt8] {
@@ -91,7 +91,7 @@ import Testing
         let tree = try TemporaryTree()
         defer { tree.remove() }
         tree.shell("mkdir -p top/d out; echo secret > out/f; cp -p out/f top/d/f")
-        let source = try DirectorySource(path: Array("\(tree.path)/top".utf8), location: "test")
+        let source = DirectorySource(path: Array("\(tree.path)/top".utf8), location: "test")
         let object = try #require(try await Listing(source).object("d/f"))
         tree.shell("rm -r top/d; ln -s ../out top/d")
         #expect(await failure(source, object, 0..<7)?.reason == .remoteGone)

@@ -13,6 +13,7 @@ int passhsm_clone_file(int to, int from);
 struct passhsm_fs {
     uint64_t type; /* the magic number, statfs(2) */
     uint64_t block_size, blocks, available;
+    uint64_t id; /* f_fsid; 0: none */
 };
 int passhsm_statfs(int fd, struct passhsm_fs *result);
 

@@ -46,7 +46,7 @@ struct ImportCommand: ParsableCommand {
     @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
     var delete = false
 
-    @Flag(help: "Import although the lower directory was imported from another source.")
+    @Flag(help: "Import although the lower directory was imported from another source, or from another file system.")
     var rebind = false
 
     @Flag(help: "Show no progress and no summary.")

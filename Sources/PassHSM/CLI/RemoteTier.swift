@@ -13,17 +13,24 @@ struct RemoteTier {
     private let manifest: BytePath?
     private let readsMetadata: Bool
     private let isComplete: Bool
+    /// Of a directory that may be away.
+    private let identity: SourceIdentity?
+    private let mayBeAway: Bool
 
     /// - Parameters:
     ///   - authorities: path of a PEM file; nil or empty: the system's certificate authorities alone.
     ///   - manifest: a file, or a URL, that lists the objects.
     ///   - readsMetadata: a listing asks for each object of a bucket.
     ///   - isComplete: the environment adds nothing to the location but credentials.
+    ///   - mayBeAway: a directory need not be there now.
+    ///   - identity: what file system such a directory has to be on; nil: any.
     init(
         _ location: RemoteLocation, authorities: String?, manifest: BytePath? = nil, readsMetadata: Bool = true,
-        isComplete: Bool = true
+        isComplete: Bool = true, mayBeAway: Bool = false, identity: SourceIdentity? = nil
     ) {
         self.isComplete = isComplete
+        self.mayBeAway = mayBeAway
+        self.identity = identity
         self.location = location
         self.authorities = authorities.flatMap { $0.isEmpty ? nil : $0 }
         self.manifest = manifest
@@ -32,9 +39,11 @@ struct RemoteTier {
 
     /// The one that a lower directory was imported from.
     init(_ configuration: StoreConfiguration) throws(LocationError) {
+        let recorded = configuration.sourceFileSystem
         self.init(
             try RemoteLocation(configuration.source), authorities: configuration.authorities,
-            isComplete: configuration.isSourceComplete)
+            isComplete: configuration.isSourceComplete, mayBeAway: true,
+            identity: recorded.isEmpty ? nil : try SourceIdentity(text: recorded))
     }
 
     /// The location with what the environment says of it, and an earlier import, whose configuration is `recorded`.
@@ -51,7 +60,9 @@ struct RemoteTier {
         if manifest != nil && location.web == nil {
             throw LocationError("--manifest is for http:// and https:// sources")
         }
-        if location.path != nil { return try location.openDirectory() }
+        if location.path != nil {
+            return mayBeAway ? try location.directory(on: identity) : try location.openDirectory()
+        }
         var options = HTTPTransport.Options()
         options.authorities = authorities
         let transport = try HTTPTransport(options: options, environment: Self.environment)

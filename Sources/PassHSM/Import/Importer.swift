@@ -63,6 +63,7 @@ package struct Importer: Sendable {
         let store = try Store.open(
             (lower + [0]).map { CChar(bitPattern: $0) }, create: true, purpose: "import from \(location)", log: log)
         var configuration = try store.configuration()
+        let fileSystem = try fileSystem(after: configuration)
         if configuration.source != location.url || !configuration.isSourceComplete {
             let isSame = isLocation(of: configuration)
             guard configuration.source.isEmpty || isSame || options.rebind else {
@@ -75,6 +76,7 @@ package struct Importer: Sendable {
             try store.save(configuration)
         }
         let before = configuration
+        configuration.sourceFileSystem = fileSystem
         if let authorities = options.authorities { configuration.authorities = authorities }
         configuration.mountSettings.merge(options.mountSettings) { $1 }
         if let size = options.granuleSize { configuration.granuleSize = size }
@@ -112,6 +114,24 @@ package struct Importer: Sendable {
             try store.save(configuration)
         }
         return summary
+    }
+
+    /// What is recorded of the file system of a directory as the source.
+    ///
+    /// - Throws: when it is another one than an import before has recorded.
+    private func fileSystem(after configuration: StoreConfiguration) throws -> String {
+        guard location.path != nil else { return "" }
+        let found = try location.sourceIdentity
+        let recorded = configuration.sourceFileSystem
+        if !options.rebind && !recorded.isEmpty && isLocation(of: configuration) {
+            let before = try SourceIdentity(text: recorded)
+            guard found.isSame(as: before) else {
+                throw ImportError(
+                    "the source \(location) is on another file system (\(found)) than before (\(before)): mount that one, or "
+                        + "see --rebind")
+            }
+        }
+        return found.text
     }
 
     private func isLocation(of configuration: StoreConfiguration) -> Bool {

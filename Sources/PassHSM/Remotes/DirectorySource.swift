@@ -10,17 +10,23 @@ import HSMSystem
 package final class DirectorySource: RemoteSource {
     package let location: String
     package let fetchUnit = 1 << 20
-    /// O_PATH on the top directory.
-    let top: Descriptor
+    private let top: SourceTop
 
+    /// Opens nothing: the source may be away.
+    ///
     /// - Parameters:
     ///   - path: of the top directory; the only path here in which symlinks are followed.
     ///   - location: what ``location`` says.
-    /// - Throws: ENOTDIR when it is not a directory, and what open(2) throws.
-    package init(path: [UInt8], location: String) throws(Errno) {
+    ///   - identity: of the file system that the top directory has to be on; nil: any.
+    package init(path: [UInt8], location: String, identity: SourceIdentity? = nil) {
         self.location = location
-        top = try Descriptor.openTop(path)
+        top = SourceTop(path: path, identity: identity)
     }
+
+    /// O_PATH on the top directory.
+    ///
+    /// - Throws: an outage when the source is away.
+    func openTop() throws(FillError) -> Descriptor { try top.open() }
 
     /// The version of a file with this status.
     package static func version(of status: stat) -> RemoteVersion {
@@ -97,27 +103,37 @@ package final class DirectorySource: RemoteSource {
         for name in names where name.isEmpty || name == [0x2e] || name == [0x2e, 0x2e] || name.contains(0) {
             throw FillError(.io, .remoteFailed, "\(key) is not a path below \(location)")
         }
-        return try attempt("opening", key.bytes) { () throws(Errno) in
-            var directory = top
-            for name in names.dropLast() {
-                directory = try Descriptor.openPlaceOfDirectory(at: directory, name)
-            }
-            // O_NONBLOCK: a FIFO that has taken the file's place must not hold the fetch up.
-            return try Descriptor.openQuietly(at: directory, names[names.count - 1], O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+        let top = try self.top.open()
+        do throws(Errno) { return try open(names, below: top) } catch {
+            throw failure(error, "opening", key.bytes)
         }
+    }
+
+    private func open(_ names: [[UInt8]], below top: Descriptor) throws(Errno) -> Descriptor {
+        var directory = top
+        for name in names.dropLast() {
+            directory = try Descriptor.openPlaceOfDirectory(at: directory, name)
+        }
+        // O_NONBLOCK: a FIFO that has taken the file's place must not hold the fetch up.
+        return try Descriptor.openQuietly(at: directory, names[names.count - 1], O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
     }
 
     private func attempt<Result>(
         _ action: String, _ path: [UInt8], _ body: () throws(Errno) -> Result
     ) throws(FillError) -> Result {
         do throws(Errno) { return try body() } catch {
-            // A symlink has taken the file's place (O_NOFOLLOW), or a socket.
-            if error.rawValue == ELOOP || error.rawValue == ENXIO {
-                throw FillError(
-                    .io, .remoteChanged, "\(String(decoding: path, as: UTF8.self)) is no longer a regular file")
-            }
-            throw FillError(remote: error, action, path)
+            throw failure(error, action, path)
         }
+    }
+
+    private func failure(_ error: Errno, _ action: String, _ path: [UInt8]) -> FillError {
+        if let outage = top.outage(error) { return outage }
+        // A symlink has taken the file's place (O_NOFOLLOW), or a socket.
+        if error.rawValue == ELOOP || error.rawValue == ENXIO {
+            return FillError(
+                .io, .remoteChanged, "\(String(decoding: path, as: UTF8.self)) is no longer a regular file")
+        }
+        return FillError(remote: error, action, path)
     }
 
     // MARK: Listing

@@ -24,8 +24,9 @@ struct DirectoryWalk {
     /// - Throws: `FillError` when the top directory cannot be read.
     init(source: DirectorySource) throws(FillError) {
         self.source = source
+        let top = try source.openTop()
         do throws(Errno) {
-            stack = try DirectoryStack(top: try Descriptor.openDirectory(at: source.top, [0x2e]))
+            stack = try DirectoryStack(top: try Descriptor.openDirectory(at: top, [0x2e]))
         } catch {
             throw FillError(remote: error, "opening", Array(source.location.utf8))
         }

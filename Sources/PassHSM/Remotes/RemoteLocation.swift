@@ -72,14 +72,38 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     ///
     /// - Throws: when there is no directory, or it cannot be opened.
     package func openDirectory() throws(LocationError) -> any RemoteSource {
-        guard let path else { throw LocationError("\(url) is no directory of this machine") }
-        do throws(Errno) { return try DirectorySource(path: path, location: url) } catch {
-            let name = BytePath(path)
-            switch error.rawValue {
-            case ENOENT: throw LocationError("the source \(name) does not exist")
-            case ENOTDIR: throw LocationError("the source \(name) is not a directory")
-            default: throw LocationError("the source \(name) cannot be opened: \(error.text)")
+        DirectorySource(path: try directory, location: url, identity: try sourceIdentity)
+    }
+
+    /// The directory behind the location, which may be away now.
+    ///
+    /// - Parameter identity: of the file system that it has to be on; nil: any.
+    /// - Throws: when the location is of another kind.
+    package func directory(on identity: SourceIdentity?) throws(LocationError) -> any RemoteSource {
+        DirectorySource(path: try directory, location: url, identity: identity)
+    }
+
+    /// The file system that the directory is on now.
+    ///
+    /// - Throws: when there is no directory, or it cannot be opened.
+    package var sourceIdentity: SourceIdentity {
+        get throws(LocationError) {
+            let path = try directory
+            do throws(Errno) { return try SourceIdentity(of: try Descriptor.openTop(path)) } catch {
+                let name = BytePath(path)
+                switch error.rawValue {
+                case ENOENT: throw LocationError("the source \(name) does not exist")
+                case ENOTDIR: throw LocationError("the source \(name) is not a directory")
+                default: throw LocationError("the source \(name) cannot be opened: \(error.text)")
+                }
             }
+        }
+    }
+
+    private var directory: [UInt8] {
+        get throws(LocationError) {
+            guard let path else { throw LocationError("\(url) is no directory of this machine") }
+            return path
         }
     }
 

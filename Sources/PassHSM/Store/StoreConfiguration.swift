@@ -8,6 +8,8 @@ package struct StoreConfiguration: Equatable, Sendable {
     package var source = ""
     /// ``source`` says all that it takes to reach the remote tier; false: the environment may say more.
     package var isSourceComplete = false
+    /// The file system that a directory as the source is on, in the words of the remote tier; empty: not recorded.
+    package var sourceFileSystem = ""
     /// A PEM file of certificate authorities that the remote tier's servers are believed by; empty for the system's alone.
     package var authorities = ""
     /// How it is mounted where the command line does not say: values by the options' names, `mount.name=value` in the file.
@@ -48,6 +50,7 @@ package struct StoreConfiguration: Equatable, Sendable {
                 guard parts[1] == Self.format else { throw StoreError("the store has the unknown format \(parts[1])") }
             case "source": source = parts[1]
             case "location": isSourceComplete = parts[1] == "complete"
+            case "source-filesystem": sourceFileSystem = parts[1]
             case "authorities": authorities = parts[1]
             case "granule":
                 guard let size = Int(parts[1]), GranuleLayout.granuleSizes.contains(size) else {
@@ -96,6 +99,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             attribute=\(attribute)
             source=\(source)
             location=\(isSourceComplete ? "complete" : "open")
+            source-filesystem=\(sourceFileSystem)
             authorities=\(authorities)
             granule=\(granuleSize)
             imported=\(isImported ? "yes" : "no")
@@ -107,7 +111,7 @@ package struct StoreConfiguration: Equatable, Sendable {
 
     func write(to directory: Descriptor) throws(StoreError) {
         let all = mountSettings.merging(importSettings) { $0 + $1 }
-        for value in [source, authorities] + Array(all.values) + Array(all.keys)
+        for value in [source, sourceFileSystem, authorities] + Array(all.values) + Array(all.keys)
         where value.utf8.contains(UInt8(ascii: "\n")) {
             throw StoreError("the configuration cannot hold a line break: \(ArgumentText.readable(value))")
         }

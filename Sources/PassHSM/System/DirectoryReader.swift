@@ -65,6 +65,16 @@ package enum DirectoryReader {
         return result
     }
 
+    /// Whether `directory` has no entry.
+    package static func isEmpty(_ directory: Descriptor) throws(Errno) -> Bool {
+        var isEmpty = true
+        try forEach(in: directory) { entry in
+            isEmpty = entry.isDotOrDotDot
+            return isEmpty
+        }
+        return isEmpty
+    }
+
     /// Whether an entry of `directory` has this inode number.
     package static func has(inode: UInt64, in directory: Descriptor) throws(Errno) -> Bool {
         var isFound = false

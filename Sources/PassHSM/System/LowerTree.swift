@@ -90,5 +90,5 @@ package final class LowerTree: Sendable {
     }
 
     /// The mount of the lower directory, by an id that is never used again until the next boot; 0 where unknown.
-    package var mountID: UInt64 { passhsm_unique_mount_id(original.raw) }
+    package var mountID: UInt64 { original.uniqueMountID }
 }

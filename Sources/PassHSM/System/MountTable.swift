@@ -91,3 +91,9 @@ package enum MountTable {
         }
     }
 }
+
+extension Descriptor {
+    /// statx(2): the id of the mount that this is on, which is not used again before the next boot (Linux 6.8); 0 where it is
+    /// not known.
+    package var uniqueMountID: UInt64 { passhsm_unique_mount_id(raw) }
+}

@@ -8,6 +8,8 @@ package struct FileSystemFacts: Sendable {
     /// Bytes that an unprivileged user could still write.
     package let availableBytes: Int
     package let totalBytes: Int
+    /// `f_fsid`: some file systems make it of their UUID, others of a device number, which a reboot may change.
+    package let id: UInt64
 }
 
 /// Calls that are made to learn whether they work.
@@ -18,7 +20,17 @@ extension Descriptor {
         _ = try check { passhsm_statfs(self.raw, &raw) }
         return FileSystemFacts(
             type: raw.type, availableBytes: Int(clamping: raw.available.multipliedFullWidth(by: raw.block_size).low),
-            totalBytes: Int(clamping: raw.blocks.multipliedFullWidth(by: raw.block_size).low))
+            totalBytes: Int(clamping: raw.blocks.multipliedFullWidth(by: raw.block_size).low), id: raw.id)
+    }
+
+    /// ioctl(2), FS_IOC_GETFSUUID (Linux 6.9). This descriptor must not be one of O_PATH.
+    ///
+    /// - Throws: ENOTTY where the kernel or the file system has none.
+    package func fileSystemUUID() throws(Errno) -> [UInt8] {
+        // struct fsuuid2: a length, and room for 16 bytes.
+        var answer = [UInt8](repeating: 0, count: 17)
+        try answer.withMutableBytes { bytes throws(Errno) in try ioctl(0x8011_1500, bytes) }
+        return Array(answer[1...].prefix(Int(answer[0])))
     }
 
     /// A file without a name in the directory that this is open on (open(2), O_TMPFILE).

@@ -1,0 +1,142 @@
+import Glibc
+import HSMSystem
+
+/// The names that the last import found in the source and that the tree had then, with what it gave them: `.passhsm/imported`.
+///
+/// A name among them that the tree has no more was removed or renamed locally. 16 bytes a name, in memory and on disk; of
+/// paths and metadata hashes are kept. A value; not thread-safe while it changes.
+package struct ImportedNames: Sendable {
+    package struct Entry: Sendable, Hashable {
+        /// ``ImportedNames/hash(_:)`` of the path below the top.
+        package let path: UInt64
+        /// Of owner, mode and ACLs as the import set them; 0: they were local, or it is not known.
+        package var rights: UInt32
+        /// Of the other attributes, likewise.
+        package var attributes: UInt32
+
+        package init(path: UInt64, rights: UInt32 = 0, attributes: UInt32 = 0) {
+            self.path = path
+            self.rights = rights
+            self.attributes = attributes
+        }
+    }
+
+    /// In the order of their hashes.
+    package private(set) var entries: [Entry]
+
+    /// - Parameter entries: in any order. Of several for one path the first counts.
+    package init(_ entries: [Entry] = []) {
+        self.entries = []
+        self.entries.reserveCapacity(entries.count)
+        let order = entries.indices.sorted {
+            (entries[$0].path, $0) < (entries[$1].path, $1)
+        }
+        for index in order where self.entries.last?.path != entries[index].path { self.entries.append(entries[index]) }
+    }
+
+    package var isEmpty: Bool { entries.isEmpty }
+
+    /// What is kept of the path with this hash.
+    package subscript(path: UInt64) -> Entry? {
+        var (low, high) = (0, entries.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if entries[middle].path < path { low = middle + 1 } else { high = middle }
+        }
+        return low < entries.count && entries[low].path == path ? entries[low] : nil
+    }
+
+    /// 64 bits of FNV-1a, stirred.
+    package static func hash(_ bytes: some Sequence<UInt8>) -> UInt64 {
+        var hash = bytes.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 as UInt64 }
+        hash = (hash ^ hash >> 33) &* 0xff51_afd7_ed55_8ccd
+        return hash ^ hash >> 33
+    }
+
+    /// 32 bits of it, and not 0.
+    package static func shortHash(_ bytes: some Sequence<UInt8>) -> UInt32 {
+        max(1, UInt32(truncatingIfNeeded: hash(bytes)))
+    }
+}
+
+// MARK: The file
+
+extension ImportedNames {
+    private static let file = "imported"
+    private static let magic = Array("PHSMNAM1".utf8)
+    private static let headerSize = 12
+    private static let entrySize = 16
+    /// Bytes of the file: more names than a file system has.
+    private static let longest = 1 << 40
+
+    /// - Returns: nil for anything but a whole file with the right checksum.
+    init?(_ bytes: [UInt8]) {
+        guard bytes.count >= Self.headerSize, (bytes.count - Self.headerSize) % Self.entrySize == 0,
+            bytes.starts(with: Self.magic)
+        else { return nil }
+        let (entries, isRight) = bytes.withUnsafeBytes { all -> ([Entry], Bool) in
+            let body = UnsafeRawBufferPointer(rebasing: all[Self.headerSize...])
+            let checksum = UInt32(littleEndian: all.loadUnaligned(fromByteOffset: 8, as: UInt32.self))
+            var entries: [Entry] = []
+            entries.reserveCapacity(body.count / Self.entrySize)
+            for offset in stride(from: 0, to: body.count, by: Self.entrySize) {
+                entries.append(
+                    Entry(
+                        path: UInt64(littleEndian: body.loadUnaligned(fromByteOffset: offset, as: UInt64.self)),
+                        rights: UInt32(littleEndian: body.loadUnaligned(fromByteOffset: offset + 8, as: UInt32.self)),
+                        attributes: UInt32(
+                            littleEndian: body.loadUnaligned(fromByteOffset: offset + 12, as: UInt32.self))))
+            }
+            return (entries, checksum == CRC32C.of(body))
+        }
+        guard isRight else { return nil }
+        self.init(entries)
+    }
+
+    var encoded: [UInt8] {
+        var body: [UInt8] = []
+        body.reserveCapacity(entries.count * Self.entrySize)
+        for entry in entries {
+            withUnsafeBytes(of: entry.path.littleEndian) { body.append(contentsOf: $0) }
+            withUnsafeBytes(of: entry.rights.littleEndian) { body.append(contentsOf: $0) }
+            withUnsafeBytes(of: entry.attributes.littleEndian) { body.append(contentsOf: $0) }
+        }
+        var writer = ByteWriter()
+        writer.put(Self.magic)
+        writer.put(CRC32C.of(body))
+        return writer.bytes + body
+    }
+
+    static func read(from directory: Descriptor) throws(StoreError) -> ImportedNames? {
+        do throws(Errno) {
+            let file = try Descriptor.openOwn(at: directory, Self.file, O_RDONLY)
+            var bytes = [UInt8](repeating: 0, count: min(try file.stat().st_size, longest))
+            _ = try bytes.withMutableBytes { buffer throws(Errno) in try file.read(into: buffer, at: 0) }
+            return ImportedNames(bytes) ?? ImportedNames()
+        } catch {
+            if error.rawValue == ENOENT { return nil }
+            throw StoreError("the list of imported names cannot be read: \(error.text)")
+        }
+    }
+
+    func write(to directory: Descriptor) throws(StoreError) {
+        do throws(Errno) {
+            let new = "imported.new"
+            let file = try Descriptor.openOwn(at: directory, new, O_WRONLY | O_CREAT | O_TRUNC)
+            try encoded.withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
+            try file.fsync()
+            _ = try check { renameat(directory.raw, new, directory.raw, Self.file) }
+            try directory.fsync()
+        } catch {
+            throw StoreError("the list of imported names cannot be written: \(error.text)")
+        }
+    }
+}
+
+extension Store {
+    /// What the last import noted; nil when none did. A list that is damaged counts as an empty one.
+    package func importedNames() throws(StoreError) -> ImportedNames? { try ImportedNames.read(from: directory) }
+
+    /// Replaces it atomically; durable when it returns.
+    package func save(_ names: ImportedNames) throws(StoreError) { try names.write(to: directory) }
+}
