@@ -186,7 +186,9 @@ extension MountTests {
                 let top = try File.open(disk, O_RDONLY | O_DIRECTORY)
                 if let numbering = NodeNumbering(of: top, mount: top) {
                     let store = mirror.lower + "/.passhsm"
-                    let hidden = ["", "config", "lock", "partial", "keys", "tmp"].map { "\(store)/\($0)" }
+                    let hidden = ["", "config", "lock", "partial", "objects", "objects/1", "tmp"].map {
+                        "\(store)/\($0)"
+                    }
                     for path in hidden + [disk, disk + "/outside", disk + "/outside/sub", mirror.lower] {
                         let handle = try Self.handle(path)
                         let number = try #require(numbering.number(of: handle))

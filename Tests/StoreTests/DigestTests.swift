@@ -52,13 +52,15 @@ import Testing
         }
         try fixture.stub("none", size: 5)
         #expect(try fixture.record("none").object.digest == nil)
-        var bytes = try fixture.record("fcrc32c").encoded()
-        bytes[bytes.count - 5] = 99
-        for index in 8..<12 { bytes[index] = 0 }
-        withUnsafeBytes(of: CRC32C.of(bytes).littleEndian) { bytes.replaceSubrange(8..<12, with: $0) }
-        #expect(throws: RecordError("the record has an unknown digest")) {
-            try Record(encoded: bytes) { () throws(RecordError) in RemoteKey([]) }
-        }
+        var bytes = try fixture.record("fcrc32c").object.storedBytes
+        #expect(RemoteObject(stored: bytes, size: 5) != nil)
+        bytes[0] = 99
+        #expect(RemoteObject(stored: bytes, size: 5) == nil)
+        var old = try fixture.record("fcrc32c").encodedAsFormat1()
+        old[old.count - 5] = 99
+        for index in 8..<12 { old[index] = 0 }
+        withUnsafeBytes(of: CRC32C.of(old).littleEndian) { old.replaceSubrange(8..<12, with: $0) }
+        #expect(throws: RecordError("the record has an unknown digest")) { try RecordValue(old) }
     }
 
     @Test("Content of the right digest becomes dual", arguments: RemoteDigest.Algorithm.allCases)

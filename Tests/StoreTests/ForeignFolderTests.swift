@@ -32,10 +32,11 @@ import Testing
 
     @Test(
         "A folder, or one in it, that belongs to another user or that others may write is refused, and told why",
-        arguments: ["", "/partial", "/keys", "/tmp"], ["chown 65534", "chmod g+w", "chmod o+w"])
+        arguments: ["", "/partial", "/keys", "/objects", "/tmp"], ["chown 65534", "chmod g+w", "chmod o+w"])
     func foreignFolder(name: String, change: String) throws {
         try withClosedStore { fixture in
-            system("\(change) \(fixture.path)/.passhsm\(name)")
+            let store = "\(fixture.path)/.passhsm"
+            system("mkdir -m 700 \(store)/keys \(store)/objects && \(change) \(store)\(name)")
             for text in [
                 message { _ = try open(fixture) }, message { _ = try open(fixture, create: true) },
                 message { _ = try inspect(fixture) },
@@ -69,14 +70,15 @@ import Testing
         let (precious, store) = ("\(fixture.path)/precious", "\(fixture.path)/.passhsm")
         system("echo precious >\(precious)")
         let long = [UInt8](repeating: 0x61, count: 2000)
-        try fixture.stub(size: 10_000, key: [0x61])
-        let name = try FileHandle(of: fixture.lower()).name
-        // The longer key, the map and the configuration are made anew.
-        for file in ["keys/\(name)", "partial/\(name)", "config.new"] { system("\(link) \(precious) \(store)/\(file)") }
-        let record = try fixture.record()
-        let object = RemoteObject(key: RemoteKey(long), version: record.object.version, size: 10_000)
-        let changed = Record(state: .offline, object: object, modified: record.modified, identity: record.identity)
+        let record = try fixture.stub(size: 10_000, key: [0x61])
+        let name = record.identity.name
+        mkdir("\(store)/objects", 0o700)
+        // The table of objects, the map and the configuration are made anew.
+        for file in ["objects/1", "partial/\(name)", "config.new"] { system("\(link) \(precious) \(store)/\(file)") }
+        var changed = record
+        changed.object.key = RemoteKey(long)
         #expect(throws: Errno.self) { try fixture.store.write(changed, to: fixture.lower()) }
+        #expect(try fixture.record() == record)
         #expect(throws: Errno.self) {
             try Sidecar.create(
                 in: fixture.store.partial, name: name, epoch: 1, granules: 10,

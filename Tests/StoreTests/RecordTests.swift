@@ -7,46 +7,89 @@ import Testing
 @testable import HSMStore
 
 @Suite struct RecordTests {
-    private static let noKey = RecordError("no long key was to be looked up")
+    private static let reference = ObjectReference(table: 3, offset: 1 << 33, checksum: 0x0102_0304)
 
-    private func sample(key: [UInt8] = Array("a/b".utf8), version: [UInt8] = [1, 0, 255], error: String = "") throws
-        -> Record
+    private func sample(key: [UInt8] = Array("a/b".utf8), version: [UInt8] = [1, 0, 255], error: String = "") -> Record
     {
-        let identity = try #require(FileHandle(type: -2, bytes: (1...12).map { UInt8($0) }))
         let object = RemoteObject(key: RemoteKey(key), version: RemoteVersion(version), size: 1 << 47)
         var record = Record(
-            state: .partial, object: object, modified: .init(seconds: -5, nanoseconds: 999_999_999), identity: identity,
-            granuleSize: 1 << 20)
+            state: .partial, object: object, modified: .init(seconds: -5, nanoseconds: 999_999_999),
+            identity: GoldenRecord.xfs, granuleSize: 1 << 20)
         record.flags = [.dirty, .stale, .error]
         record.epoch = 1 << 63 | 5
         record.limit = (1 << 47) - 1
+        record.changed = .init(seconds: 1 << 40, nanoseconds: 1)
+        record.contentChecksum = 0x8000_0001
         record.lastError = error
         return record
     }
 
-    private func decode(_ bytes: [UInt8]) throws -> Record {
-        try Record(encoded: bytes) { () throws(RecordError) in throw Self.noKey }
+    /// What the bytes say of `handle`, with `object` where they only refer to it.
+    private func decode(
+        _ bytes: [UInt8], of handle: FileHandle = GoldenRecord.xfs, _ object: RemoteObject? = nil
+    ) throws -> Record {
+        let value = try RecordValue(bytes)
+        try #require(value.owner.isOf(handle))
+        switch value.place {
+        case .here(let here): return Record(value, handle, here, at: nil)
+        case .table(let reference): return Record(value, handle, try #require(object), at: reference)
+        case .keyFile(let rest):
+            var whole = rest
+            whole.key = try #require(object).key
+            return Record(value, handle, whole, at: nil)
+        }
     }
 
     @Test(
         "Every field comes back as it was",
-        arguments: [
-            [], Array("x".utf8), [0xff, 0xfe, 0x2f, 0x80], [UInt8](repeating: 0x6b, count: Record.longestInlineKey),
-        ] as [[UInt8]])
+        arguments: [[], Array("x".utf8), [0xff, 0xfe, 0x2f, 0x80], [UInt8](repeating: 0x6b, count: 5000)] as [[UInt8]])
     func roundTrip(key: [UInt8]) throws {
         for version in [[], [UInt8](repeating: 7, count: 255)] {
-            let record = try sample(key: key, version: version, error: "EIO: größer")
-            #expect(try decode(record.encoded()) == record)
+            let record = sample(key: key, version: version, error: "EIO: größer")
+            #expect(try decode(record.encoded(nil)) == record)
+            let found = try decode(record.encoded(Self.reference), record.object)
+            #expect(found == record && found.reference == Self.reference)
         }
     }
 
-    @Test("Every state and every flag comes back", arguments: Record.State.allCases)
+    @Test("Every state and every flag comes back, with and without each field", arguments: Record.State.allCases)
     func states(state: Record.State) throws {
-        var record = try sample()
-        record.state = state
         for flags in 0..<UInt16(32) {
-            record.flags = Record.Flags(rawValue: flags)
-            #expect(try decode(record.encoded()) == record)
+            for fields in 0..<16 {
+                var record = sample()
+                record.state = state
+                record.flags = Record.Flags(rawValue: flags)
+                if fields & 1 == 0 { record.limit = record.object.size }
+                if fields & 2 == 0 { record.changed = nil }
+                if fields & 4 == 0 { record.contentChecksum = nil }
+                if fields & 8 != 0 { record.lastError = "EIO" }
+                #expect(try decode(record.encoded(nil)) == record)
+            }
+        }
+    }
+
+    @Test("Sizes, times and epochs at the ends of their types come back")
+    func extremes() throws {
+        for size in [0, 1, 127, 128, 1 << 32, Int.max - 1, Int.max] {
+            for limit in [0, size / 2, size] {
+                for seconds in [Int.min, -1, 0, 1 << 31, Int.max] {
+                    for epoch in [0, 1, UInt64.max] {
+                        var record = sample()
+                        record.object.size = size
+                        record.limit = limit
+                        record.modified = .init(seconds: seconds, nanoseconds: 0)
+                        record.changed = .init(seconds: -1 - seconds, nanoseconds: 999_999_999)
+                        record.epoch = epoch
+                        #expect(try decode(record.encoded(nil)) == record)
+                    }
+                }
+            }
+        }
+        for shift in 9...40 {
+            let record = Record(
+                state: .offline, object: sample().object, modified: .init(seconds: 0, nanoseconds: 0),
+                identity: GoldenRecord.ext4, granuleSize: 1 << shift)
+            #expect(try decode(record.encoded(nil), of: GoldenRecord.ext4) == record)
         }
     }
 
@@ -55,84 +98,142 @@ import Testing
         #expect(Record.Flags(rawValue: 31).names == ["dirty", "pinned", "stale", "lost", "error"])
     }
 
-    @Test("A key longer than the longest is left out, and looked up elsewhere")
-    func longKey() throws {
-        let key = RemoteKey([UInt8](repeating: 0x6b, count: Record.longestInlineKey + 1))
-        let record = try sample(key: key.bytes)
-        #expect(record.encoded().count < Record.longestInlineKey)
-        let found = try Record(encoded: record.encoded()) { () throws(RecordError) in key }
-        #expect(found == record)
-        #expect(throws: Self.noKey) { try decode(record.encoded()) }
+    @Test("What programs have written is read, in either format", arguments: GoldenRecord.all)
+    func golden(golden: GoldenRecord) throws {
+        let record = golden.record
+        if let format1 = golden.format1 {
+            #expect(try decode([UInt8](hexadecimal: format1), of: record.identity, record.object) == record)
+            #expect(record.encodedAsFormat1().hexadecimal == format1)
+        }
+        let format2 = [UInt8](hexadecimal: golden.format2)
+        let found = try decode(format2, of: record.identity, record.object)
+        #expect(found == record && found.reference == golden.reference)
+        #expect(record.encoded(golden.reference).hexadecimal == golden.format2)
     }
 
-    @Test("A long error is cut, and nothing else with it")
-    func longError() throws {
-        let record = try sample(error: String(repeating: "e", count: 300))
-        var expected = record
-        expected.lastError = String(repeating: "e", count: 200)
-        #expect(try decode(record.encoded()) == expected)
+    @Test("A usual record fits an inode of 256 bytes on ext4: 64 bytes are left for its value")
+    func length() {
+        var record = sample(key: [UInt8](repeating: 0x6b, count: 300))
+        record.state = .dual
+        record.flags = [.pinned]
+        record.epoch = 100
+        record.object.size = 30 << 30
+        record.limit = record.object.size
+        record.modified = .init(seconds: 1_900_000_000, nanoseconds: 999_999_999)
+        record.changed = record.modified
+        #expect(record.encoded(ObjectReference(table: 100, offset: 1 << 34, checksum: .max)).count <= 60)
+        record.object.version = RemoteVersion([1])
+        record.object.key = RemoteKey([UInt8](repeating: 0x6b, count: RecordFormat2.maxInlineObject - 3))
+        #expect(record.keepsObject && record.encoded(nil).count <= 64)
+        record.object.key = RemoteKey(record.object.key.bytes + [0x6b])
+        #expect(!record.keepsObject)
     }
 
-    @Test("A record with any one bit flipped is refused")
-    func flippedBits() throws {
-        let good = try sample(error: "EIO").encoded()
-        for bit in 0..<good.count * 8 {
-            var bad = good
-            bad[bit / 8] ^= 1 << (bit % 8)
-            #expect(throws: RecordError.self, "bit \(bit)") { try decode(bad) }
+    @Test("A record with any one bit flipped is refused, in either format", arguments: GoldenRecord.all)
+    func flippedBits(golden: GoldenRecord) throws {
+        for good in [golden.format1, golden.format2].compactMap({ $0 }).map({ [UInt8](hexadecimal: $0) }) {
+            for bit in 0..<good.count * 8 {
+                var bad = good
+                bad[bit / 8] ^= 1 << (bit % 8)
+                #expect(throws: RecordError.self, "bit \(bit)") { try RecordValue(bad) }
+            }
         }
     }
 
-    @Test("A record that is cut off anywhere, or has bytes behind it, is refused")
-    func truncation() throws {
-        let good = try sample(error: "EIO").encoded()
-        for count in 0..<good.count {
-            #expect(throws: RecordError.self, "\(count) bytes") { try decode(Array(good[..<count])) }
+    @Test("A record that is cut off anywhere, or has bytes behind it, is refused", arguments: GoldenRecord.all)
+    func truncation(golden: GoldenRecord) throws {
+        for good in [golden.format1, golden.format2].compactMap({ $0 }).map({ [UInt8](hexadecimal: $0) }) {
+            for count in 0..<good.count {
+                #expect(throws: RecordError.self, "\(count) bytes") { try RecordValue(Array(good[..<count])) }
+            }
+            #expect(throws: RecordError.self) { try RecordValue(good + [0]) }
         }
-        #expect(throws: RecordError.self) { try decode(good + [0]) }
     }
 
-    /// A whole record whose field at `offset` was set to `bytes`, with the right checksum.
-    private func patched(_ offset: Int, _ bytes: [UInt8]) throws -> [UInt8] {
-        var value = try sample().encoded()
-        value.replaceSubrange(offset..<offset + bytes.count, with: bytes)
-        value.replaceSubrange(8..<12, with: [0, 0, 0, 0])
-        withUnsafeBytes(of: CRC32C.of(value).littleEndian) { value.replaceSubrange(8..<12, with: $0) }
+    @Test("A record that is cut off or longer is refused, or another one, however right the checksum")
+    func signedTruncation() throws {
+        let good = sample(error: "EIO").encoded(Self.reference)
+        for count in 6..<good.count {
+            #expect(throws: RecordError.self, "\(count) bytes") { try RecordValue(signed(Array(good[..<count]))) }
+        }
+        #expect(throws: RecordError.self) { try RecordValue(signed(good + [0])) }
+    }
+
+    /// The same with the right checksum.
+    private func signed(_ bytes: [UInt8]) -> [UInt8] {
+        var value = bytes
+        value.replaceSubrange(2..<6, with: [0, 0, 0, 0])
+        withUnsafeBytes(of: CRC32C.of(value).littleEndian) { value.replaceSubrange(2..<6, with: $0) }
         return value
     }
 
-    @Test("An unknown version is refused by its number, however right the checksum")
+    @Test("An unknown version is refused, however right the checksum")
     func unknownVersion() throws {
-        #expect(throws: RecordError("the record has the unknown version 2")) { try decode(patched(4, [2, 0])) }
+        var value = sample().encoded(nil)
+        value[1] = 3
+        #expect(throws: RecordError("the record is not one of PassHSM's, or of a later version")) {
+            try RecordValue(signed(value))
+        }
+        var old = [UInt8](hexadecimal: try #require(GoldenRecord.all[0].format1))
+        old[4] = 3
+        #expect(throws: RecordError("the record has the unknown version 3")) { try RecordValue(old) }
     }
 
-    @Test(
-        "Fields that cannot be are refused, however right the checksum",
-        arguments: [
-            (12, [5]), (13, [8]), (13, [41]), (24, [0, 0, 0, 0, 0, 0, 0, 0x80]),
-            (32, [1, 0, 0, 0, 0, 0x80, 0, 0]), (48, [0, 0xca, 0x9a, 0x3b]), (56, [41]), (56, [255]),
-        ] as [(Int, [UInt8])])
-    func impossibleFields(field: (offset: Int, bytes: [UInt8])) throws {
-        #expect(throws: RecordError.self) { try decode(patched(field.offset, field.bytes)) }
+    @Test("Fields that cannot be are refused, however right the checksum")
+    func impossibleFields() throws {
+        let small = Record(
+            state: .offline, object: RemoteObject(key: RemoteKey([1]), version: RemoteVersion([2]), size: 5),
+            modified: .init(seconds: 0, nanoseconds: 0), identity: GoldenRecord.ext4)
+        // Start 2, checksum 4, owner 8; then state, fields, flags, epoch, size, seconds, nanoseconds, object.
+        let value = small.encoded(nil)
+        #expect(Array(value[14...]) == [3 | 7 << 3, 0, 0, 1, 5, 0, 0, 0, 1, 2, 1])
+        let tooLong: [UInt8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]
+        let negative: [UInt8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]
+        for (offset, bytes) in [
+            (14, [5]), (14, [7 | 7 << 3]), (15, [32]), (16, [0x80, 0x80, 4]), (17, [0x80, 0]), (17, tooLong),
+            (18, negative), (15, [1, 0, 1, 5, 5]), (20, [0x80, 0x94, 0xeb, 0xdc, 3]), (21, [7]), (21, [1, 0]),
+            (22, [200]),
+        ] as [(Int, [UInt8])] {
+            var bad = value
+            let isInsert = bytes.count > 1 && offset != 21
+            bad.replaceSubrange(offset..<(isInsert ? offset + 1 : offset + bytes.count), with: bytes)
+            #expect(throws: RecordError.self, "\(offset): \(bytes)") { try RecordValue(signed(bad)) }
+        }
     }
 
-    @Test("An error is kept in 200 bytes, cut between characters")
+    @Test("An error is kept in 200 bytes, cut between characters, and nothing else with it")
     func oneLineError() throws {
-        let record = try decode(sample(error: String(repeating: "ö", count: 99) + "aböö").encoded())
+        let record = try decode(sample(error: String(repeating: "ö", count: 99) + "aböö").encoded(nil))
         #expect(record.lastError == String(repeating: "ö", count: 99) + "ab")
-        #expect(try decode(record.encoded()) == record)
+        #expect(try decode(record.encoded(nil)) == record)
+        let long = try decode(sample(error: String(repeating: "e", count: 300)).encoded(nil))
+        #expect(long == sample(error: String(repeating: "e", count: 200)))
     }
 
-    @Test("The format on disk is the one that FORMAT.md describes")
-    func offsets() throws {
-        let bytes = try sample().encoded()
-        #expect(Array(bytes[0..<8]) == Array("PHSM".utf8) + [1, 0, 0, 0])
-        #expect(bytes[12] == 2 && bytes[13] == 20 && Array(bytes[14..<16]) == [0b10101, 0])
-        #expect(Array(bytes[16..<24]) == [5, 0, 0, 0, 0, 0, 0, 0x80])
-        #expect(Array(bytes[24..<32]) == [0, 0, 0, 0, 0, 0x80, 0, 0])
-        #expect(Array(bytes[32..<40]) == [255, 255, 255, 255, 255, 0x7f, 0, 0])
-        #expect(Array(bytes[40..<48]) == [0xfb, 255, 255, 255, 255, 255, 255, 255])
-        #expect(Array(bytes[52..<57]) == [0xfe, 255, 255, 255, 12])
+    @Test("An object that is changed is no longer the one in the table; one that is set to what it was is")
+    func reference() throws {
+        var record = sample().at(Self.reference)
+        record.object = sample().object
+        record.flags = []
+        #expect(record.reference == Self.reference)
+        record.object.digest = RemoteDigest(.crc32, [1, 2, 3, 4])
+        #expect(record.reference == nil)
+    }
+
+    @Test("A number is read as it was written, and nothing that is longer than it has to be")
+    func numbers() throws {
+        for value in [0, 1, 127, 128, 16_383, 16_384, 1 << 62, UInt64.max] as [UInt64] {
+            var writer = ByteWriter()
+            writer.putVariable(value)
+            writer.putVariable(signed: Int64(bitPattern: value))
+            var reader = ByteReader(writer.bytes)
+            #expect(reader.takeVariable() == value && reader.takeVariableSigned() == Int64(bitPattern: value))
+            #expect(reader.isAtEnd)
+        }
+        for bytes in [[], [0x80], [0x80, 0], [UInt8](repeating: 0xff, count: 11)] as [[UInt8]] {
+            var reader = ByteReader(bytes)
+            #expect(reader.takeVariable() == nil)
+        }
     }
 
     @Test("CRC32C is that of RFC 3720")

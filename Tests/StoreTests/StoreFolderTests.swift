@@ -56,7 +56,8 @@ import Testing
     func modes() throws {
         let fixture = try StoreFixture()
         defer { fixture.remove() }
-        for name in ["", "/partial", "/keys", "/tmp"] {
+        try fixture.stub(size: 5, key: [UInt8](repeating: 0x61, count: 100))
+        for name in ["", "/partial", "/objects", "/tmp"] {
             #expect(try Descriptor.open("\(fixture.path)/.passhsm\(name)", O_RDONLY).stat().st_mode & 0o7777 == 0o700)
         }
     }
@@ -173,12 +174,12 @@ import Testing
         func count(_ folder: String) throws -> Int {
             try DirectoryReader.names(in: Descriptor.open("\(fixture.path)/.passhsm/\(folder)", O_RDONLY)).count
         }
-        #expect(try (count("partial"), count("keys"), count("tmp")) == (3, 2, 1))
+        #expect(try (count("partial"), count("tmp")) == (3, 1))
         unlink("\(fixture.path)/gone")
         _ = try Store.inspect(path(fixture), log: StoreFixture.log)
-        #expect(try (count("partial"), count("keys"), count("tmp")) == (3, 2, 1), "looking changes nothing")
+        #expect(try (count("partial"), count("tmp")) == (3, 1), "looking changes nothing")
         try fixture.restart()
-        #expect(try (count("partial"), count("keys"), count("tmp")) == (1, 1, 0))
+        #expect(try (count("partial"), count("tmp")) == (1, 0))
         #expect(try fixture.hasMap())
         #expect(try fixture.record().object.key.bytes == long)
     }
@@ -187,11 +188,15 @@ import Testing
     func forget() throws {
         let fixture = try StoreFixture()
         defer { fixture.remove() }
-        try fixture.stub(size: 10_000, key: [UInt8](repeating: 0x61, count: 2000))
-        let file = try fixture.use()
-        try fixture.fill(0..<4096, of: file)
-        try file.stored.commit()
-        fixture.store.forget(file.stored.handle)
+        let record = try fixture.stub(size: 10_000, key: [UInt8](repeating: 0x61, count: 2000))
+        do {
+            let file = try fixture.use()
+            try fixture.fill(0..<4096, of: file)
+            try file.stored.commit()
+        }
+        try fixture.writeAsFormat1(record)
+        try fixture.restart()
+        fixture.store.forget(record.identity)
         #expect(try !fixture.hasMap())
         #expect(throws: RecordError.self) { try fixture.record() }
     }

@@ -48,16 +48,6 @@ import Testing
         #expect(state.state == "unknown" && state.problem != nil && state.presentRanges.isEmpty)
     }
 
-    @Test("A copied record does not get the long key of the other file either")
-    func copiedLongKey() throws {
-        let fixture = try StoreFixture()
-        defer { fixture.remove() }
-        try fixture.stub(size: 10, key: [UInt8](repeating: 0x61, count: 2000))
-        let copy = try fixture.lower("copy", O_RDWR | O_CREAT)
-        try set(value(fixture.lower(), fixture.store), of: copy, fixture.store)
-        #expect(throws: RecordError.self) { try fixture.store.record(of: copy) }
-    }
-
     @Test("A damaged record is not believed, and the file is not used")
     func damaged() throws {
         let fixture = try StoreFixture()
@@ -65,7 +55,7 @@ import Testing
         try fixture.stub(size: 10_000)
         let file = try fixture.lower()
         var bytes = try value(file, fixture.store)
-        bytes[30] ^= 1
+        bytes[20] ^= 1
         try set(bytes, of: file, fixture.store)
         if case .unknown = fixture.store.residence(of: file) {} else { Issue.record("believed") }
         #expect(throws: FillError.self) { try fixture.store.use(file, engine: fixture.engine) }
@@ -82,24 +72,67 @@ import Testing
         #expect(try fixture.record("d/moved") == record)
     }
 
-    @Test("A key that the attribute has no room for is kept beside it, also when it changes")
-    func longKey() throws {
+    @Test("A lower directory that has no attributes any more has no local files instead of stubs")
+    func noAttributes() throws {
         let fixture = try StoreFixture()
         defer { fixture.remove() }
-        for byte in [UInt8(0x61), 0xff] {
-            let key = [UInt8](repeating: byte, count: 4000)
-            try fixture.stub(size: 5, key: key)
-            #expect(try fixture.record().object.key.bytes == key)
-        }
-        try fixture.restart()
-        #expect(try fixture.record().object.key.bytes.count == 4000, "opening keeps the keys of files that are there")
+        // What a mount without attributes answers: /proc has none.
+        let file = try Descriptor.open("/proc/self/status", O_RDONLY)
+        #expect(throws: RecordError.self) { try fixture.store.record(of: file) }
     }
 
-    @Test("A missing, damaged or shortened file with the long key makes the record one that is not believed")
-    func damagedLongKey() throws {
+    // MARK: Records of format 1
+
+    @Test("A record of format 1 is read, and is of format 2 when it is next written", arguments: [5, 3000])
+    func migration(length: Int) throws {
         let fixture = try StoreFixture()
         defer { fixture.remove() }
-        try fixture.stub(size: 5, key: [UInt8](repeating: 0x61, count: 3000))
+        let key = [UInt8](repeating: 0x61, count: length)
+        let record = try fixture.stub(size: 20_000, key: key)
+        try fixture.writeAsFormat1(record)
+        #expect(try fixture.value().starts(with: Array("PHSM".utf8)))
+        try fixture.restart()
+        #expect(try fixture.record() == record)
+        let file = try fixture.use()
+        try fixture.fill(granules: 0..<2, of: file)
+        try file.stored.commit()
+        #expect(try fixture.value().starts(with: [0x50, 2]) && fixture.value().count <= 64)
+        #expect(try fixture.record().object == record.object && fixture.record().state == .partial)
+        let size = try fixture.store.objects.size()
+        try fixture.fill(granules: 2..<3, of: file)
+        try file.stored.commit()
+        try file.stored.setPinned(true)
+        #expect(try fixture.store.objects.size() == size, "the object is not written again")
+    }
+
+    @Test("The key of a record of format 1 goes when the record does not need it any more, and with its file")
+    func keysOfFormat1() throws {
+        let fixture = try StoreFixture()
+        defer { fixture.remove() }
+        let long = [UInt8](repeating: 0x61, count: 2000)
+        for name in ["old", "new", "gone"] {
+            try fixture.writeAsFormat1(fixture.stub(name, size: 5, key: long), to: name)
+        }
+        // Into use as a program finds it.
+        try fixture.restart()
+        func keys() throws -> Int {
+            try DirectoryReader.names(in: Descriptor.open("\(fixture.path)/.passhsm/keys", O_RDONLY)).count
+        }
+        #expect(try keys() == 3)
+        try fixture.change("new") { $0.flags = .pinned }
+        unlink("\(fixture.path)/gone")
+        #expect(try keys() == 3)
+        try fixture.restart()
+        #expect(try keys() == 1)
+        for name in ["old", "new"] { #expect(try fixture.record(name).object.key.bytes == long) }
+    }
+
+    @Test("A missing, damaged or shortened file with the key of a record of format 1: it is not believed")
+    func damagedKeyOfFormat1() throws {
+        let fixture = try StoreFixture()
+        defer { fixture.remove() }
+        try fixture.writeAsFormat1(fixture.stub(size: 5, key: [UInt8](repeating: 0x61, count: 3000)))
+        try fixture.restart()
         let key = "\(fixture.path)/.passhsm/keys/\(try FileHandle(of: fixture.lower()).name)"
         let file = try Descriptor.open(key, O_RDWR)
         let good = try file.bytes(0..<3004)
@@ -113,14 +146,5 @@ import Testing
         #expect(try fixture.record().object.key.bytes.count == 3000)
         unlink(key)
         #expect(throws: RecordError.self) { try fixture.record() }
-    }
-
-    @Test("A lower directory that has no attributes any more has no local files instead of stubs")
-    func noAttributes() throws {
-        let fixture = try StoreFixture()
-        defer { fixture.remove() }
-        // What a mount without attributes answers: /proc has none.
-        let file = try Descriptor.open("/proc/self/status", O_RDONLY)
-        #expect(throws: RecordError.self) { try fixture.store.record(of: file) }
     }
 }

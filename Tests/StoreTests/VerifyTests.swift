@@ -141,7 +141,7 @@ import Testing
         let path: (StoreFixture) -> String = { "\($0.path)/\(name)" }
         let damage: (StoreFixture) throws -> Void = { fixture throws in
             var value = try ExtendedAttributes.value(fixture.store.attribute, of: path(fixture))
-            value[30] ^= 1
+            value[20] ^= 1
             try ExtendedAttributes.put(value, fixture.store.attribute, path(fixture))
         }
         try check(damage, finds: (name, .record, nil), drops: false)
@@ -194,14 +194,26 @@ import Testing
     @Test("Maps and keys that no file needs are leftovers", arguments: ["partial", "keys"])
     func leftovers(folder: String) throws {
         for name in ["0102030405060708", "nonsense"] {
-            try check(
-                { try File.make("\($0.path)/.passhsm/\(folder)/\(name)") },
-                finds: (".passhsm/\(folder)/\(name)", .leftover, nil), drops: true)
+            let leave: (StoreFixture) throws -> Void = { fixture throws in
+                mkdir("\(fixture.path)/.passhsm/keys", 0o700)
+                try fixture.restart()
+                try File.make("\(fixture.path)/.passhsm/\(folder)/\(name)")
+            }
+            try check(leave, finds: (".passhsm/\(folder)/\(name)", .leftover, nil), drops: true)
         }
+    }
+
+    @Test("A map of a complete file is a leftover; a key that its record does not need goes by itself")
+    func needless() throws {
         try withFiles { fixture in
+            mkdir("\(fixture.path)/.passhsm/keys", 0o700)
+            try fixture.restart()
             let name = try FileHandle(of: fixture.lower("whole")).name
-            try File.make("\(fixture.path)/.passhsm/\(folder)/\(name)")
-            #expect(try verify(fixture, repairs: true).map(\.kind) == [.leftover])
+            for folder in ["partial", "keys"] { try File.make("\(fixture.path)/.passhsm/\(folder)/\(name)") }
+            let found = try verify(fixture, repairs: true)
+            #expect(found.map(\.path) == [Array(".passhsm/partial/\(name)".utf8)] && found[0].kind == .leftover)
+            try fixture.restart()
+            #expect(access("\(fixture.path)/.passhsm/keys/\(name)", F_OK) != 0)
         }
     }
 }

@@ -91,7 +91,7 @@ extension TreeBuilder {
                 modified: entry.metadata.modificationTime ?? .now, identity: try FileHandle(of: stub.file),
                 granuleSize: granuleSize)
             record.flags = flags
-            try store.write(record, to: stub.file)
+            try records.write(record, to: stub.file)
             try apply(entry, to: stub.file, replacing: old)
         } catch {
             store.forget(stub.file)

@@ -120,7 +120,7 @@ extension TreeBuilder {
     func writeRecord(of place: Descriptor, _ version: RemoteVersion, key: [UInt8]) throws(Errno) {
         let object = RemoteObject(key: RemoteKey(key), version: version, size: 0)
         let record = Record(state: .dual, object: object, modified: .now, identity: try FileHandle(of: place))
-        do throws(Errno) { try store.write(record, to: place) } catch {
+        do throws(Errno) { try records.write(record, to: place) } catch {
             guard error.rawValue == EPERM || error.rawValue == EOPNOTSUPP else { throw error }
         }
     }

@@ -33,6 +33,8 @@ final class TreeBuilder {
     }
 
     let store: Store
+    /// Of new names.
+    let records: RecordWriter
     /// Of new stubs.
     let granuleSize: Int
     let options: Importer.Options
@@ -55,6 +57,7 @@ final class TreeBuilder {
     ) throws(Errno) {
         self.rights = rights
         self.store = store
+        records = RecordWriter(store)
         self.granuleSize = granuleSize
         self.options = options
         stack = try DirectoryStack(top: try Descriptor.openDirectory(at: store.tree.root, [0x2e]))
@@ -84,6 +87,7 @@ final class TreeBuilder {
         }
         try links.orphans.values.forEach(giveKey)
         try links.strays.forEach(removeStray)
+        try attempt([]) { () throws(Errno) in try records.flush() }
         progress(ImportProgress(counts: summary.counts, entries: entries))
     }
 

@@ -10,6 +10,19 @@ struct ByteWriter {
 
     mutating func put(_ value: some Sequence<UInt8>) { bytes.append(contentsOf: value) }
 
+    /// Seven bits a byte, lowest first; the highest bit says that more follow (LEB128).
+    mutating func putVariable(_ value: UInt64) {
+        var rest = value
+        while rest > 0x7f {
+            bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
+            rest >>= 7
+        }
+        bytes.append(UInt8(rest))
+    }
+
+    /// As ``putVariable(_:)``; small numbers of either sign take few bytes.
+    mutating func putVariable(signed value: Int64) { putVariable(UInt64(bitPattern: value << 1 ^ value >> 63)) }
+
     /// Overwrites four bytes at `offset`.
     mutating func replace(at offset: Int, with value: UInt32) {
         withUnsafeBytes(of: value.littleEndian) { bytes.replaceSubrange(offset..<offset + 4, with: $0) }
@@ -29,6 +42,38 @@ struct ByteReader {
                 ? Value(truncatingIfNeeded: byte) : value << 8 | Value(truncatingIfNeeded: byte)
         }
     }
+
+    /// Nil also for a number of more than 64 bits, and for one that could be shorter.
+    mutating func takeVariable() -> UInt64? {
+        var value: UInt64 = 0
+        for place in 0..<10 {
+            guard let byte = take(UInt8.self) else { return nil }
+            let bits = UInt64(byte & 0x7f)
+            if place == 9 && bits > 1 { return nil }
+            value |= bits << UInt64(7 * place)
+            if byte < 0x80 { return byte == 0 && place > 0 ? nil : value }
+        }
+        return nil
+    }
+
+    mutating func takeVariableSigned() -> Int64? {
+        guard let value = takeVariable() else { return nil }
+        return Int64(bitPattern: value >> 1) ^ -Int64(bitPattern: value & 1)
+    }
+
+    /// Bytes behind their count in one byte.
+    mutating func takeCounted() -> ArraySlice<UInt8>? {
+        guard let count = take(UInt8.self) else { return nil }
+        return take(Int(count))
+    }
+
+    /// Everything that is left.
+    mutating func takeRest() -> ArraySlice<UInt8> {
+        defer { rest = [] }
+        return rest
+    }
+
+    var isAtEnd: Bool { rest.isEmpty }
 
     mutating func take(_ count: Int) -> ArraySlice<UInt8>? {
         guard count <= rest.count else { return nil }

@@ -31,7 +31,7 @@ extension Store {
     /// What the file that `file` is open on is (O_PATH will do).
     package func residence(of file: Descriptor) -> Residence {
         do throws(RecordError) {
-            guard let record = try record(of: file) else { return .local }
+            guard let (record, _) = try believedValue(of: file) else { return .local }
             switch record.state {
             case .local: return .local
             case .dual: return .dual(record.flags)
@@ -120,7 +120,7 @@ extension Store {
             var record = record
             record.state = .offline
             record.beginEpoch()
-            do throws(Errno) { try write(record, to: lower) } catch {
+            do throws(Errno) { record = try write(record, to: lower) } catch {
                 throw RecordError("the record cannot be written: \(error.text)")
             }
             let stored = StoredFile(store: self, lower: lower, record: record, sidecar: nil, isStaged: isStaged)

@@ -45,16 +45,26 @@ package struct Record: Equatable, Sendable {
     package var flags: Flags = []
     /// Raised whenever the content starts anew, so that a sidecar of before is not believed.
     package var epoch: UInt64 = 1
-    package var object: RemoteObject
+    package var object: RemoteObject {
+        didSet { if object != oldValue { reference = nil } }
+    }
+    /// Where ``object`` is in the store's table; nil when it is not there (yet).
+    private(set) var reference: ObjectReference?
     /// Bytes `[0, limit)` may have to come from the remote; lowered by truncation. See ``GranuleLayout/limit``.
     package var limit: Int
     package var granuleSize: Int
     /// What the modification time is to the outside while fills move the lower file's.
     package var modified: RemoteEntry.Time
-    /// The file that the record was written for; a copy of the attribute on another inode differs.
+    /// What the change time is to the outside; nil: what the lower file says.
+    package var changed: RemoteEntry.Time?
+    /// CRC32C of the whole content as it came from the remote; nil when it is not known. It says nothing of a dirty file.
+    package var contentChecksum: UInt32?
+    /// The file that the record belongs to.
     package var identity: FileHandle
     /// One line, at most 200 bytes; empty without the flag `error`.
-    package var lastError = ""
+    package var lastError = "" {
+        didSet { lastError = Self.cut(lastError) }
+    }
 
     package init(
         state: State, object: RemoteObject, modified: RemoteEntry.Time, identity: FileHandle,
@@ -66,6 +76,54 @@ package struct Record: Equatable, Sendable {
         self.granuleSize = granuleSize
         self.modified = modified
         self.identity = identity
+    }
+
+    /// What `value` says of the file `identity`, whose object was found at `reference` (nil: elsewhere).
+    init(_ value: RecordValue, _ identity: FileHandle, _ object: RemoteObject, at reference: ObjectReference?) {
+        state = value.state
+        flags = value.flags
+        epoch = value.epoch
+        self.object = object
+        self.reference = reference
+        limit = value.limit
+        granuleSize = value.granuleSize
+        modified = value.modified
+        changed = value.changed
+        contentChecksum = value.contentChecksum
+        self.identity = identity
+        lastError = Self.cut(value.lastError)
+    }
+
+    /// The same, of an object that is in the table at `reference`.
+    func at(_ reference: ObjectReference) -> Record {
+        var result = self
+        result.reference = reference
+        return result
+    }
+
+    /// Equal in all that is said of the file, wherever its object is kept.
+    package static func == (left: Record, right: Record) -> Bool {
+        left.state == right.state && left.flags == right.flags && left.epoch == right.epoch
+            && left.object == right.object && left.limit == right.limit && left.granuleSize == right.granuleSize
+            && left.modified == right.modified && left.changed == right.changed
+            && left.contentChecksum == right.contentChecksum && left.identity == right.identity
+            && left.lastError == right.lastError
+    }
+
+    private static let maxErrorBytes = 200
+
+    /// An error as it is kept: no character of it in part.
+    private static func cut(_ error: String) -> String {
+        if error.utf8.count <= maxErrorBytes { return error }
+        var rest = Substring(error)
+        while rest.utf8.count > maxErrorBytes { rest.unicodeScalars.removeLast() }
+        return String(rest)
+    }
+
+    /// From now on a residency map of before is another one's.
+    mutating func beginEpoch() {
+        // A disk may say any number; what counts is that it is another one.
+        epoch &+= 1
     }
 
     package var isComplete: Bool { state == .dual || state == .local }
@@ -90,126 +148,4 @@ package struct RecordError: Error, Hashable, Sendable {
     package let cause: String
 
     package init(_ cause: String) { self.cause = cause }
-}
-
-// MARK: The format
-
-extension Record {
-    private static let magic = Array("PHSM".utf8)
-    private static let version: UInt16 = 1
-    private static let checksumOffset = 8
-    /// Keys longer than this are kept in a file of their own, because ext4 has about 4,000 bytes for all attributes of an
-    /// inode.
-    static let longestInlineKey = 1024
-    private static let longestError = 200
-    private static let keyIsElsewhere: UInt16 = 0xffff
-
-    /// An error as it is kept: no character of it in part.
-    private static func cut(_ error: String) -> String {
-        var rest = Substring(error)
-        while rest.utf8.count > longestError { rest.unicodeScalars.removeLast() }
-        return String(rest)
-    }
-
-    /// The attribute's value. A key of more than ``longestInlineKey`` bytes is left out.
-    package func encoded() -> [UInt8] {
-        var writer = ByteWriter()
-        writer.put(Self.magic)
-        writer.put(Self.version)
-        writer.put(UInt16(0))
-        writer.put(UInt32(0))
-        writer.put(state.rawValue)
-        writer.put(UInt8(granuleSize.trailingZeroBitCount))
-        writer.put(flags.rawValue)
-        writer.put(epoch)
-        writer.put(Int64(object.size))
-        writer.put(Int64(limit))
-        writer.put(Int64(modified.seconds))
-        writer.put(UInt32(modified.nanoseconds))
-        writer.put(identity.type)
-        let identityBytes = identity.bytes
-        writer.put(UInt8(identityBytes.count))
-        writer.put(identityBytes)
-        writer.put(UInt8(min(object.version.bytes.count, 255)))
-        writer.put(object.version.bytes.prefix(255))
-        let error = Array(Self.cut(lastError).utf8)
-        writer.put(UInt8(error.count))
-        writer.put(error)
-        if object.key.bytes.count > Self.longestInlineKey {
-            writer.put(Self.keyIsElsewhere)
-        } else {
-            writer.put(UInt16(object.key.bytes.count))
-            writer.put(object.key.bytes)
-        }
-        if let digest = object.digest {
-            writer.put(digest.algorithm.rawValue)
-            writer.put(digest.bytes)
-        }
-        writer.replace(at: Self.checksumOffset, with: CRC32C.of(writer.bytes))
-        return writer.bytes
-    }
-
-    /// From now on a residency map of before is another one's.
-    mutating func beginEpoch() {
-        // A disk may say any number; what counts is that it is another one.
-        epoch &+= 1
-    }
-
-    /// - Parameter longKey: looks up the key that the attribute had no room for.
-    /// - Throws: `RecordError` for anything but a whole record of a known version with the right checksum.
-    package init(
-        encoded bytes: [UInt8], longKey: () throws(RecordError) -> RemoteKey
-    ) throws(RecordError) {
-        var reader = ByteReader(bytes)
-        guard reader.take(4).map(Array.init) == Self.magic, let version = reader.take(UInt16.self) else {
-            throw RecordError("the record is not one of PassHSM's")
-        }
-        guard version == Self.version else { throw RecordError("the record has the unknown version \(version)") }
-        guard bytes.count >= Self.checksumOffset + 4 else { throw RecordError("the record is cut off") }
-        var unsigned = bytes
-        for index in Self.checksumOffset..<Self.checksumOffset + 4 { unsigned[index] = 0 }
-        guard let _ = reader.take(UInt16.self), reader.take(UInt32.self) == CRC32C.of(unsigned) else {
-            throw RecordError("the record's checksum is wrong")
-        }
-        guard let state = reader.take(UInt8.self).flatMap(State.init(rawValue:)),
-            let shift = reader.take(UInt8.self), (9...40).contains(shift), let flags = reader.take(UInt16.self),
-            let epoch = reader.take(UInt64.self), let size = reader.take(Int64.self), size >= 0,
-            let limit = reader.take(Int64.self), (0...size).contains(limit), let seconds = reader.take(Int64.self),
-            let nanoseconds = reader.take(UInt32.self), nanoseconds < 1_000_000_000, let type = reader.take(Int32.self),
-            let identity = reader.takeCounted().flatMap({ FileHandle(type: type, bytes: $0) }),
-            let versionBytes = reader.takeCounted(), let error = reader.takeCounted(),
-            let keyCount = reader.take(UInt16.self)
-        else { throw RecordError("the record is cut off") }
-        let key: RemoteKey
-        if keyCount == Self.keyIsElsewhere {
-            key = try longKey()
-        } else if let keyBytes = reader.take(Int(keyCount)) {
-            key = RemoteKey(Array(keyBytes))
-        } else {
-            throw RecordError("the record is cut off")
-        }
-        var digest: RemoteDigest?
-        if let number = reader.take(UInt8.self) {
-            guard let algorithm = RemoteDigest.Algorithm(rawValue: number), let bytes = reader.take(algorithm.count)
-            else { throw RecordError("the record has an unknown digest") }
-            digest = RemoteDigest(algorithm, bytes)
-        }
-        self.state = state
-        self.flags = Flags(rawValue: flags)
-        self.epoch = epoch
-        object = RemoteObject(key: key, version: RemoteVersion(Array(versionBytes)), size: Int(size), digest: digest)
-        self.limit = Int(limit)
-        granuleSize = 1 << Int(shift)
-        modified = RemoteEntry.Time(seconds: Int(seconds), nanoseconds: Int(nanoseconds))
-        self.identity = identity
-        lastError = Self.cut(String(decoding: error, as: UTF8.self))
-    }
-}
-
-extension ByteReader {
-    /// Bytes behind their count in one byte.
-    fileprivate mutating func takeCounted() -> ArraySlice<UInt8>? {
-        guard let count = take(UInt8.self) else { return nil }
-        return take(Int(count))
-    }
 }

@@ -8,7 +8,7 @@ extension Store {
     /// - Parameter status: the file's, which was taken before this call.
     package func owns(_ status: stat) throws(Errno) -> Bool {
         guard status.st_mode & S_IFMT == S_IFREG, status.st_nlink == 1, Descriptor.isOwn(status) else { return false }
-        for folder in [directory, partial, keys, temporary] {
+        for folder in try [directory, partial, keys, objects.openFolder(), temporary].compactMap({ $0 }) {
             if try DirectoryReader.has(inode: UInt64(status.st_ino), in: folder) { return true }
         }
         return false

@@ -31,7 +31,9 @@ package final class Store: Sendable {
     let committer: Committer
     private let committedAction = Mutex<CommittedAction?>(nil)
     let directory: Descriptor
-    let keys: Descriptor
+    /// `.passhsm/keys`, which stores of format 1 have; nil: there is none.
+    let keys: Descriptor?
+    let objects: ObjectTable
     /// Nil when the store was opened for looking only.
     private let lock: Descriptor?
 
@@ -100,11 +102,13 @@ package final class Store: Sendable {
         }
         do throws(Errno) {
             if locked {
-                for name in ["partial", "keys", "tmp"] { try Self.makeFolder(at: directory, name) }
+                for name in ["partial", "tmp"] { try Self.makeFolder(at: directory, name) }
             }
             partial = try Descriptor.openOwnFolder(at: directory, "partial")
-            keys = try Descriptor.openOwnFolder(at: directory, "keys")
+            keys = try Self.openFolderIfAny(at: directory, "keys")
             temporary = try Descriptor.openOwnFolder(at: directory, "tmp")
+            objects = ObjectTable(in: directory)
+            _ = try objects.openFolder()
         } catch {
             throw StoreError(Self.refusal("a folder in \(shown)/\(Self.folder)", error))
         }
@@ -145,8 +149,23 @@ package final class Store: Sendable {
     ///
     /// - Throws: `RecordError` when there is one that cannot be believed: damaged, or copied from another file.
     package func record(of file: Descriptor) throws(RecordError) -> Record? {
-        let value: [UInt8]
-        do throws(Errno) { value = try ExtendedAttributes.value(attribute, of: file) } catch {
+        guard let (value, identity) = try believedValue(of: file) else { return nil }
+        switch value.place {
+        case .here(let object): return Record(value, identity, object, at: nil)
+        case .table(let reference):
+            return Record(value, identity, try objects.object(at: reference, size: value.size), at: reference)
+        case .keyFile(var object):
+            object.key = try longKey(of: identity)
+            return Record(value, identity, object, at: nil)
+        }
+    }
+
+    /// What the record says of the file that `file` is open on, but for its object; nil for a local file.
+    ///
+    /// - Throws: as ``record(of:)``.
+    func believedValue(of file: Descriptor) throws(RecordError) -> (RecordValue, FileHandle)? {
+        let bytes: [UInt8]
+        do throws(Errno) { bytes = try value(of: file) } catch {
             // Anything else (no /proc, a mount without attributes) would make every stub a local file of zeros.
             if error.rawValue == ENODATA { return nil }
             throw RecordError("the record cannot be read: \(error.text)")
@@ -155,18 +174,32 @@ package final class Store: Sendable {
         do throws(Errno) { identity = try FileHandle(of: file) } catch {
             throw RecordError("the file has no handle: \(error.text)")
         }
-        let record = try Record(encoded: value) { () throws(RecordError) in try longKey(of: identity) }
-        guard record.identity == identity else {
-            throw RecordError("the record was copied from another file; remove the file and import again")
+        let value = try RecordValue(bytes)
+        guard value.owner.isOf(identity) else {
+            throw RecordError("the record is of another file, from which this one was copied, moved or restored")
         }
-        return record
+        return (value, identity)
     }
 
-    /// Sets the record of the file that `file` is open on. Not durable until the file is synced.
-    package func write(_ record: Record, to file: Descriptor) throws(Errno) {
-        if record.object.key.bytes.count > Record.longestInlineKey { try saveLongKey(record) }
-        let value = record.encoded()
+    func value(of file: Descriptor) throws(Errno) -> [UInt8] { try ExtendedAttributes.value(attribute, of: file) }
+
+    func set(_ value: [UInt8], of file: Descriptor) throws(Errno) {
         try value.withBytes { bytes throws(Errno) in try ExtendedAttributes.set(attribute, of: file, to: bytes) }
+    }
+
+    /// Sets the record of the file that `file` is open on. Not durable until the file is synced; what it refers to is.
+    ///
+    /// - Returns: the record as it would be read again: written once more, its object takes no more space.
+    @discardableResult
+    package func write(_ record: Record, to file: Descriptor) throws(Errno) -> Record {
+        var record = record
+        if record.reference == nil && !record.keepsObject {
+            let reference = try objects.append(record.object)
+            try objects.sync(reference)
+            record = record.at(reference)
+        }
+        try set(record.encoded(record.reference), of: file)
+        return record
     }
 
     /// Calls `action` after each commit of a file, on the thread that commits. To be set once, before files are used.
@@ -192,23 +225,14 @@ package final class Store: Sendable {
     /// Removes what is kept under `.passhsm` about a file that is gone.
     package func forget(_ handle: FileHandle) {
         forgetResidency(of: handle)
-        _ = unlinkat(keys.raw, handle.name, 0)
+        if let keys { _ = unlinkat(keys.raw, handle.name, 0) }
     }
 
-    private func saveLongKey(_ record: Record) throws(Errno) {
-        let name = record.identity.name
-        if (try? longKey(of: record.identity)) == record.object.key { return }
-        let file = try Descriptor.openOwn(at: keys, name, O_WRONLY | O_CREAT | O_TRUNC)
-        var writer = ByteWriter()
-        writer.put(CRC32C.of(record.object.key.bytes))
-        writer.put(record.object.key.bytes)
-        try writer.bytes.withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
-        try file.fdatasync()
-    }
-
+    /// The key of a record of format 1 that had no room for it.
     private func longKey(of identity: FileHandle) throws(RecordError) -> RemoteKey {
         var bytes: [UInt8] = []
         do throws(Errno) {
+            guard let keys else { throw Errno(rawValue: ENOENT) }
             let file = try Descriptor.openOwn(at: keys, identity.name, O_RDONLY)
             // What is cut off here has no right checksum.
             bytes = [UInt8](repeating: 0, count: min(try file.stat().st_size, 1 << 20))
@@ -241,6 +265,15 @@ package final class Store: Sendable {
         }
     }
 
+    private static func openFolderIfAny(
+        at parent: Descriptor, _ name: String
+    ) throws(Errno) -> Descriptor? {
+        do throws(Errno) { return try Descriptor.openOwnFolder(at: parent, name) } catch {
+            if error.rawValue == ENOENT { return nil }
+            throw error
+        }
+    }
+
     private static func takeLock(in directory: Descriptor) throws(Errno) -> Descriptor {
         let file = try Descriptor.openOwn(at: directory, "lock", O_RDWR | O_CREAT)
         _ = try check { passhsm_flock(file.raw, LOCK_EX | LOCK_NB) }
@@ -260,25 +293,5 @@ package final class Store: Sendable {
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = bytes.withUnsafeMutableBytes { (try? file.read(into: $0, at: 0)) ?? 0 }
         return String(decoding: bytes[..<count].prefix { $0 != 10 }, as: UTF8.self)
-    }
-
-    /// After a crash: residency maps and keys of files that are gone, and unfinished new files.
-    private func removeLeftovers() {
-        for (folder, isKeyed) in [(partial, true), (keys, true), (temporary, false)] {
-            guard let names = try? DirectoryReader.names(in: folder) else { continue }
-            for name in names {
-                if isKeyed, let handle = FileHandle(name: String(decoding: name.dropLast(), as: UTF8.self)) {
-                    guard tree.opensHandles else { continue }
-                    var failure: Errno?
-                    do throws(Errno) { _ = try tree.open(handle, PASSHSM_O_PATH) } catch { failure = error }
-                    if failure?.rawValue != ESTALE { continue }
-                }
-                _ = name.withUnsafeBufferPointer { bytes in
-                    bytes.withMemoryRebound(to: CChar.self) { text in
-                        text.baseAddress.map { unlinkat(folder.raw, $0, 0) }
-                    }
-                }
-            }
-        }
     }
 }

@@ -264,8 +264,7 @@ package final class StoredFile: FillDestination {
     }
 
     func writeRecordLocked(_ record: Record) throws(Errno) {
-        try store.write(record, to: lower)
-        durable.record = record
+        durable.record = try store.write(record, to: lower)
     }
 
     /// Sets the lower file's modification time to the one to show, which commits do too: fills move it.

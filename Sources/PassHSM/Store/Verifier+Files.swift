@@ -24,7 +24,8 @@ extension Verifier {
             return
         }
         counts.files += 1
-        if record.object.key.bytes.count > Record.longestInlineKey { keys.remove(handle) }
+        // One that is of no use any more goes by itself, when it is safe.
+        keys.remove(handle)
         if record.state == .partial { maps.remove(handle) }
         let isDirty = record.flags.contains(.dirty)
         if !isDirty && file.status.st_size != record.object.size {

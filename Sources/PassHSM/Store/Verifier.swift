@@ -36,7 +36,7 @@ package final class Verifier {
         self.progress = progress
         stack = try DirectoryStack(top: Descriptor.openDirectory(at: store.tree.root, [0x2e]))
         maps = try Self.names(in: store.partial)
-        keys = try Self.names(in: store.keys)
+        keys = try store.keys.map { folder throws(Errno) in try Self.names(in: folder) } ?? []
     }
 
     private static func names(in directory: Descriptor) throws(Errno) -> Set<String> {
@@ -137,6 +137,7 @@ package final class Verifier {
 
     private func checkLeftovers() {
         for (folder, directory, names) in [("partial", store.partial, maps), ("keys", store.keys, keys)] {
+            guard let directory else { continue }
             for name in names.sorted() where isLeftover(name) {
                 var finding = Disagreement(
                     path: Array("\(Store.folder)/\(folder)/\(name)".utf8), kind: .leftover,

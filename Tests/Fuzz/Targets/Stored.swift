@@ -9,6 +9,7 @@ import HSMSystem
 extension FuzzTarget {
     static let stored = [
         FuzzTarget(name: "record", maxLength: 1024, check: record),
+        FuzzTarget(name: "object", maxLength: 2048, check: object),
         FuzzTarget(name: "map", maxLength: 4096, check: map),
         FuzzTarget(name: "config", check: config),
     ]
@@ -21,19 +22,34 @@ extension FuzzTarget {
     private static func record(_ input: [UInt8]) throws {
         try decode(input, input)
         // As is, nothing gets beyond the checksum.
-        var signed = Array("PHSM".utf8) + [1, 0, 0, 0] + [0, 0, 0, 0] + input.dropFirst(12)
-        signed.replaceSubrange(8..<12, with: crc(signed))
-        try decode(signed, input)
+        var format1 = Array("PHSM".utf8) + [1, 0, 0, 0] + [0, 0, 0, 0] + input.dropFirst(12)
+        format1.replaceSubrange(8..<12, with: crc(format1))
+        try decode(format1, input)
+        var format2 = RecordFormat2.start + [0, 0, 0, 0] + input.dropFirst(6)
+        format2.replaceSubrange(2..<6, with: crc(format2))
+        try decode(format2, input)
     }
 
     private static func decode(_ bytes: [UInt8], _ input: [UInt8]) throws {
-        let longKey = RemoteKey(Array(repeating: 0x6b, count: 2000))
-        let record: Record
-        do throws(RecordError) { record = try Record(encoded: bytes) { () throws(RecordError) in longKey } } catch {
+        let value: RecordValue
+        do throws(RecordError) { value = try RecordValue(bytes) } catch {
             return try expectMessage(error.cause, about: input)
         }
+        // What is not in the value is looked up elsewhere.
+        var object = RemoteObject(
+            key: RemoteKey(Array(repeating: 0x6b, count: 2000)), version: RemoteVersion([]), size: value.size)
+        var reference: ObjectReference?
+        switch value.place {
+        case .here(let here): object = here
+        case .keyFile(let rest): (object.version, object.digest) = (rest.version, rest.digest)
+        case .table(let place): reference = place
+        }
+        guard let identity = FileHandle(type: 1, bytes: [1, 2, 3]) else { throw FuzzFinding("there is no handle") }
+        let record = Record(value, identity, object, at: reference)
         try expect(record.object.size >= 0 && (0...record.object.size).contains(record.limit), "sizes out of bounds")
-        try expect(record.modified.nanoseconds < 1_000_000_000, "\(record.modified.nanoseconds) ns")
+        for time in [record.modified, record.changed].compactMap({ $0 }) {
+            try expect(time.nanoseconds < 1_000_000_000, "\(time.nanoseconds) ns")
+        }
         // Nothing that is asked of a layout may be too large to count.
         let layout = record.layout
         try expect(layout.count >= 0, "\(layout.count) granules")
@@ -42,10 +58,33 @@ extension FuzzTarget {
             try expect(!last.isEmpty && last.upperBound == record.limit, "the last granule is \(last)")
         }
         do {
-            let again = try Record(encoded: record.encoded()) { () throws(RecordError) in longKey }
-            try expect(again == record, "a record that is written is read as another: \(record), \(again)")
+            let again = try RecordValue(record.encoded(reference))
+            try expect(again.owner.isOf(identity), "a record that is written is another file's")
+            if case .here(let here) = again.place { object = here }
+            try expect(
+                Record(again, identity, object, at: nil) == record,
+                "a record that is written is read as another: \(record), \(again)")
         } catch let error as RecordError {
             throw FuzzFinding("a record that is written cannot be read: \(error.cause): \(record)")
+        }
+    }
+
+    /// An entry of the table of objects, and what it holds.
+    private static func object(_ input: [UInt8]) throws {
+        for bytes in [input, crc(Array(input.dropFirst(4))) + input.dropFirst(4)] {
+            guard let count = ObjectTable.Entry.count(of: bytes) else {
+                try expect(ObjectTable.Entry(bytes: bytes) == nil, "an entry that can be none is one")
+                continue
+            }
+            try expect(count <= 2 << 20, "an entry of \(count) bytes")
+            _ = ObjectTable.Entry(bytes: Array(bytes.prefix(count)))
+        }
+        let entry = ObjectTable.Entry(input)
+        let again = ObjectTable.Entry(bytes: entry.bytes + input)
+        try expect(again?.content == input, "an entry that is written is read as another")
+        try expect(ObjectTable.Entry.count(of: entry.bytes) == entry.bytes.count, "an entry has another length")
+        if let object = RemoteObject(stored: input, size: 1) {
+            try expect(RemoteObject(stored: object.storedBytes, size: 1) == object, "an object is read as another")
         }
     }
 

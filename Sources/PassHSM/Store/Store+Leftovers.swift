@@ -1,0 +1,41 @@
+import CLinux
+import Glibc
+import HSMSystem
+
+/// What a store holds of files that do not need it any more.
+extension Store {
+    /// After a crash: residency maps and keys of files that are gone, keys of records that are of format 2 by now, and
+    /// unfinished new files.
+    func removeLeftovers() {
+        for name in Self.names(in: partial) where isGone(name) { Self.remove(name, from: partial) }
+        for name in Self.names(in: temporary) { Self.remove(name, from: temporary) }
+        guard let keys else { return }
+        let needless = Self.names(in: keys).filter { !needsKey($0) }
+        // The record that does not need its key any more may not be on disk yet.
+        guard !needless.isEmpty, (try? tree.original.syncFileSystem()) != nil else { return }
+        for name in needless { Self.remove(name, from: keys) }
+    }
+
+    private static func names(in folder: Descriptor) -> [[UInt8]] {
+        ((try? DirectoryReader.names(in: folder)) ?? []).map { Array($0.dropLast()) }
+    }
+
+    private static func remove(_ name: [UInt8], from folder: Descriptor) { try? folder.unlink(name) }
+
+    /// The file is gone after whose handle `name` is called, or it is no handle's name at all.
+    private func isGone(_ name: [UInt8]) -> Bool {
+        guard let handle = FileHandle(name: String(decoding: name, as: UTF8.self)) else { return true }
+        guard tree.opensHandles else { return false }
+        do throws(Errno) { _ = try tree.open(handle, PASSHSM_O_PATH) } catch { return error.rawValue == ESTALE }
+        return false
+    }
+
+    private func needsKey(_ name: [UInt8]) -> Bool {
+        if isGone(name) { return false }
+        guard let handle = FileHandle(name: String(decoding: name, as: UTF8.self)), tree.opensHandles,
+            let file = try? tree.open(handle, PASSHSM_O_PATH), let found = try? believedValue(of: file)
+        else { return true }
+        if case .keyFile = found.0.place { return true }
+        return false
+    }
+}
