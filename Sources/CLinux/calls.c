@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/securebits.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -80,6 +81,10 @@ uint64_t passhsm_file_system_type(int fd)
     struct statfs result;
     return fstatfs(fd, &result) ? 0 : (uint64_t)result.f_type;
 }
+
+void passhsm_trim_memory(void) { malloc_trim(0); }
+
+void passhsm_limit_arenas(int count) { mallopt(M_ARENA_MAX, count); }
 
 int passhsm_dup3(int from, int to) { return dup3(from, to, O_CLOEXEC); }
 int passhsm_syncfs(int fd) { return syncfs(fd); }

@@ -1,3 +1,4 @@
+import Glibc
 import HSMSystem
 import Synchronization
 import Testing
@@ -45,6 +46,27 @@ import Testing
             return await group.reduce(0, +)
         }
         #expect(sum == 10_000 * 9_999 / 2)
+    }
+
+    @Test(.timeLimit(.minutes(1)), arguments: [1, 4])
+    func `when there has been no work for a while after some, the pool says so once`(limit: Int) async throws {
+        let calls = Mutex(0)
+        let pool = BlockingPool(name: "test", limit: limit, afterWork: (0.2, { calls.withLock { $0 += 1 } }))
+        for round in 1...3 {
+            // Work that goes on for longer than that.
+            for _ in 0..<20 {
+                await withTaskGroup { group in
+                    for _ in 0..<limit { group.addTask(executorPreference: pool) { usleep(10_000) } }
+                }
+            }
+            #expect(calls.withLock { $0 } == round - 1, "it is not called between one piece of work and the next")
+            let start = ContinuousClock.now
+            while calls.withLock({ $0 }) < round, ContinuousClock.now - start < .seconds(20) {
+                try await Task.sleep(for: .milliseconds(10))
+            }
+            try await Task.sleep(for: .milliseconds(500))
+            #expect(calls.withLock { $0 } == round)
+        }
     }
 }
 

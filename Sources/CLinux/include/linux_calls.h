@@ -24,6 +24,10 @@ int passhsm_fallocate(int fd, int mode, off_t offset, off_t length);
 ssize_t passhsm_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t length, unsigned flags);
 /* ioctl(FICLONERANGE) with the same offset in both: `to` shares these blocks of `from`. */
 int passhsm_clone_range(int to, int from, off_t offset, size_t length);
+/* malloc_trim(3): the allocator's free pages go back to the system. <malloc.h> is not in Swift's Glibc. */
+void passhsm_trim_memory(void);
+/* mallopt(3), M_ARENA_MAX: so many arenas at most. To be called before there are threads. */
+void passhsm_limit_arenas(int count);
 int passhsm_dup3(int from, int to);
 int passhsm_syncfs(int fd);
 /* F_SETLEASE, F_RDLCK and at once F_UNLCK. Who opens the file in between waits for that moment; the signal is one that

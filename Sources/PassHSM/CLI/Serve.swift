@@ -19,6 +19,8 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     }
     // Before the first thread: all inherit it, and only the waiting thread gets the signals.
     let signals = TerminationSignals()
+    // What the allocator keeps under load grows with the arenas, which are eight a core otherwise.
+    passhsm_limit_arenas(16)
     // Files that the kernel does not read by itself take a descriptor each, and the usual limit is 1,024.
     Capabilities.raiseDescriptorLimit()
     Capabilities.raiseFileSizeLimit()
@@ -35,7 +37,9 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     var configuration = FillEngine.Configuration()
     // A directory as the remote takes a thread for each fetch, also for those that hang; and there is other work.
     let pool = BlockingPool(
-        name: "fill", limit: 2 * configuration.concurrentFetches + configuration.stalledFetches)
+        name: "fill", limit: 2 * configuration.concurrentFetches + configuration.stalledFetches,
+        // Buffers that were freed leave gaps: without this, tens of MiB stay until the daemon ends.
+        afterWork: (seconds: 10, call: { passhsm_trim_memory() }))
     try pool.prepare()
     openTimers(pool)
     let isFuse = choice.session == nil

@@ -7,7 +7,7 @@ import Glibc
 /// Threads are started up to `limit`; beyond it, and while the system gives no more threads (EAGAIN), work queues in order
 /// for those there are. Threads stay. One at a time is woken or started, and
 /// calls for the next when it finds more work than its own: of much work that takes no time each, those that are awake do
-/// most, and few are woken.
+/// most, and few are woken. When all have been idle for a while after work, one of them calls `afterWork` once.
 package final class BlockingPool: TaskExecutor, Sendable {
     private enum Work {
         case job(UnownedJob)
@@ -21,6 +21,8 @@ package final class BlockingPool: TaskExecutor, Sendable {
         var threads = 0
         /// A thread was woken or started, and has not looked for work yet.
         var isCalling = false
+        /// Work was done since `afterWork` was called, and no thread waits for the moment to call it.
+        var owesAfterWork = false
 
         enum Call { case none, wake, start }
 
@@ -50,14 +52,18 @@ package final class BlockingPool: TaskExecutor, Sendable {
 
     private let name: String
     private let limit: Int
+    private let afterWork: (seconds: Double, call: @Sendable () -> Void)?
     private let condition = Condition()
     /// Guarded by `condition`'s lock. Leaf: nothing is called while it is held.
     private nonisolated(unsafe) var state = State()
 
-    /// - Parameter limit: threads at most.
-    package init(name: String, limit: Int) {
+    /// - Parameters:
+    ///   - limit: threads at most.
+    ///   - afterWork: called on a thread of the pool each time the pool has had no work for so many seconds after some.
+    package init(name: String, limit: Int, afterWork: (seconds: Double, call: @Sendable () -> Void)? = nil) {
         self.name = name
         self.limit = limit
+        self.afterWork = afterWork
     }
 
     /// Starts the first thread, if there is none, so that work is never without one.
@@ -127,12 +133,10 @@ package final class BlockingPool: TaskExecutor, Sendable {
         state.isCalling = false
         while true {
             guard let work = state.next() else {
-                state.idle += 1
-                condition.wait()
-                state.idle -= 1
-                state.isCalling = false
+                waitLocked()
                 continue
             }
+            state.owesAfterWork = true
             let call = state.call(limit: limit)
             condition.unlock()
             make(call)
@@ -142,6 +146,24 @@ package final class BlockingPool: TaskExecutor, Sendable {
             }
             condition.lock()
         }
+    }
+
+    /// Waits until the thread is woken. The thread that is the last to become idle after work waits for `afterWork`'s time
+    /// first.
+    private func waitLocked() {
+        state.idle += 1
+        // Also when the time was over: the call may have come between the end of the wait and now.
+        defer { (state.idle, state.isCalling) = (state.idle - 1, false) }
+        guard let afterWork, state.owesAfterWork, state.idle == state.threads else { return condition.wait() }
+        state.owesAfterWork = false
+        let isWoken = condition.wait(seconds: afterWork.seconds)
+        guard !isWoken, state.head == state.queue.count, state.idle == state.threads else {
+            state.owesAfterWork = true
+            return
+        }
+        condition.unlock()
+        afterWork.call()
+        condition.lock()
     }
 }
 
