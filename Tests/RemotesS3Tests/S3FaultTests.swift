@@ -53,6 +53,23 @@ import Testing
         #expect(request.headers["authorization"]?.contains("Credential=KEY/") == true)
     }
 
+    @Test(arguments: [206, 200, 416])
+    func `an object whose head says that it is empty is asked for its first byte`(status: Int) async throws {
+        let server = try FaultServer { request in
+            var reply = FaultServer.Reply(headers: ["ETag": "\"one-2\"", "Content-Length": "0"])
+            guard request.method != "HEAD" else { return reply }
+            reply.status = status
+            reply.headers["Content-Length"] = nil
+            if status == 206 { reply.headers["Content-Range"] = "bytes 0-0/300000" }
+            reply.body = status == 206 ? [Self.content[0]] : status == 200 ? Self.content : []
+            return reply
+        }
+        defer { server.stop() }
+        let found = try await Self.source(server.url).current(Self.object.key).object
+        #expect(found.size == (status == 416 ? 0 : Self.content.count) && found.version == Self.object.version)
+        #expect(server.requests.map(\.method) == ["HEAD", "GET"])
+    }
+
     /// A wrong answer, and what it has to come to.
     struct Wrong: Sendable, CustomTestStringConvertible {
         let testDescription: String

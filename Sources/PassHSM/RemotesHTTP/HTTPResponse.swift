@@ -22,4 +22,27 @@ package struct HTTPResponse: Sendable {
         var body = HTTPBody(self, name: name)
         return try await body.whole(limit: limit)
     }
+
+    /// Bytes of the whole object, of which the first was asked for.
+    ///
+    /// - Throws: when the answer does not tell; what its status stands for.
+    package func objectSize(_ key: RemoteKey) async throws(FillError) -> Int {
+        let range = headers.first(name: "Content-Range").flatMap { ContentRange($0) }
+        switch status.code {
+        case 206: if let size = range?.total { return size }
+        // There is no first byte, also where the answer says no more than that.
+        case 416: if range?.total ?? 0 == 0 { return 0 }
+        case 200:
+            guard let length = headers.first(name: "Content-Length") else {
+                return try await whole(limit: Self.longestCounted, name: "\(key), whose size the server does not tell,")
+                    .count
+            }
+            if let size = Int(digits: length) { return size }
+        default: throw FillError(status: status, headers, key, isConditional: false)
+        }
+        throw FillError(.io, .remoteFailed, "\(key): the server does not tell its size")
+    }
+
+    /// Bytes of a body that are counted where nothing says how many they are.
+    private static let longestCounted = 1 << 20
 }

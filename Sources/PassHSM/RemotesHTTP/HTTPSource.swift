@@ -110,12 +110,15 @@ package final class HTTPSource: RemoteSource {
         )
     }
 
-    /// The headers and the size of an object, by HEAD; where a server does not answer that with a size, by its first byte.
+    /// The headers and the size of an object, by HEAD; by its first byte where a server does not answer that with a size, or
+    /// with 0: several do so of files that are not empty.
     private func ask(_ key: RemoteKey) async throws(FillError) -> (fields: HTTPHeaders, size: Int) {
         let url = try url(of: key)
         let head = try await transport.sendFollowing(request(.HEAD, url))
         try Self.expectNoDirectory(head, url, key)
-        if head.status == .ok, let size = head.headers.first(name: "Content-Length").flatMap({ Int(digits: $0) }) {
+        if head.status == .ok, let size = head.headers.first(name: "Content-Length").flatMap({ Int(digits: $0) }),
+            size > 0
+        {
             return (head.headers, size)
         }
         guard [200, 400, 403, 405, 501].contains(head.status.code) else {
@@ -124,17 +127,7 @@ package final class HTTPSource: RemoteSource {
         var request = request(.GET, url)
         request.headers.add(name: "Range", value: "bytes=0-0")
         let response = try await transport.sendFollowing(request)
-        let range = response.headers.first(name: "Content-Range").flatMap { ContentRange($0) }
-        switch response.status.code {
-        case 206, 416:
-            if let size = range?.total { return (response.headers, size) }
-        case 200:
-            if let size = response.headers.first(name: "Content-Length").flatMap({ Int(digits: $0) }) {
-                return (response.headers, size)
-            }
-        default: throw FillError(status: response.status, response.headers, key, isConditional: false)
-        }
-        throw FillError(.io, .remoteFailed, "\(key): the server does not tell its size")
+        return (response.headers, try await response.objectSize(key))
     }
 
     /// A server that has a directory under the name leads to the name with a slash.

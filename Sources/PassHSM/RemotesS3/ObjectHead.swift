@@ -7,7 +7,7 @@ import NIOHTTP1
 ///
 /// `x-amz-meta-mtime` is seconds since 1970, with a fraction from rclone and s3fs; `uid` and `gid` are decimal.
 package struct ObjectHead: Sendable {
-    package let object: RemoteObject
+    package internal(set) var object: RemoteObject
     package let metadata: RemoteEntry.Metadata
     /// The content is a symlink's target, unless the object is a directory's marker: s3fs keeps links so.
     package private(set) var isSymlink = false

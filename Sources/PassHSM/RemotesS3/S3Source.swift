@@ -151,7 +151,15 @@ package final class S3Source: RemoteSource {
         guard response.status == .ok else {
             throw FillError(status: response.status, response.headers, key, isConditional: false)
         }
-        return try ObjectHead(response.headers, key)
+        var head = try ObjectHead(response.headers, key)
+        // Some stores say so of objects that are not empty.
+        if head.object.size == 0 && suffix.isEmpty {
+            let first = try await send(
+                .GET, try self.key(key), [("Range", "bytes=0-0"), ("If-Match", head.object.version.description)])
+            guard [200, 206, 416].contains(first.status.code) else { throw await failure(first, key) }
+            head.object.size = try await first.objectSize(key)
+        }
+        return head
     }
 
     // MARK: Listing
