@@ -15,7 +15,11 @@ package struct RemoteVersion: Hashable, Sendable, CustomStringConvertible {
 
     package init(_ bytes: [UInt8]) { self.bytes = bytes }
 
-    package var description: String { String(decoding: bytes, as: UTF8.self) }
+    /// Text, or else hexadecimal digits.
+    package var description: String {
+        if bytes.allSatisfy({ (0x20...0x7e).contains($0) }) { return String(decoding: bytes, as: UTF8.self) }
+        return bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
 }
 
 /// One version of an object in the remote tier.
@@ -64,6 +68,12 @@ package protocol RemoteSource: Sendable {
     /// - Throws: `.remoteGone` when it is missing, `.remoteChanged` when it is no file any more, `.remoteFailed`.
     func current(_ key: RemoteKey) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time)
 
+    /// Whether the object that was `recorded` is the one that was `found` now, by ``current(_:)`` or ``list(_:)``. By default
+    /// when version and size are the same.
+    ///
+    /// - Parameter isMoved: it was recorded of a copy of this remote elsewhere.
+    func agrees(_ recorded: RemoteObject, with found: RemoteObject, isMoved: Bool) -> Bool
+
     /// What may have changed beside the program, such as files of credentials, is read again before it is next used. Returns
     /// at once; by default there is nothing of the kind.
     func lookAnew()
@@ -106,6 +116,8 @@ package struct RemoteEntry: Sendable {
         }
     }
 
+    package typealias Attribute = (name: [UInt8], value: [UInt8])
+
     /// POSIX metadata; nil fields are unknown to the remote, and the importer's defaults are used.
     package struct Metadata: Sendable {
         /// Permission bits, with setuid, setgid and sticky.
@@ -115,7 +127,7 @@ package struct RemoteEntry: Sendable {
         package var accessTime: Time?
         package var modificationTime: Time?
         /// Names without the terminating NUL; POSIX ACLs are among them as `system.posix_acl_*`.
-        package var attributes: [(name: [UInt8], value: [UInt8])] = []
+        package var attributes: [Attribute] = []
 
         package init() {}
     }
@@ -138,4 +150,7 @@ package struct RemoteEntry: Sendable {
 extension RemoteSource {
     package var nearFetchUnit: Int { fetchUnit }
     package func lookAnew() {}
+    package func agrees(_ recorded: RemoteObject, with found: RemoteObject, isMoved: Bool) -> Bool {
+        recorded.version == found.version && recorded.size == found.size
+    }
 }

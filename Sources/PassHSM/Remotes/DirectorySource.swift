@@ -4,8 +4,7 @@ import HSMSystem
 
 /// A local directory (or one that the kernel mounted from elsewhere) as the remote tier.
 ///
-/// A key is a path below the top directory: names in bytes, joined by `/`. A version is the modification time and the
-/// size: `seconds.nanoseconds-size`, with nine digits of nanoseconds. Symlinks are never followed. Its methods block in
+/// A key is a path below the top directory: names in bytes, joined by `/`. A version is a ``DirectoryVersion``. Symlinks are never followed. Its methods block in
 /// system calls: to be called on a ``BlockingPool``.
 package final class DirectorySource: RemoteSource {
     package let location: String
@@ -28,11 +27,8 @@ package final class DirectorySource: RemoteSource {
     /// - Throws: an outage when the source is away.
     func openTop() throws(FillError) -> Descriptor { try top.open() }
 
-    /// The version of a file with this status.
-    package static func version(of status: stat) -> RemoteVersion {
-        let digits = String(status.st_mtim.tv_nsec)
-        let fraction = String(repeating: "0", count: max(0, 9 - digits.count)) + digits
-        return RemoteVersion(Array("\(status.st_mtim.tv_sec).\(fraction)-\(status.st_size)".utf8))
+    package func agrees(_ recorded: RemoteObject, with found: RemoteObject, isMoved: Bool) -> Bool {
+        DirectoryVersion.agrees(recorded, with: found, isMoved: isMoved)
     }
 
     // MARK: Reading
@@ -45,7 +41,8 @@ package final class DirectorySource: RemoteSource {
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) {
         let file = try openFile(object.key)
-        try expectVersion(of: object, in: file)
+        let isExact = DirectoryVersion.isExact(on: file)
+        try expectVersion(of: object, in: file, isExact: isExact)
         guard !range.isEmpty else { return }
         let size = min(range.count, Self.pieceSize)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 4096)
@@ -58,9 +55,9 @@ package final class DirectorySource: RemoteSource {
                 try Failpoint.reach("source.read")
                 return try file.read(into: piece, at: offset)
             }
-            // A writer moves the modification time before it changes a byte: an unchanged time now proves that all of
-            // the piece is of the version.
-            try expectVersion(of: object, in: file)
+            // A writer moves the times before it changes a byte: unchanged times now prove that all of the piece is of the
+            // version.
+            try expectVersion(of: object, in: file, isExact: isExact)
             guard count == piece.count else {
                 throw FillError(
                     .io, .remoteChanged, "\(object.key) ends at \(offset + count), before \(range.upperBound)")
@@ -82,17 +79,18 @@ package final class DirectorySource: RemoteSource {
         let digest = RemoteDigest(modified: modified) { name in
             try? ExtendedAttributes.value(name, of: file)
         }
-        let version = Self.version(of: status)
+        let version = DirectoryVersion.of(status, isExact: DirectoryVersion.isExact(on: file))
         return (RemoteObject(key: key, version: version, size: status.st_size, digest: digest), modified)
     }
 
-    private func expectVersion(of object: RemoteObject, in file: Descriptor) throws(FillError) {
+    private func expectVersion(of object: RemoteObject, in file: Descriptor, isExact: Bool) throws(FillError) {
         let status = try attempt("stat of", object.key.bytes) { () throws(Errno) in try file.stat() }
         guard status.st_mode & S_IFMT == S_IFREG else {
             throw FillError(.io, .remoteChanged, "\(object.key) is no longer a regular file")
         }
-        let version = Self.version(of: status)
-        guard version == object.version else {
+        let version = DirectoryVersion.of(status, isExact: isExact)
+        let found = RemoteObject(key: object.key, version: version, size: status.st_size)
+        guard DirectoryVersion.agrees(object, with: found) else {
             throw FillError(.io, .remoteChanged, "\(object.key) has version \(version), not \(object.version)")
         }
     }

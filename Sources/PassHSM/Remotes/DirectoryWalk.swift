@@ -18,6 +18,8 @@ struct DirectoryWalk {
     private var path: [UInt8] = []
     private var pathLengths: [Int] = []
     private var phase = Phase.start
+    /// Of the file systems that were met, by their device numbers: see ``DirectoryVersion/isExact(on:)``.
+    private var exactness: [dev_t: Bool] = [:]
     /// What comes before the next name.
     private var pending: [RemoteEvent] = []
 
@@ -106,10 +108,18 @@ struct DirectoryWalk {
         }
     }
 
-    private func kind(of name: [UInt8], _ key: [UInt8], _ status: stat) throws(Errno) -> RemoteEntry.Kind? {
+    private mutating func isExact(_ name: [UInt8], _ status: stat) -> Bool {
+        if let known = exactness[status.st_dev] { return known }
+        guard let place = try? Descriptor.openPlace(at: stack.current, name) else { return false }
+        let isExact = DirectoryVersion.isExact(on: place)
+        exactness[status.st_dev] = isExact
+        return isExact
+    }
+
+    private mutating func kind(of name: [UInt8], _ key: [UInt8], _ status: stat) throws(Errno) -> RemoteEntry.Kind? {
         switch status.st_mode & S_IFMT {
         case S_IFREG:
-            let version = DirectorySource.version(of: status)
+            let version = DirectoryVersion.of(status, isExact: isExact(name, status))
             return .file(RemoteObject(key: RemoteKey(key), version: version, size: status.st_size))
         case S_IFDIR: return .directory
         case S_IFLNK: return .symlink(target: try stack.current.readLink(name))

@@ -22,9 +22,9 @@ extension RemoteEntry.Metadata {
     ///
     /// - Throws: what lgetxattr(2) throws, except for file systems without attributes, and for attributes and names that
     ///   were removed meanwhile.
-    mutating func readAttributes(of name: [UInt8], in directory: Descriptor) throws(Errno) {
+    package mutating func readAttributes(of name: [UInt8], in directory: Descriptor) throws(Errno) {
         attributes = try directory.withProcPath(of: name) { path throws(Errno) in
-            var attributes: [(name: [UInt8], value: [UInt8])] = []
+            var attributes: [RemoteEntry.Attribute] = []
             let list: [UInt8]
             do throws(Errno) { list = try ExtendedAttributes.list(of: path) } catch {
                 if Self.meansNone(error) { return [] }

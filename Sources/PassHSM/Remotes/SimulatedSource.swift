@@ -30,6 +30,9 @@ package final class SimulatedSource: RemoteSource {
     }
 
     package func lookAnew() { inner.lookAnew() }
+    package func agrees(_ recorded: RemoteObject, with found: RemoteObject, isMoved: Bool) -> Bool {
+        inner.agrees(recorded, with: found, isMoved: isMoved)
+    }
 
     package func list(_ body: (RemoteEvent) throws -> Void) async throws { try await inner.list(body) }
 

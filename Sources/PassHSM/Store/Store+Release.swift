@@ -143,7 +143,7 @@ extension RemoteSource {
         let error = pool.wait(while: goesOn) { () async -> FillError? in
             do throws(FillError) {
                 let found = try await current(record.object.key).object
-                if found.version == record.object.version && found.size == record.object.size { return nil }
+                if agrees(record.object, with: found, isMoved: false) { return nil }
                 return FillError(
                     .io, .remoteChanged,
                     "\(record.object.key) has version \(found.version), not \(record.object.version)")
