@@ -31,7 +31,7 @@ import Testing
         #expect(record.state == .offline)
         #expect(record.flags == [])
         #expect(record.object.key.description == "f")
-        #expect(record.object.version.description == "-2.000000007-300000")
+        #expect(record.object.version.bytes.count == 17)
         #expect(record.object.size == 300_000)
         #expect(record.modified == .init(seconds: -2, nanoseconds: 7))
         #expect(try fixture.record("d/g")?.object.key.description == "d/g")
@@ -131,6 +131,7 @@ import Testing
         fixture.shell("rm -rf source/*")
         var deleting = fixture
         deleting.options.deleteGone = true
+        deleting.options.deleteLimit = .percent(100)
         let last = try deleting.run()
         #expect(last.problems == [])
         #expect(last.counts.gone == 3)
@@ -163,7 +164,9 @@ import Testing
         fixture.shell("touch -d 2001-01-01 source/a source/b")
         try fixture.run()
         // What a kill leaves: names that were not reached, a directory without its times, things under tmp.
-        fixture.shell("cd lower; rm -r b a/1?; mkdir .passhsm/tmp/import-1; touch .passhsm/tmp/import-2; touch a")
+        fixture.shell(
+            "cd lower; rm -r b a/1? .passhsm/imported; mkdir .passhsm/tmp/import-1; touch .passhsm/tmp/import-2; touch a"
+        )
         let record = try #require(try fixture.record("a"))
         try fixture.change("a") { $0.object.version = .init([]) }
         let summary = try fixture.run()

@@ -41,6 +41,39 @@ import Testing
         #expect(try fixture.run().counts.unchanged == 1)
     }
 
+    @Test
+    func `a rewritten file with size and time of before gets a fresh stub; a copy of the source elsewhere does not`()
+        throws
+    {
+        var fixture = try ImportFixture("for f in f g h; do echo old > $f; touch -d 2001-01-01 $f; done")
+        defer { fixture.remove() }
+        try fixture.run()
+        fixture.shell("for f in f g h; do echo old > lower/$f; touch -r source/$f lower/$f; done")
+        for name in ["f", "g", "h"] { try fixture.change(name) { $0.state = .dual } }
+        // As an older import recorded it.
+        let old = RemoteVersion(Array("978307200.000000000-4".utf8))
+        fixture.shell("touch -d @978307200 source/h lower/h")
+        try fixture.change("h") {
+            $0.object.version = old
+            $0.modified = .init(seconds: 978_307_200, nanoseconds: 0)
+        }
+        fixture.shell("cd source; cp -p f kept; echo new > f; touch -r kept f; rm kept")
+        let summary = try fixture.run()
+        #expect(summary.counts.changed == 1 && summary.counts.unchanged == 2)
+        #expect(try fixture.record("f")?.state == .offline)
+        #expect(try fixture.record("g")?.state == .dual)
+        #expect(try fixture.record("h")?.state == .dual && fixture.record("h")?.object.version != old)
+        fixture.shell("cp -a source other")
+        let before = try fixture.record("g")?.object.version
+        fixture.options.rebind = true
+        #expect(try fixture.run(from: "other").counts.unchanged == 3)
+        #expect(try fixture.record("g")?.state == .dual && fixture.record("g")?.object.version != before)
+        // From now on it is the copy's.
+        fixture.options.rebind = false
+        fixture.shell("cd other; cp -p g kept; echo new > g; touch -r kept g; rm kept")
+        #expect(try fixture.run(from: "other").counts.changed == 1)
+    }
+
     @Test func `a file with local changes is a conflict and stays, unless the source is as it was`() throws {
         let fixture = try ImportFixture("echo old > f; echo old > g")
         defer { fixture.remove() }

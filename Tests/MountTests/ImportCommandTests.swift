@@ -155,6 +155,76 @@ extension MountTests {
             }
         }
 
+        @Test("After an import that broke off, mount, status and state say so, until one has come to its end")
+        func brokenOff() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try File.put("content", mirror.remote("file"))
+            } _: { mirror throws in
+                for folder in 0..<100 {
+                    mkdir(mirror.remote("d\(folder)"), 0o755)
+                    for file in 0..<100 { try File.put("x", mirror.remote("d\(folder)/f\(file)")) }
+                }
+                let child = try Child([Machine.program, "import", mirror.source, mirror.lower])
+                usleep(300_000)
+                child.kill(SIGKILL)
+                _ = try child.wait(seconds: 10)
+                let output = try passhsm("mount", mirror.lower, mirror.mount, "--log", mirror.logPath)
+                let text = "did not come to its end"
+                #expect(output.code == 0 && output.out.contains("WARNING") && output.out.contains(text), "\(output)")
+                #expect(try mirror.status().warnings.first?.contains(text) == true)
+                #expect(try mirror.state("file").warning?.contains(text) == true)
+                #expect(try passhsm("state", mirror.at("file")).out.contains(text))
+                #expect(try passhsm("unmount", mirror.mount).code == 0)
+                #expect(try mirror.state("file", inLower: true).warning?.contains(text) == true)
+                try mirror.importSource()
+                try mirror.start()
+                #expect(try mirror.status().warnings == [] && mirror.state("file").warning == nil)
+                try mirror.stop()
+            }
+        }
+
+        @Test("A lower directory inside another one, or inside a mount of one, is neither imported nor mounted")
+        func nested() throws {
+            try withMirror { mirror throws in
+                try File.put("content", mirror.remote("file"))
+            } _: { mirror throws in
+                let inner = mirror.scratch.path + "/inner", other = mirror.scratch.path + "/other"
+                try shell("mkdir \"$1\" \"$2\"; echo x >\"$1/x\"", [other, inner])
+                #expect(try passhsm("import", other, inner).code == 0)
+                let inMount = try passhsm("import", other, mirror.mount + "/new")
+                #expect(inMount.code != 0 && inMount.err.contains("inside \(mirror.mount)"), "\(inMount)")
+                try mirror.stop()
+                for path in ["new", "sub/deeper"] {
+                    mkdir(mirror.lower + "/sub", 0o755)
+                    let output = try passhsm("import", other, mirror.lower + "/" + path)
+                    #expect(output.code != 0 && output.err.contains("inside \(mirror.lower)"), "\(output)")
+                }
+                try shell("mv \"$1\" \"$2/inner\"", [inner, mirror.lower])
+                let output = try passhsm("mount", mirror.lower + "/inner", mirror.lower + "/inner")
+                #expect(output.code != 0 && output.err.contains("inside \(mirror.lower)"), "\(output)")
+                // The same directory again is no other one.
+                try mirror.importSource()
+            }
+        }
+
+        @Test(
+            "A configuration that is there and cannot be read is not taken for none", arguments: ["link", "directory"])
+        func unreadable(kind: String) throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try File.put("content", mirror.remote("file"))
+            } _: { mirror throws in
+                let make = kind == "link" ? "ln -s kept config" : "mkdir config"
+                try shell("cd .passhsm; mv config kept; cp kept ../../kept; \(make)", in: mirror.lower)
+                for command in [["import", mirror.source, mirror.lower], ["mount", mirror.lower, mirror.mount]] {
+                    let output = try run([Machine.program] + command)
+                    #expect(output.code != 0 && output.err.contains("configuration cannot be read"), "\(output)")
+                }
+                try shell(
+                    "cmp kept lower/.passhsm/kept; test -L lower/.passhsm/config -o -d lower/.passhsm/config",
+                    in: mirror.scratch.path)
+            }
+        }
+
         @Test("An unmounted lower directory does not show stubs as content: the state says what they are")
         func stateWithoutDaemon() throws {
             try withMirror(mounting: nil) { mirror throws in

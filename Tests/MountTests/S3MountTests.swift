@@ -125,7 +125,9 @@ extension MountTests {
                     assert s3.list_objects_v2(Bucket='source')['IsTruncated']
                     for n in range(30): s3.put_object(Bucket='source', Key='p/many/%04d' % n, Body=b'%d' % n)
                     """)
-                let arguments = ["s3://source/p", mirror.lower, "--rebind", "--delete"] + mirror.importArguments
+                let arguments =
+                    ["s3://source/p", mirror.lower, "--rebind", "--delete", "--max-delete", "100%"]
+                    + mirror.importArguments
                 let output = try run([Machine.program, "import"] + arguments, environment: S3Server.environment)
                 #expect(output.code == 1, "five keys are no files, two symlinks no links: \(output)")
                 for part in ["//empty", "/./dot", "a/../up", "content/", "plain/below"] {
@@ -197,7 +199,10 @@ extension MountTests {
                         s3.put_object(Bucket='source', Key='p/' + os.path.basename(path), Body=body,
                             ChecksumAlgorithm=a[0], **{'Checksum' + a[0]: base64.b64encode(sum).decode()})
                     """, [kind, mirror.remote("right"), mirror.remote("wrong")])
-                let arguments = ["s3://source/p", mirror.lower, "--rebind", "--delete", "--endpoint", between.url]
+                let arguments = [
+                    "s3://source/p", mirror.lower, "--rebind", "--delete", "--max-delete", "100%", "--endpoint",
+                    between.url,
+                ]
                 let output = try run([Machine.program, "import"] + arguments, environment: S3Server.environment)
                 #expect(output.code == 0, "\(output)")
                 try mirror.start()

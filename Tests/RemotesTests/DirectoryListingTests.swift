@@ -43,7 +43,7 @@ import Testing
         #expect(Set(names) == ["user.colour", "system.posix_acl_access"])
         #expect(entry.metadata.attributes.contains { $0.value == Array("blue".utf8) })
         guard case .file(let object) = entry.kind else { return #expect(Bool(false)) }
-        #expect(object.version.description == "-2.000000007-2")
+        #expect(object.size == 2 && object.version.bytes.count == 17)
     }
 
     @Test func `names of one file share an identity, and a file with one name has none`() async throws {

@@ -46,6 +46,15 @@ struct ImportCommand: ParsableCommand {
     @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
     var delete = false
 
+    @Option(
+        help: ArgumentHelp(
+            "How much of the tree --delete may remove; beyond, nothing is removed (10%; of small trees five names).",
+            valueName: "number|percent%"))
+    var maxDelete = DeleteLimit.usual
+
+    @Flag(help: "Make anew what was removed or renamed in the lower directory.")
+    var restore = false
+
     @Flag(help: "Import although the lower directory was imported from another source, or from another file system.")
     var rebind = false
 
@@ -68,7 +77,10 @@ struct ImportCommand: ParsableCommand {
         options.rights = try rights.given(for: location)
         options.umask = OwnProcess.umask
         options.deleteGone = delete
+        options.deleteLimit = maxDelete
+        options.restores = restore
         options.rebind = rebind
+        try MountCommand.expectNotNested(lower.path)
         let importer = Importer(location, try tier.open(), into: lower.path.bytes, options: options, log: Self.log)
         let display = quiet ? nil : TreeDisplay(location)
         let summary: ImportSummary
@@ -80,6 +92,7 @@ struct ImportCommand: ParsableCommand {
         }
         Self.report(summary.problems, of: summary.counts)
         if !quiet { Output.lines(Self.lines(summary.counts, from: location, into: lower.path)) }
+        if let refusal = summary.refusal { throw CommandError(refusal) }
         if !summary.isClean { throw ExitCode.failure }
     }
 
@@ -89,7 +102,7 @@ struct ImportCommand: ParsableCommand {
 
     /// What an import before has recorded; nil when there was none.
     private var recorded: StoreConfiguration? {
-        get throws { try (try? Store.inspect(lower.path.cString, log: Self.log))?.configuration() }
+        get throws { try Store.recordedConfiguration(lower.path.cString) }
     }
 
     /// The path that later mounts find the file by too; without one, that of the import before.
@@ -116,6 +129,7 @@ struct ImportCommand: ParsableCommand {
         let problems = [
             (counts.conflicts, "in conflict with local changes"), (counts.unreadable, "unreadable"),
             (counts.skipped, "skipped"),
+            (counts.removed, "removed or renamed here, and left so (--restore makes them anew)"),
         ].filter { $0.0 > 0 }.map { "\($0.0) \($0.1)" }
         let first = """
             \(lower): \(counts.new) new, \(counts.changed) changed, \(counts.unchanged) unchanged, \(counts.gone) gone
@@ -126,4 +140,10 @@ struct ImportCommand: ParsableCommand {
             """
         return [first, second] + (problems.isEmpty ? [] : [problems.joined(separator: ", ")])
     }
+}
+
+extension DeleteLimit: ExpressibleByArgument {
+    package init?(argument: String) { self.init(argument) }
+
+    package var defaultValueDescription: String { "10%" }
 }

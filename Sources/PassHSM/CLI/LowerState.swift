@@ -17,7 +17,10 @@ struct LowerState {
         guard let root = try Self.top(of: path, isDirectory: isDirectory) else {
             throw CommandError("neither in a mount nor in a lower directory")
         }
-        return StateReport(try store(at: root).describe(file), path: path)
+        let store = try store(at: root)
+        var report = StateReport(try store.describe(file), path: path)
+        report.add(warning: try store.configuration().warning)
+        return report
     }
 
     private mutating func store(at root: BytePath) throws(StoreError) -> Store {
@@ -41,10 +44,45 @@ struct LowerState {
         }
         while true {
             let candidate = BytePath(components: components)
-            if let status = try? candidate.appending(Store.folder).linkStat(), status.st_mode & S_IFMT == S_IFDIR {
-                return candidate
-            }
+            if try store(in: candidate) != nil { return candidate }
             guard components.popLast() != nil else { return nil }
         }
+    }
+
+    /// The folder of the store in `directory`; nil when there is none.
+    private static func store(in directory: BytePath) throws(Errno) -> stat? {
+        do throws(Errno) {
+            let status = try directory.appending(Store.folder).linkStat()
+            return status.st_mode & S_IFMT == S_IFDIR ? status : nil
+        } catch {
+            if error.rawValue == ENOENT || error.rawValue == ENOTDIR { return nil }
+            throw error
+        }
+    }
+
+    /// The lower directory that `path` is inside of, or the mount of one; nil when it is in none. The last name need not be
+    /// there.
+    static func outerDirectory(of path: BytePath) throws(Errno) -> BytePath? {
+        let mountpoints = Set(try MountTable.entries().filter { $0.type == "fuse.passhsm" }.map(\.mountpoint))
+        var components: [[UInt8]]
+        do throws(Errno) { components = try path.real().components } catch {
+            guard error.rawValue == ENOENT else { throw error }
+            let names = path.components.dropLast()
+            let parent =
+                path.isAbsolute ? BytePath(components: names) : BytePath(Array(names.joined(separator: [0x2f])))
+            do throws(Errno) {
+                components = try (parent.bytes.isEmpty ? BytePath(".") : parent).real().components + [[]]
+            } catch {
+                // The directory cannot be made there.
+                return nil
+            }
+        }
+        while components.popLast() != nil {
+            let candidate = BytePath(components: components)
+            if mountpoints.contains(candidate) { return candidate }
+            // What others have put above it says nothing.
+            if try store(in: candidate)?.st_uid == geteuid() { return candidate }
+        }
+        return nil
     }
 }

@@ -98,6 +98,7 @@ struct MountCommand: ParsableCommand {
             lower: registry.canonical(lower.path), mountpoint: registry.canonical(mountpoint.path),
             except: registry.all())
         let lowerPath = try Self.directory(lower.path, "the lower directory")
+        try Self.expectNotNested(lowerPath)
         let mountPath = try Self.directory(mountpoint.path, "the mount point")
         if let daemon = try registry.daemon(forLower: lowerPath) {
             throw CommandError("\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
@@ -106,6 +107,13 @@ struct MountCommand: ParsableCommand {
             frontEnd: frontEnd == .auto && settings.fuseOption != nil ? .fuse : frontEnd, takeoverSeconds: takeover,
             lower: lowerPath, mountpoint: mountPath, settings: settings, ignoresNothing: ignoreNothing,
             simulate: simulate)
+    }
+
+    /// A lower directory inside another one would be shown, filled and released by both.
+    static func expectNotNested(_ lower: BytePath) throws {
+        if let outer = try LowerState.outerDirectory(of: lower) {
+            throw CommandError("\(lower) is inside \(outer), which is another lower directory, or a mount of one")
+        }
     }
 
     private static func directory(_ path: BytePath, _ role: String) throws -> BytePath {

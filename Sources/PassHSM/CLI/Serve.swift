@@ -32,6 +32,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         prepare: { tree throws(Errno) in try choice.session?.prepare(tree) })
     let stored = try store.configuration()
     guard !stored.source.isEmpty else { throw CommandError("\(options.lower) was never imported") }
+    if let warning = stored.warning { log.warning("\(warning)") }
     let settings = try options.settings.over(stored.mountSettings)
     let source = try remote(stored, options)
     var configuration = FillEngine.Configuration()
@@ -52,7 +53,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let isForeign = try RemoteLocation(stored.source).path == nil
     let wiring = Wiring(
         options: options, settings: settings, withholdsRights: isForeign && settings.trustRemoteRights != true,
-        store: store, engine: engine, pool: pool, log: log)
+        store: store, engine: engine, pool: pool, log: log, warning: stored.warning)
 
     let frontEnd = isFuse ? "fuse" : "fanotify"
     let cache = settings.cache ?? (options.lower == options.mountpoint ? .exclusive : .shared)
@@ -84,6 +85,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         report.options = settings.recorded
         report.remote = StatusReport.Remote(engine.gate)
         report.errors = failures.last
+        report.warnings = stored.warning.map { [$0] } ?? []
         return report
     }
     let handlers = ControlHandlers(
@@ -100,6 +102,7 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let line =
         "mounted \(options.lower) on \(options.mountpoint) (\(frontEnd), \(answer))\(choice.remark)"
         + (isFuse || settings.fill != .read ? "" : FrontEndChoice.holesWarning)
+        + (stored.warning.map { "; WARNING: \($0)" } ?? "")
     log.info("\(line)")
     readiness.ready(line)
     mount.run()
@@ -164,6 +167,8 @@ private struct Wiring {
     let engine: FillEngine
     let pool: BlockingPool
     let log: Logger
+    /// Of the directory as a whole.
+    let warning: String?
 
     func startFuse(_ cache: MountOptions.Cache) throws(Errno) -> (any FrontEnd, String) {
         var fuse = FuseMount.Options()
@@ -173,7 +178,11 @@ private struct Wiring {
         fuse.cache = FuseMount.Cache(rawValue: cache.rawValue) ?? .shared
         fuse.withholdsRights = withholdsRights
         fuse.allowsPassthrough = settings.passthrough ?? true
-        fuse.describe = { state in (try? ControlJSON.encode(StateReport(state))) ?? [] }
+        fuse.describe = { [warning] state in
+            var report = StateReport(state)
+            report.add(warning: warning)
+            return (try? ControlJSON.encode(report)) ?? []
+        }
         let mount = try FuseMount(
             store: store, engine: engine, mountpoint: options.mountpoint.cString, options: fuse, pool: pool, log: log)
         return (mount, try mount.start(source: "\(options.lower)"))

@@ -32,6 +32,7 @@ struct StateCommand: ParsableCommand {
             Output.lines(Self.details(of: report))
         } else {
             Output.lines(TextTable.lines(reports.map(Self.row)))
+            for warning in Set(reports.compactMap(\.warning)) { PassHSMCommand.printError(warning) }
         }
         if hasFailed { throw ExitCode.failure }
     }
@@ -83,6 +84,7 @@ struct StateCommand: ParsableCommand {
         if let key = report.remoteKey { rows.append(["remote key", ArgumentText.readable(key)]) }
         if let version = report.remoteVersion { rows.append(["remote version", ArgumentText.readable(version)]) }
         if let granule = report.granuleSize { rows.append(["granule", TextTable.size(granule)]) }
+        if let warning = report.warning { rows.append(["warning", warning]) }
         if let error = report.lastError { rows.append(["last error", ArgumentText.readable(error)]) }
         let isPart = report.presentBytes > 0 && report.presentBytes < report.size
         for (index, range) in report.ranges.prefix(isPart ? .max : 0).enumerated() where range.count == 2 {

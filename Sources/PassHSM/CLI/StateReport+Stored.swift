@@ -12,7 +12,22 @@ extension StateReport {
         self.init(
             path: path, kind: kind, state: state.state, flags: flags, size: kind == "directory" ? 0 : state.size,
             presentBytes: state.presentRanges.reduce(0) { $0 + $1.count }, ranges: state.presentRanges,
-            remoteKey: state.record?.object.key.bytes, remoteVersion: state.record?.object.version.bytes,
+            remoteKey: state.record?.object.key.bytes,
+            remoteVersion: state.record.map { Array($0.object.version.description.utf8) },
             granuleSize: state.record?.granuleSize, lastError: error.isEmpty ? nil : error)
+        if let record = state.record, kind == "file", self.state == Record.State.partial.name,
+            record.flags.contains(.dirty), !record.flags.isDisjoint(with: [.stale, .lost])
+        {
+            add(
+                warning:
+                    "\(max(0, size - presentBytes)) bytes that were not changed here are missing, and the source no longer "
+                    + "has them: they come only when it has the recorded version again")
+        }
+    }
+
+    /// Adds what a user has to know; nil: nothing.
+    mutating func add(warning: String?) {
+        guard let warning else { return }
+        self.warning = self.warning.map { "\($0); \(warning)" } ?? warning
     }
 }

@@ -47,6 +47,7 @@ struct StatusCommand: ParsableCommand {
             ["open handles", "\(status.openHandles)"], ["open descriptors", "\(status.openDescriptors)"],
             ["backing ids", "\(status.backingIDs)"],
         ]
+        rows += status.warnings.map { ["warning", $0] }
         rows += section("counters", status.counters) + section("requests", status.requests)
         var lines = TextTable.lines(rows)
         if !status.errors.isEmpty {

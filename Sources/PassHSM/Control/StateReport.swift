@@ -32,6 +32,8 @@ package struct StateReport: Codable, Sendable, Equatable {
     /// Bytes; nil for a file without a residency map.
     package var granuleSize: Int?
     package var lastError: String?
+    /// What a user has to know besides, of the file or of the lower directory as a whole.
+    package var warning: String?
 
     /// - Parameter ranges: ascending; cut to ``maximumRanges``.
     package init(

@@ -76,6 +76,8 @@ package struct StatusReport: Codable, Sendable, Equatable {
     package var memoryBytes: Int
     /// The last few, oldest first.
     package var errors: [Failure]
+    /// What is wrong with the lower directory as a whole.
+    package var warnings: [String]
 
     /// The daemon's own process is described from /proc; everything that is not given is empty.
     package init(frontEnd: String, mountpoint: BytePath, lower: BytePath, source: String, cache: String) {
@@ -100,5 +102,6 @@ package struct StatusReport: Codable, Sendable, Equatable {
         incompleteFiles = 0
         memoryBytes = OwnProcess.residentBytes
         errors = []
+        warnings = []
     }
 }

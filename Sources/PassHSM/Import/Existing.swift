@@ -50,10 +50,6 @@ struct Existing {
         }
     }
 
-    static func recordIfAny(of place: Descriptor, _ store: Store) -> Record? {
-        (try? store.record(of: place)) ?? nil
-    }
-
     /// Why it is left as it is: for a conflict.
     var reason: String {
         if let damage { return damage.cause }
@@ -74,7 +70,10 @@ extension TreeBuilder {
         return try Existing(place, store)
     }
 
-    func conflict(_ name: [UInt8], _ cause: String) { summary.note(.conflict, path(of: name), cause) }
+    func conflict(_ name: [UInt8], _ cause: String) {
+        summary.note(.conflict, path(of: name), cause)
+        noteKept(path(of: name))
+    }
 
     /// Removes what has the name of `entry`, a directory in the source, when it is of another kind, and clean.
     ///
@@ -92,24 +91,50 @@ extension TreeBuilder {
         return true
     }
 
-    /// Takes away an empty directory that an import made, where the source now has something else.
+    /// Takes away an empty directory that an import made, where the source now has something else. One with content is left
+    /// until the end of the import, when what is gone in it is to be deleted: ``placeBlocked(_:_:)``.
     ///
     /// - Returns: whether the name is free now; what is in the way is reported.
-    func removeDirectoryInTheWay(_ name: [UInt8], _ existing: Existing) throws(Errno) -> Bool {
+    func removeDirectoryInTheWay(_ entry: RemoteEntry, _ existing: Existing) throws(Errno) -> Bool {
+        let name = entry.name
         guard existing.isClean else {
             conflict(name, "a local directory has this name; the source has something else")
             return false
         }
-        if options.deleteGone { try removeGoneTree(name) }
         do throws(Errno) { try current.removeDirectory(name) } catch {
             guard error.rawValue != ENOENT else { return true }
             guard error.rawValue == ENOTEMPTY || error.rawValue == EEXIST else { throw error }
-            conflict(name, "a directory that is not empty has this name; the source has something else")
+            if options.deleteGone {
+                blocked[path(of: name)] = Blocked(entry: entry, level: level)
+            } else {
+                conflict(name, Self.fullDirectory)
+            }
             return false
         }
         touch()
         store.forget(existing.place)
         return true
+    }
+
+    static let fullDirectory =
+        "a directory that is not empty has this name; the source has something else"
+
+    /// Makes what the source has at `path`, where the directory is gone by now.
+    func placeBlocked(_ blocked: Blocked, _ path: [UInt8]) throws(Errno) {
+        let (place, name) = try open(path)
+        let parent = try Descriptor.openDirectory(at: place, [0x2e])
+        let modified = try parent.stat().st_mtim
+        try goInto(parent, Array(path.dropLast(name.count + 1)), blocked.level)
+        if let existing = try look(name) {
+            if existing.kind == S_IFDIR { conflict(name, Self.fullDirectory) }
+            return
+        }
+        if case .file(let object) = blocked.entry.kind {
+            try placeStub(blocked.entry, object, isNew: false)
+        } else if let status = try make(blocked.entry, replacing: false) {
+            try didPlace(blocked.entry, status, isNew: false)
+        }
+        try parent.setTimes(of: nil, access: nil, modification: modified)
     }
 
     /// Drops what is kept about a file whose name has just been taken away, unless it has further names.

@@ -10,6 +10,8 @@ package struct ImportCounts: Hashable, Sendable {
     package var changed = 0
     /// Those that it has and the source no longer has.
     package var gone = 0
+    /// Those that the source and an import before had, and that were removed or renamed locally; left so.
+    package var removed = 0
     /// Names that hold local changes, or something local, and differ from the source; left as they are.
     package var conflicts = 0
     /// What the source could not read.
@@ -55,6 +57,9 @@ package struct ImportSummary: Sendable {
     package var counts = ImportCounts()
     /// The first ones, in the order in which they were met.
     package var problems: [ImportProblem] = []
+
+    /// Why nothing of what is gone was removed, although that was asked for; nil: it was.
+    package var refusal: String?
 
     /// Everything that the source has is there now.
     package var isClean: Bool { counts.conflicts == 0 && counts.unreadable == 0 }

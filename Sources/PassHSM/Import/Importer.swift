@@ -13,6 +13,10 @@ package struct Importer: Sendable {
     package struct Options: Sendable {
         /// Remove clean stubs and files that are gone in the source, and the directories that this leaves empty.
         package var deleteGone = false
+        /// How much of that there may be; beyond, nothing is removed.
+        package var deleteLimit = DeleteLimit.usual
+        /// Make anew what was removed or renamed in the lower directory.
+        package var restores = false
         /// Import into a lower directory that was imported from another source.
         package var rebind = false
         /// A PEM file of certificate authorities that the remote tier is to be reached with, also by later mounts.
@@ -62,76 +66,105 @@ package struct Importer: Sendable {
         try prepareLower()
         let store = try Store.open(
             (lower + [0]).map { CChar(bitPattern: $0) }, create: true, purpose: "import from \(location)", log: log)
-        var configuration = try store.configuration()
-        let fileSystem = try fileSystem(after: configuration)
-        if configuration.source != location.url || !configuration.isSourceComplete {
-            let isSame = isLocation(of: configuration)
-            guard configuration.source.isEmpty || isSame || options.rebind else {
-                throw ImportError(
-                    "\(lowerName) was imported from \(configuration.source), not from \(location); see --rebind")
-            }
-            configuration.source = location.url
-            configuration.isSourceComplete = true
-            if !isSame { configuration.isImported = false }
-            try store.save(configuration)
+        let recorded = try store.configuration()
+        let (fileSystem, isSameFileSystem) = try fileSystem(after: recorded)
+        let isSame = isLocation(of: recorded)
+        guard try recorded.source.isEmpty || isSame || options.rebind || !isBound(store, recorded) else {
+            throw ImportError("\(lowerName) was imported from \(recorded.source), not from \(location); see --rebind")
         }
-        let before = configuration
+        var configuration = recorded
+        configuration.source = location.url
+        configuration.isSourceComplete = true
         configuration.sourceFileSystem = fileSystem
         if let authorities = options.authorities { configuration.authorities = authorities }
         configuration.mountSettings.merge(options.mountSettings) { $1 }
         if let size = options.granuleSize { configuration.granuleSize = size }
         let rights = self.rights(with: configuration)
         configuration.importSettings.merge(options.rights.recorded) { $1 }
-        if configuration != before { try store.save(configuration) }
-        let summary = try build(in: store, &configuration, rights, progress)
-        do throws(Errno) { try store.tree.original.syncFileSystem() } catch {
-            throw ImportError("\(lowerName) could not be synced: \(error.text)")
-        }
-        if !configuration.isImported {
-            configuration.isImported = true
-            try store.save(configuration)
-        }
+        if !rights.isForeign || rights.trustsRemote { configuration.withholdsRights = false }
+        // Until it has come to its end.
+        configuration.isImported = false
+        try store.save(configuration)
+        let isMoved = !isSame || !isSameFileSystem
+        let summary = try build(in: store, &configuration, recorded, rights, isMoved: isMoved, progress)
+        configuration.isImported = true
+        try store.save(configuration)
         return summary
     }
 
     private func build(
-        in store: Store, _ configuration: inout StoreConfiguration, _ rights: RemoteRights,
-        _ progress: @escaping (ImportProgress) -> Void
+        in store: Store, _ configuration: inout StoreConfiguration, _ recorded: StoreConfiguration,
+        _ rights: RemoteRights, isMoved: Bool, _ progress: @escaping (ImportProgress) -> Void
     ) throws -> ImportSummary {
-        let granuleSize = configuration.granuleSize
         let withdraws = rights.isForeign && !rights.trustsRemote && !configuration.withholdsRights
-        // Used by the one task below, for which this thread waits.
+        let before = try store.importedNames()
+        // Where nothing is recorded of the source's file system, this may be the directory that it is mounted on.
+        let isDoubtful = location.path != nil && recorded.sourceFileSystem.isEmpty
+        let refusesEmpty = before?.isEmpty != true && !options.deleteLimit.isEverything
+        // Both are used by the one task below, for which this thread waits.
         nonisolated(unsafe) let progress = progress
-        let (summary, isWithheld) = try waitFor {
-            let builder = try TreeBuilder(store: store, granuleSize: granuleSize, options: options, rights: rights)
-            let isWithheld = try !withdraws || builder.withdrawRights()
-            try await builder.build(from: source, progress: progress)
-            return (builder.summary, isWithheld)
+        nonisolated(unsafe) let builder = try TreeBuilder(
+            store: store, granuleSize: configuration.granuleSize, options: options, rights: rights, before: before,
+            refusesEmpty: refusesEmpty && !recorded.source.isEmpty && (options.deleteGone || isDoubtful)
+        ) { [source] in source.agrees($0, with: $1, isMoved: isMoved) }
+        let isWithheld: Bool
+        do {
+            isWithheld = try waitFor {
+                let isWithheld = try !withdraws || builder.withdrawRights()
+                try await builder.build(from: source, progress: progress)
+                return isWithheld
+            }
+        } catch {
+            if builder.hasTouched {
+                try store.save(ImportedNames(builder.noted + (before?.entries ?? [])))
+            } else {
+                // Nothing binds the directory to a source of which it has nothing.
+                try store.save(recorded)
+            }
+            throw error
         }
-        let withholds = rights.isForeign && !rights.trustsRemote && isWithheld
-        if configuration.withholdsRights != withholds {
-            configuration.withholdsRights = withholds
-            try store.save(configuration)
+        do throws(Errno) { try store.tree.original.syncFileSystem() } catch {
+            throw ImportError("\(lowerName) could not be synced: \(error.text)")
         }
-        return summary
+        // What could not be read may be known from before.
+        let isWhole = builder.summary.counts.unreadable == 0
+        try store.save(ImportedNames(builder.noted + (isWhole ? [] : before?.entries ?? [])))
+        configuration.withholdsRights = rights.isForeign && !rights.trustsRemote && isWithheld
+        return builder.summary
     }
 
-    /// What is recorded of the file system of a directory as the source.
-    ///
-    /// - Throws: when it is another one than an import before has recorded.
-    private func fileSystem(after configuration: StoreConfiguration) throws -> String {
-        guard location.path != nil else { return "" }
-        let found = try location.sourceIdentity
-        let recorded = configuration.sourceFileSystem
-        if !options.rebind && !recorded.isEmpty && isLocation(of: configuration) {
-            let before = try SourceIdentity(text: recorded)
-            guard found.isSame(as: before) else {
-                throw ImportError(
-                    "the source \(location) is on another file system (\(found)) than before (\(before)): mount that one, or "
-                        + "see --rebind")
+    /// Whether the tree has something of the source that is recorded.
+    private func isBound(_ store: Store, _ recorded: StoreConfiguration) throws -> Bool {
+        if recorded.isImported { return true }
+        var walk = try TreeWalk(top: try Descriptor.openDirectory(at: store.tree.root, [0x2e])) { path, _, _ in
+            path == Array(Store.folder.utf8)
+        }
+        while let step = try walk.next() {
+            switch step {
+            case .name(let name, _), .left(let name, _, _, _):
+                if try Existing(try Descriptor.openPlace(at: walk.current, name), store).isImported { return true }
+            case .failed: return true
             }
         }
-        return found.text
+        return false
+    }
+
+    /// What is recorded of the file system of a directory as the source, and whether it is the one of the import before.
+    ///
+    /// - Throws: when it is not, unless the directory is to be bound to another one.
+    private func fileSystem(after configuration: StoreConfiguration) throws -> (text: String, isSame: Bool) {
+        guard location.path != nil else { return ("", true) }
+        let found = try location.sourceIdentity
+        guard !configuration.sourceFileSystem.isEmpty, isLocation(of: configuration) else { return (found.text, true) }
+        let before = try? SourceIdentity(text: configuration.sourceFileSystem)
+        let isSame = before.map { found.isSame(as: $0) } ?? false
+        guard isSame || options.rebind else {
+            let other = before.map { "\($0)" } ?? "recorded in a way that is not known"
+            throw ImportError(
+                "the source \(location) is on another file system (\(found)) than before (\(other)): mount that one, or see "
+                    + "--rebind")
+        }
+        return (found.text, isSame)
     }
 
     private func isLocation(of configuration: StoreConfiguration) -> Bool {

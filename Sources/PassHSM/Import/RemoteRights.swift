@@ -82,9 +82,8 @@ package struct RemoteRights: Sendable, Equatable {
         return Values(owner: told.owner ?? owner, group: told.group ?? group, mode: told.mode ?? mode)
     }
 
-    /// Of a file that takes the place of one with this status: those that it had are local by now.
+    /// Of a file that takes the place of one with this status, whose rights are local by now.
     func values(replacing old: stat, _ entry: RemoteEntry) -> Values {
-        guard isForeign else { return values(for: entry) }
         let told = given.values(isDirectory: false)
         // As a write does it: the content is another one.
         return Values(

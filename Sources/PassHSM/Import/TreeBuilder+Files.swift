@@ -10,17 +10,18 @@ extension TreeBuilder {
         summary.counts.files += 1
         summary.counts.bytes.add(saturating: object.size)
         guard let existing = try look(entry.name) else {
-            try placeStub(entry, object)
+            if !isRemoved(entry) { try placeStub(entry, object) }
             return
         }
         if existing.kind == S_IFDIR {
-            guard try removeDirectoryInTheWay(entry.name, existing) else { return }
+            guard try removeDirectoryInTheWay(entry, existing) else { return }
             try placeStub(entry, object, isNew: false)
         } else if let record = existing.record, existing.kind == S_IFREG, isCurrent(record, entry, object) {
-            try confirm(record, existing.place, object.digest)
+            try confirm(record, existing.place, object)
             summary.counts.unchanged += 1
             register(entry, existing.status, record.object.key)
             try setGiven(of: existing.place, existing.status, entry)
+            try noteGiven(entry.name, in: current, path(of: entry.name), nil)
         } else if let refusal = refusal(existing, object) {
             conflict(entry.name, refusal)
         } else {
@@ -30,9 +31,7 @@ extension TreeBuilder {
 
     /// The record is of the very content that the source has.
     private func isCurrent(_ record: Record, _ entry: RemoteEntry, _ object: RemoteObject) -> Bool {
-        guard record.state != .local, record.object.version == object.version, record.object.size == object.size else {
-            return false
-        }
+        guard record.state != .local, agrees(record.object, object) else { return false }
         // A file with several names is recorded under one of them.
         return record.object.key == object.key || entry.linkIdentity != nil
     }
@@ -43,45 +42,56 @@ extension TreeBuilder {
         if existing.kind != S_IFREG || record.object.key == object.key { return nil }
         // With further names, it is what is left of a file that had several in the source too.
         let hadNames = existing.status.st_nlink > 1 || links.severed.contains(existing.status.st_ino)
-        let isSameVersion = record.object.version == object.version && record.object.size == object.size
-        if hadNames || isSameVersion { return nil }
+        if hadNames || agrees(record.object, object) { return nil }
         return "\(record.object.key) was renamed to this name in the lower directory"
     }
 
     /// The source has it again, or still: what an earlier import or fill found otherwise is over.
-    private func confirm(_ old: Record, _ place: Descriptor, _ digest: RemoteDigest?) throws(Errno) {
+    private func confirm(_ old: Record, _ place: Descriptor, _ object: RemoteObject) throws(Errno) {
         var record = old
         record.flags.subtract([.lost, .stale])
-        if digest != nil { record.object.digest = digest }
+        // In the words of today, and of this disk.
+        record.object.version = object.version
+        if object.digest != nil { record.object.digest = object.digest }
         if record == old { return }
-        try store.write(record, to: place)
+        hasTouched = true
+        try records.write(record, to: place)
     }
 
     private func replace(_ existing: Existing, by entry: RemoteEntry, _ object: RemoteObject) throws(Errno) {
         let flags = existing.record?.flags.intersection(.pinned) ?? []
-        let stub = try makeStub(entry, object, flags: flags, replacing: existing.kind == S_IFREG ? existing : nil)
+        let old = existing.kind == S_IFREG ? existing : nil
+        let changes =
+            try old.map { old throws(Errno) in
+                try localChanges(entry.name, in: current, old.status, path(of: entry.name))
+            } ?? LocalChanges()
+        let stub = try makeStub(entry, object, flags: flags, replacing: old, keeping: changes)
         try put(stub, as: entry.name, replacing: true)
         forget(existing)
-        didPlace(entry, try stub.file.stat(), isNew: false)
+        try didPlace(entry, try stub.file.stat(), isNew: false, keeping: changes)
     }
 
     /// Makes a stub under a name that is free.
     func placeStub(_ entry: RemoteEntry, _ object: RemoteObject, isNew: Bool = true) throws(Errno) {
         let stub = try makeStub(entry, object)
         try put(stub, as: entry.name, replacing: false)
-        didPlace(entry, try stub.file.stat(), isNew: isNew)
+        try didPlace(entry, try stub.file.stat(), isNew: isNew)
     }
 
-    func didPlace(_ entry: RemoteEntry, _ status: stat, isNew: Bool) {
+    func didPlace(
+        _ entry: RemoteEntry, _ status: stat, isNew: Bool, keeping changes: LocalChanges = .init()
+    ) throws(Errno) {
         touch()
         if let withheld = rights.withheld(from: entry) { summary.note(.skipped, path(of: entry.name), withheld) }
         if isNew { summary.counts.new += 1 } else { summary.counts.changed += 1 }
         register(entry, status, RemoteKey(path(of: entry.name)))
+        try noteGiven(entry.name, in: current, path(of: entry.name), changes)
     }
 
     /// A stub that nobody can see yet: size, record, owner, mode, attributes, times.
     private func makeStub(
-        _ entry: RemoteEntry, _ object: RemoteObject, flags: Record.Flags = [], replacing old: Existing? = nil
+        _ entry: RemoteEntry, _ object: RemoteObject, flags: Record.Flags = [], replacing old: Existing? = nil,
+        keeping changes: LocalChanges = .init()
     ) throws(Errno) -> Stub {
         let stub = try makeNamelessFile()
         do throws(Errno) {
@@ -92,7 +102,7 @@ extension TreeBuilder {
                 granuleSize: granuleSize)
             record.flags = flags
             try records.write(record, to: stub.file)
-            try apply(entry, to: stub.file, replacing: old)
+            try apply(entry, to: stub.file, replacing: old, keeping: changes)
         } catch {
             store.forget(stub.file)
             if let temporary = stub.temporary { try? store.temporary.unlink(temporary) }

@@ -3,29 +3,87 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// What the lower tree has and the source no longer has.
+/// What the lower tree has and the source no longer has. It is dealt with after the listing, so that it can be counted before
+/// anything is removed, and a listing that breaks off removes nothing.
 extension TreeBuilder {
-    /// Goes through the current directory for names that the source does not have.
-    func removeGone() throws(ImportError) {
-        var cursor = DirectoryCursor()
-        while let name = try nextName(&cursor, in: current, path) {
-            if level.seen.contains(name) || (levels.count == 1 && name == Array(Store.folder.utf8)) { continue }
-            try attempt(path(of: name)) { () throws(Errno) in
-                guard let existing = try look(name) else { return }
-                if existing.kind == S_IFDIR {
-                    try removeGoneTree(name)
-                } else if try noteGone(existing, name, in: current, path(of: name)) {
-                    touch()
-                }
+    /// Marks what is gone, or removes it when that is asked for, and is not too much: ``ImportSummary/refusal``.
+    func settleGone() throws(ImportError) {
+        if isFirst { return }
+        seen.sort()
+        if options.deleteGone {
+            let count = try countGone()
+            let total = summary.counts.unchanged + summary.counts.changed + count
+            guard count <= options.deleteLimit.count(of: total) else {
+                summary.refusal =
+                    "the source no longer has \(count) of the \(total) names that were imported: none was removed; "
+                    + "see --max-delete"
+                for path in blocked.keys { summary.note(.conflict, path, Self.fullDirectory) }
+                return
             }
+        }
+        try walk { (walk: inout TreeWalk, step: TreeWalk.Step) throws(Errno) in
+            let directory = walk.current
+            switch step {
+            case .name(let name, let path):
+                let existing = try Existing(try Descriptor.openPlace(at: directory, name), store)
+                if try noteGone(existing, name, in: directory, path) { walk.didRemove() }
+            case .left(let name, let path, let wasTouched, let modified):
+                if !isSeen(path) || blocked[path] != nil {
+                    let child = try Existing(try Descriptor.openPlace(at: directory, name), store)
+                    if removeGoneDirectory(child, name, in: directory, path) { return walk.didRemove() }
+                }
+                if wasTouched { try directory.setTimes(of: name, access: nil, modification: modified) }
+            case .failed(_, let error): throw error
+            }
+        }
+        for (path, blocked) in blocked {
+            try attempt(path) { () throws(Errno) in try placeBlocked(blocked, path) }
         }
     }
 
-    private func nextName(
-        _ cursor: inout DirectoryCursor, in directory: Descriptor, _ path: [UInt8]
-    ) throws(ImportError) -> [UInt8]? {
-        do throws(Errno) { return try cursor.next(in: directory)?.name } catch {
-            throw ImportError("\(BytePath(path)) in the lower directory: \(error.text)")
+    /// How many names ``settleGone()`` would remove.
+    private func countGone() throws(ImportError) -> Int {
+        var count = 0
+        try walk { (walk: inout TreeWalk, step: TreeWalk.Step) throws(Errno) in
+            switch step {
+            case .name(let name, let path):
+                let existing = try Existing(try Descriptor.openPlace(at: walk.current, name), store)
+                guard existing.isClean, let record = existing.record else { return }
+                let key = record.object.key.bytes
+                // Further names of a file go with the one that is recorded.
+                if key == path || existing.status.st_nlink > 1 && !isSeen(key) { count += 1 }
+            case .left: return
+            case .failed(_, let error): throw error
+            }
+        }
+        return count
+    }
+
+    /// Calls `body` for each directory of the tree, and for each other name that the source does not have.
+    private func walk(_ body: (inout TreeWalk, TreeWalk.Step) throws(Errno) -> Void) throws(ImportError) {
+        let top = try reading { () throws(Errno) in try Descriptor.openDirectory(at: store.tree.root, [0x2e]) }
+        var walk = try reading { () throws(Errno) in
+            try TreeWalk(top: top) { [self] path, parent, isDirectory in
+                if path == Array(Store.folder.utf8) { return true }
+                if isSeen(path) { return !isDirectory }
+                // Of a directory that could not be listed whole nobody knows what it has.
+                return unlisted.contains(parent)
+            }
+        }
+        while let step = try reading({ () throws(Errno) in try walk.next() }) {
+            let path: [UInt8] =
+                switch step {
+                case .name(_, let path), .left(_, let path, _, _), .failed(let path, _): path
+                }
+            try attempt(path) { () throws(Errno) in try body(&walk, step) }
+        }
+        guard walk.isTopTouched else { return }
+        try reading { () throws(Errno) in try top.setTimes(of: nil, access: nil, modification: walk.topModified) }
+    }
+
+    private func reading<Result>(_ body: () throws(Errno) -> Result) throws(ImportError) -> Result {
+        do throws(Errno) { return try body() } catch {
+            throw ImportError("the lower directory cannot be gone through: \(error.text)")
         }
     }
 
@@ -47,6 +105,7 @@ extension TreeBuilder {
             return false
         }
         summary.counts.gone += 1
+        hasTouched = true
         if options.deleteGone && existing.isClean {
             try directory.unlink(name)
             forget(existing)
@@ -57,34 +116,6 @@ extension TreeBuilder {
             try store.write(record, to: existing.place)
         }
         return false
-    }
-
-    /// The directory `name` of the current one, with everything in it, is gone.
-    func removeGoneTree(_ name: [UInt8]) throws(Errno) {
-        let start = path(of: name)
-        let top = try Descriptor.openDirectory(at: current, name)
-        var walk = try GoneWalk(top: top, path: start)
-        while let step = try walk.next() {
-            let directory = walk.current
-            switch step {
-            case .name(let name, let path):
-                let existing = try Existing(try Descriptor.openPlace(at: directory, name), store)
-                if try noteGone(existing, name, in: directory, path) { walk.didRemove() }
-            case .left(let name, let path, let wasTouched, let modified):
-                let child = try Existing(try Descriptor.openPlace(at: directory, name), store)
-                if removeGoneDirectory(child, name, in: directory, path) {
-                    walk.didRemove()
-                } else if wasTouched {
-                    try directory.setTimes(of: name, access: nil, modification: modified)
-                }
-            }
-        }
-        let existing = try Existing(try Descriptor.openPlace(at: current, name), store)
-        if removeGoneDirectory(existing, name, in: current, start) {
-            touch()
-        } else if walk.isTopTouched {
-            try current.setTimes(of: name, access: nil, modification: walk.topModified)
-        }
     }
 
     private func removeGoneDirectory(

@@ -45,10 +45,12 @@ extension TreeBuilder {
         guard let identity = entry.linkIdentity, let place = links.places[identity] else { return false }
         let isRecorded = links.orphans[identity]?.recordedKey.bytes == path(of: entry.name)
         let existing = try look(entry.name)
+        if existing == nil, isRemoved(entry) { return true }
         if let existing, existing.status.st_ino == place.inode {
             summary.counts.links += 1
             summary.counts.unchanged += 1
             if isRecorded { links.orphans[identity] = nil }
+            noteKept(path(of: entry.name))
             return true
         }
         if let existing, !existing.isClean || existing.kind == S_IFDIR {
@@ -62,6 +64,7 @@ extension TreeBuilder {
             return false
         }
         touch()
+        noteKept(path(of: entry.name))
         summary.counts.links += 1
         if let existing {
             forget(existing)
@@ -100,6 +103,7 @@ extension TreeBuilder {
             guard var record = existing.record, record.object.key == orphan.recordedKey else { return }
             record.object.key = RemoteKey(orphan.path)
             record.flags.remove(.lost)
+            hasTouched = true
             try store.write(record, to: existing.place)
         }
     }

@@ -7,13 +7,20 @@ import HSMSystem
 extension TreeBuilder {
     /// Gives a file that nobody can see yet everything but its name.
     ///
-    /// - Parameter old: the file whose place it takes, when there is one.
-    func apply(_ entry: RemoteEntry, to file: Descriptor, replacing old: Existing?) throws(Errno) {
-        let values = old.map { rights.values(replacing: $0.status, entry) } ?? rights.values(for: entry)
+    /// - Parameters:
+    ///   - old: the file whose place it takes, when there is one.
+    ///   - changes: what of that file was changed locally: its own is taken then.
+    func apply(
+        _ entry: RemoteEntry, to file: Descriptor, replacing old: Existing?, keeping changes: LocalChanges
+    ) throws(Errno) {
+        let keepsRights = rights.isForeign || changes.rights
+        let values =
+            old.flatMap { keepsRights ? rights.values(replacing: $0.status, entry) : nil } ?? rights.values(for: entry)
         let isOwned = try setOwner(of: file, [], entry, values)
-        let acl = try rights.isForeign ? old?.accessList() : nil
+        let acl = try keepsRights ? old?.accessList() : nil
+        let attributes = try changes.attributes ? ownAttributes(entry.name, in: current) : nil
         try file.withProcPath { path throws(Errno) in
-            try setAttributes(of: path, .follow, entry)
+            try setAttributes(of: path, .follow, entry, instead: attributes, acls: old == nil || !keepsRights)
             if level.hasDefaultACL { try dropInheritedACL(of: path, entry) }
             if let acl {
                 try acl.withBytes { value throws(Errno) in
@@ -29,17 +36,18 @@ extension TreeBuilder {
     /// Gives a directory what the source's has, after everything in it was made, and notes in its record that this is
     /// done.
     ///
-    /// - Parameter setsRights: false: owner, mode and ACLs are local, and stay.
-    func finish(_ directory: Descriptor, _ entry: RemoteEntry, setsRights: Bool) throws(Errno) {
+    /// - Parameter level: says what of it is local, and stays.
+    func finish(_ directory: Descriptor, _ entry: RemoteEntry, _ level: Level) throws(Errno) {
+        let setsRights = level.setsRights
         let values = rights.values(for: entry)
         let isOwned = try setsRights ? setOwner(of: directory, [], entry, values) : true
         let attributes = rights.attributes(of: entry)
         try directory.withProcPath { path throws(Errno) in
-            for name in ["system.posix_acl_access", "system.posix_acl_default"] where setsRights {
+            for name in Self.aclNames where setsRights {
                 let isKept = attributes.contains { $0.name.elementsEqual(name.utf8) }
                 if !isKept { try removeAttribute(name, of: path) }
             }
-            try setAttributes(of: path, .follow, entry)
+            try setAttributes(of: path, .follow, entry, instead: level.changes.attributes ? [] : nil, acls: setsRights)
         }
         if setsRights { try directory.setMode(Self.mode(values, isOwned: isOwned)) }
         try writeRecord(of: directory, entry.metadata.directoryVersion, key: path)
@@ -66,10 +74,16 @@ extension TreeBuilder {
         }
     }
 
+    /// - Parameters:
+    ///   - own: what is set instead of the source's attributes, but for ACLs.
+    ///   - acls: set the source's ACLs.
     func setAttributes(
-        of path: UnsafePointer<CChar>, _ links: ExtendedAttributes.Links, _ entry: RemoteEntry
+        of path: UnsafePointer<CChar>, _ links: ExtendedAttributes.Links, _ entry: RemoteEntry,
+        instead own: [RemoteEntry.Attribute]? = nil, acls: Bool = true
     ) throws(Errno) {
-        for attribute in rights.attributes(of: entry) {
+        let all = rights.attributes(of: entry)
+        let others = own ?? all.filter { !Self.isACL($0.name) }
+        for attribute in (acls ? all.filter { Self.isACL($0.name) } : []) + others {
             do throws(Errno) {
                 try withName(attribute.name) { name throws(Errno) in
                     try attribute.value.withBytes { value throws(Errno) in

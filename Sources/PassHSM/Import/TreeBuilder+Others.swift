@@ -32,17 +32,19 @@ extension TreeBuilder {
         if try placeLink(entry) { return }
         if case .symlink = entry.kind { summary.counts.links += 1 }
         guard let existing = try look(entry.name) else {
-            if let status = try make(entry, replacing: false) { didPlace(entry, status, isNew: true) }
+            if isRemoved(entry) { return }
+            if let status = try make(entry, replacing: false) { try didPlace(entry, status, isNew: true) }
             return
         }
         if try isSame(existing, entry) {
             summary.counts.unchanged += 1
             register(entry, existing.status, RemoteKey(path(of: entry.name)))
+            noteKept(path(of: entry.name))
             return
         }
         var isFree = false
         if existing.kind == S_IFDIR {
-            guard try removeDirectoryInTheWay(entry.name, existing) else { return }
+            guard try removeDirectoryInTheWay(entry, existing) else { return }
             isFree = true
         } else if !existing.isClean {
             conflict(entry.name, existing.reason)
@@ -50,7 +52,7 @@ extension TreeBuilder {
         }
         if let status = try make(entry, replacing: !isFree) {
             forget(existing)
-            didPlace(entry, status, isNew: false)
+            try didPlace(entry, status, isNew: false)
         }
     }
 
@@ -65,7 +67,7 @@ extension TreeBuilder {
     }
 
     /// - Returns: nil when it cannot be made without privilege, which is reported.
-    private func make(_ entry: RemoteEntry, replacing: Bool) throws(Errno) -> stat? {
+    func make(_ entry: RemoteEntry, replacing: Bool) throws(Errno) -> stat? {
         let temporary = makeTemporaryName()
         do throws(Errno) { try makeNode(temporary, entry.kind) } catch {
             guard error.rawValue == EPERM else { throw error }

@@ -11,6 +11,7 @@ extension TreeBuilder {
         let isDirectory = status.st_mode & S_IFMT == S_IFDIR
         let values = options.rights.values(isDirectory: isDirectory)
         if values.isEmpty { return }
+        hasTouched = true
         let hasOwner =
             (values.owner ?? status.st_uid) == status.st_uid && (values.group ?? status.st_gid) == status.st_gid
         let isOwned = hasOwner ? true : try setOwner(of: place, [], entry, values)
@@ -54,6 +55,7 @@ extension TreeBuilder {
             // One that cannot be believed is a record too.
             let isImported = try Existing(place, store).isImported
             guard isImported, status.st_mode & S_IFMT != S_IFLNK else { return true }
+            hasTouched = true
             try place.withProcPath { path throws(Errno) in _ = try check { chmod(path, status.st_mode & 0o1777) } }
             summary.note(
                 .skipped, path,

@@ -16,6 +16,8 @@ final class TreeBuilder {
         let isOutdated: Bool
         /// Its owner, mode and ACLs are the import's to set as well.
         let setsRights: Bool
+        /// What was changed locally, and stays.
+        let changes: LocalChanges
         /// An import made it.
         let isManaged: Bool
         /// Its modification time before anything in it was changed.
@@ -24,12 +26,14 @@ final class TreeBuilder {
         let hasDefaultACL: Bool
         /// How long ``TreeBuilder/path`` was in the parent.
         let parentPathLength: Int
-        /// Names that the source has, for a directory that is not new.
-        var seen: Set<[UInt8]> = []
-        /// The source could not tell all names.
-        var isPartlyListed = false
         /// Something in it was made, replaced or removed.
         var isTouched = false
+    }
+
+    /// What a directory with content keeps from being placed.
+    struct Blocked {
+        let entry: RemoteEntry
+        let level: Level
     }
 
     let store: Store
@@ -47,14 +51,36 @@ final class TreeBuilder {
     private(set) var levels: [Level] = []
     /// Of the current directory, below the top.
     private(set) var path: [UInt8] = []
-    /// Directories of the source that were entered and that the lower tree does not follow.
-    private var skippedDepth = 0
+    /// Paths of the directories of the source that were entered and that the lower tree does not follow, each in the one before.
+    private var skipped: [[UInt8]] = []
     private var entries = 0
+    /// What the import before noted, and what this one does; nil: none has.
+    let before: ImportedNames?
+    var noted: [ImportedNames.Entry] = []
+    /// Hashes of the paths that the source has; in order when the listing is over.
+    var seen: [UInt64] = []
+    /// Directories of which the source did not tell all names.
+    private(set) var unlisted: Set<[UInt8]> = []
+    /// What the source has where the tree has a directory that is not empty yet.
+    var blocked: [[UInt8]: Blocked] = [:]
+    /// No import has come here before: nothing of one can be gone.
+    private(set) var isFirst = false
+    /// Something in the tree was changed.
+    var hasTouched = false
+    /// A source without a name is refused.
+    private let refusesEmpty: Bool
+    /// Whether what is recorded is what the source has.
+    let agrees: (_ recorded: RemoteObject, _ found: RemoteObject) -> Bool
     var lastTemporary = 0
 
     init(
-        store: Store, granuleSize: Int, options: Importer.Options, rights: RemoteRights = .directory
+        store: Store, granuleSize: Int, options: Importer.Options, rights: RemoteRights = .directory,
+        before: ImportedNames? = nil, refusesEmpty: Bool = false,
+        agrees: @escaping (_ recorded: RemoteObject, _ found: RemoteObject) -> Bool = { $0 == $1 }
     ) throws(Errno) {
+        self.agrees = agrees
+        self.before = before
+        self.refusesEmpty = refusesEmpty
         self.rights = rights
         self.store = store
         records = RecordWriter(store)
@@ -74,8 +100,21 @@ final class TreeBuilder {
 
     // In place: a copy of a level would be a copy of all the names in it.
     /// Something in the current directory was made, replaced or removed.
-    func touch() { levels[levels.count - 1].isTouched = true }
-    private func see(_ name: [UInt8]) { levels[levels.count - 1].seen.insert(name) }
+    func touch() {
+        levels[levels.count - 1].isTouched = true
+        hasTouched = true
+    }
+    private func see(_ name: [UInt8]) { seen.append(ImportedNames.hash(path(of: name))) }
+    /// Whether the source has this path; to be asked when the listing is over.
+    func isSeen(_ path: [UInt8]) -> Bool {
+        let hash = ImportedNames.hash(path)
+        var (low, high) = (0, seen.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if seen[middle] < hash { low = middle + 1 } else { high = middle }
+        }
+        return low < seen.count && seen[low] == hash
+    }
 
     func path(of name: [UInt8]) -> [UInt8] { path.isEmpty ? name : path + [0x2f] + name }
 
@@ -85,6 +124,7 @@ final class TreeBuilder {
             try handle(event)
             if entries % 64 == 0 { progress(ImportProgress(counts: summary.counts, entries: entries)) }
         }
+        try settleGone()
         try links.orphans.values.forEach(giveKey)
         try links.strays.forEach(removeStray)
         try attempt([]) { () throws(Errno) in try records.flush() }
@@ -94,42 +134,45 @@ final class TreeBuilder {
     private func handle(_ event: RemoteEvent) throws(ImportError) {
         switch event {
         case .enter(let entry):
-            if skippedDepth > 0 {
-                skippedDepth += 1
-                entries += 1
+            if passOver(entry) {
+                skipped.append(skipped[skipped.count - 1] + [0x2f] + entry.name)
             } else if levels.isEmpty {
                 try attempt(path) { () throws(Errno) in try enterTop(entry) }
             } else {
                 note(entry)
                 summary.counts.directories += 1
-                skippedDepth = 1
-                try attempt(path(of: entry.name)) { () throws(Errno) in
-                    if try enter(entry) { skippedDepth = 0 }
+                let path = path(of: entry.name)
+                skipped = [path]
+                try attempt(path) { () throws(Errno) in
+                    if try enter(entry) { skipped = [] }
                 }
+                if !skipped.isEmpty { unlisted.insert(path) }
             }
         case .entry(let entry):
-            if skippedDepth > 0 {
-                entries += 1
-                return
-            }
+            if passOver(entry) { return }
             note(entry)
             try attempt(path(of: entry.name)) { () throws(Errno) in try place(entry) }
         case .leave:
-            if skippedDepth > 0 { skippedDepth -= 1 } else { try leave() }
+            if skipped.popLast() == nil { try leave() }
         case .unreadable(let key, let error):
             summary.note(.unreadable, key.bytes, error.cause)
-            if skippedDepth > 0 || levels.isEmpty { return }
-            if key.bytes == path {
-                levels[levels.count - 1].isPartlyListed = true
-            } else {
-                see(key.bytes.split(separator: 0x2f).last.map(Array.init) ?? [])
-            }
+            if !skipped.isEmpty || levels.isEmpty { return }
+            if key.bytes != path { see(key.bytes.split(separator: 0x2f).last.map(Array.init) ?? []) }
+            unlisted.insert(key.bytes)
         }
     }
 
     private func note(_ entry: RemoteEntry) {
         entries += 1
-        if !level.isNew { see(entry.name) }
+        see(entry.name)
+    }
+
+    /// Whether `entry` is in a directory that the lower tree does not follow. That it was there is still known.
+    private func passOver(_ entry: RemoteEntry) -> Bool {
+        guard let outer = skipped.last else { return false }
+        entries += 1
+        if let known = before?[ImportedNames.hash(outer + [0x2f] + entry.name)] { noted.append(known) }
+        return true
     }
 
     /// Errors that the next entry would meet too; everything else is the entry's own.
@@ -158,7 +201,8 @@ final class TreeBuilder {
     // MARK: Going down and up
 
     private func enterTop(_ entry: RemoteEntry) throws(Errno) {
-        let record = Existing.recordIfAny(of: current, store)
+        let record = try Existing(current, store).record
+        isFirst = record == nil
         levels.append(try makeLevel(entry, current, isNew: false, record: record, isManaged: true))
         if record == nil { try writeRecord(of: current, .unfinishedDirectory, key: []) }
     }
@@ -167,7 +211,9 @@ final class TreeBuilder {
     private func enter(_ entry: RemoteEntry) throws(Errno) -> Bool {
         let directory: Descriptor
         let next: Level
-        if let existing = try look(entry.name), !(try makeWay(for: entry, existing)) {
+        let existing = try look(entry.name)
+        if existing == nil && isRemoved(entry) { return false }
+        if let existing, !(try makeWay(for: entry, existing)) {
             guard existing.kind == S_IFDIR else { return false }
             directory = try Descriptor.openDirectory(at: current, entry.name)
             next = try makeLevel(entry, directory, isNew: false, record: existing.record, isManaged: existing.hasRecord)
@@ -187,9 +233,15 @@ final class TreeBuilder {
         let isCurrent = record?.object.version == entry.metadata.directoryVersion
         // A foreign remote tells those of new directories only. The top is not its own.
         let isUnfinished = !levels.isEmpty && (isNew || record?.object.version == .unfinishedDirectory)
+        let status = try directory.stat()
+        let changes =
+            isUnfinished || !isManaged
+            ? LocalChanges()
+            : try localChanges([0x2e], in: directory, status, levels.isEmpty ? [] : path(of: entry.name))
         return Level(
             entry: entry, isNew: isNew, isOutdated: isManaged && !isCurrent,
-            setsRights: !rights.isForeign || isUnfinished, isManaged: isManaged, modified: try directory.stat().st_mtim,
+            setsRights: isUnfinished || !rights.isForeign && !changes.rights, changes: changes, isManaged: isManaged,
+            modified: status.st_mtim,
             hasDefaultACL: hasDefaultACL(directory), parentPathLength: path.count)
     }
 
@@ -200,18 +252,32 @@ final class TreeBuilder {
         return (size ?? 0) > 0
     }
 
+    /// Goes back to a directory after the listing, for what could not be placed in it.
+    func goInto(_ directory: Descriptor, _ path: [UInt8], _ level: Level) throws(Errno) {
+        stack = try DirectoryStack(top: directory)
+        levels = [level]
+        self.path = path
+    }
+
     private func leave() throws(ImportError) {
-        if !level.isNew {
-            if !level.isPartlyListed { try removeGone() }
-        }
         let level = level
+        if levels.count == 1 && entries == 0 && refusesEmpty && unlisted.isEmpty {
+            throw ImportError(
+                "the source is empty, and the lower directory is not: nothing was changed; see --max-delete")
+        }
         try attempt(path) { () throws(Errno) in
             if level.isOutdated {
-                try finish(current, level.entry, setsRights: level.setsRights)
+                hasTouched = true
+                try finish(current, level.entry, level)
             } else if level.isTouched {
                 try current.setTimes(of: nil, access: nil, modification: level.modified)
             }
-            if level.isManaged { try setGiven(of: current, try current.stat(), level.entry) }
+            if level.isManaged {
+                try setGiven(of: current, try current.stat(), level.entry)
+                try noteGiven([0x2e], in: current, path, level.isOutdated ? level.changes : nil)
+            } else {
+                noteKept(path)
+            }
         }
         levels.removeLast()
         do throws(Errno) { try stack.pop() } catch {

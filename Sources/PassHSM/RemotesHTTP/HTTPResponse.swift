@@ -31,7 +31,7 @@ package struct HTTPResponse: Sendable {
         switch status.code {
         case 206: if let size = range?.total { return size }
         // There is no first byte, also where the answer says no more than that.
-        case 416: if range?.total ?? 0 == 0 { return 0 }
+        case 416: return range?.total ?? 0
         case 200:
             guard let length = headers.first(name: "Content-Length") else {
                 return try await whole(limit: Self.longestCounted, name: "\(key), whose size the server does not tell,")

@@ -20,10 +20,16 @@ package struct StoreConfiguration: Equatable, Sendable {
     package var withholdsRights = false
     /// Bytes of the granules of files that are imported from now on; a power of two.
     package var granuleSize = GranuleLayout.defaultGranuleSize
-    /// The last import came to its end.
+    /// The last import came to its end: none is under way, and none broke off.
     package var isImported = false
     /// The extended attribute of the records; chosen when the store is made.
     package internal(set) var attribute = ""
+
+    /// What a user of the tree has to know of it; nil: nothing.
+    package var warning: String? {
+        isImported
+            ? nil : "the last import into this directory did not come to its end: names may be missing; import again"
+    }
 
     private static let format = "1"
     private static let file = "config"

@@ -25,6 +25,7 @@ struct Status: Decodable {
     let openHandles: Int
     let openDescriptors: Int
     let backingIDs: Int
+    let warnings: [String]
 
     /// A counter of the engine; a name that is not there is an error of the test.
     func counter(_ name: String) -> Int { counters[name] ?? -1 }
@@ -43,4 +44,5 @@ struct FileState: Decodable {
     let remoteVersion: String?
     let granuleSize: Int?
     let lastError: String?
+    let warning: String?
 }
