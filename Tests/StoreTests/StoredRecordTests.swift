@@ -147,4 +147,59 @@ import Testing
         unlink(key)
         #expect(throws: RecordError.self) { try fixture.record() }
     }
+
+    @Test("A store of format 1 that is half filled and dirty is read right, byte for byte")
+    func halfFilledFormat1() throws {
+        let fixture = try StoreFixture()
+        defer { fixture.remove() }
+        let size = 10 * 4096 - 100
+        let names = ["offline", "clean", "dirty", "cut", "whole", "changed"]
+        let long = [UInt8](repeating: 0x61, count: 2000)
+        var content = [String: [UInt8]](uniqueKeysWithValues: names.map { ($0, PatternSource.bytes(0..<size)) })
+        for name in names { try fixture.stub(name, size: size, key: long + Array(name.utf8)) }
+        do {
+            for name in ["clean", "dirty", "cut"] {
+                let file = try fixture.use(name)
+                try fixture.fill(granules: 2..<4, of: file)
+                try file.stored.commit()
+            }
+            for name in ["dirty", "cut"] {
+                let file = try fixture.use(name)
+                try fixture.write(7, granules: 5..<6, to: file)
+                try file.stored.sync()
+                content[name]?.replaceSubrange(
+                    5 * 4096..<6 * 4096, with: try file.stored.lower.bytes(5 * 4096..<6 * 4096))
+            }
+            try fixture.truncate(fixture.use("cut"), to: 6 * 4096 + 5)
+            content["cut"] = Array(try #require(content["cut"]).prefix(6 * 4096 + 5))
+            for name in ["whole", "changed"] {
+                let file = try fixture.use(name)
+                try fixture.fill(0..<size, of: file)
+                try file.stored.commit()
+            }
+            _ = try fixture.store.markDirtyForGood(fixture.lower("changed"))
+            try fixture.lower("changed").put([1, 2, 3], at: 100)
+            content["changed"]?.replaceSubrange(100..<103, with: [1, 2, 3])
+        }
+        for name in names {
+            var record = try fixture.record(name)
+            (record.contentChecksum, record.changed) = (nil, nil)
+            try fixture.writeAsFormat1(record, to: name)
+        }
+        try fixture.restart()
+        for _ in 0..<2 {
+            for name in names {
+                let bytes = try #require(content[name])
+                if let file = try fixture.store.use(fixture.lower(name), engine: fixture.engine) {
+                    let present = name == "offline" ? [] : name == "clean" ? [2, 3] : [2, 3, 5]
+                    #expect(file.granules == present || file.fill.isComplete, "\(name)")
+                    try fixture.fill(0..<bytes.count, of: file)
+                    try file.stored.sync()
+                }
+                #expect(try fixture.lower(name).bytes(0..<size + 1) == bytes, "\(name)")
+                #expect(try fixture.record(name).object.key.bytes == long + Array(name.utf8))
+            }
+            try fixture.restart()
+        }
+    }
 }

@@ -10,8 +10,8 @@ import HSMSystem
 package final class RecordWriter {
     /// Records that wait for their entries; each holds a descriptor.
     private static let maxWaiting = 256
-    /// Longer objects have no room beside ext4's other attributes, not even for a while.
-    private static let maxInlineObject = 1024
+    /// Longer objects may have no room beside other attributes on ext4, not even for a while.
+    private static let maxInlineObject = 512
 
     private struct Waiting {
         let file: Descriptor
@@ -35,7 +35,11 @@ package final class RecordWriter {
             return
         }
         let value = record.encoded(nil)
-        try store.set(value, of: file)
+        do throws(Errno) { try store.set(value, of: file) } catch {
+            guard [ENOSPC, E2BIG, ERANGE].contains(error.rawValue) else { throw error }
+            try store.write(record, to: file)
+            return
+        }
         waiting.append(
             Waiting(file: file, value: value, record: record, reference: try store.objects.append(record.object)))
         if waiting.count >= Self.maxWaiting { try flush() }
