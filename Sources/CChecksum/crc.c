@@ -109,3 +109,30 @@ uint64_t passhsm_crc64nvme(uint64_t crc, const void *bytes, size_t length)
 {
     return ~by_table(&nvme, ~crc, bytes, length);
 }
+
+/* The product of two polynomials modulo CRC32C's; the highest bit is that of x^0. */
+static uint32_t product(uint32_t a, uint32_t b)
+{
+    uint32_t sum = 0;
+    for (uint32_t bit = 1u << 31; bit; bit >>= 1) {
+        if (a & bit)
+            sum ^= b;
+        b = b >> 1 ^ (0x82f63b78u & -(b & 1));
+    }
+    return sum;
+}
+
+uint32_t passhsm_crc32c_power(uint64_t length)
+{
+    uint32_t power = 1u << 31;
+    /* x^8 for each byte, by squaring. */
+    for (uint32_t square = 1u << 23; length; length >>= 1, square = product(square, square))
+        if (length & 1)
+            power = product(power, square);
+    return power;
+}
+
+uint32_t passhsm_crc32c_combine(uint32_t first, uint32_t second, uint32_t power)
+{
+    return product(first, power) ^ second;
+}

@@ -83,7 +83,7 @@ import Testing
             #expect(try verify(fixture).isEmpty)
             let counts = try Verifier(fixture.store, repairs: true) { Issue.record("\($0)") }.run()
             #expect(counts.files == 6 && counts.names == 10)
-            #expect(counts.bytes == 4 * 4096 + (4096 - 100) + 3 * 4096)
+            #expect(counts.bytes == 4 * 4096 + (4096 - 100) + 3 * 4096 + Self.size)
         }
     }
 

@@ -15,6 +15,9 @@ struct VerifyCommand: ParsableCommand {
             With --repair, what is wrong and has no local changes is dropped, and fetched again when it is next read. \
             Local changes are never dropped.
 
+            Complete files are compared with the checksum of what came from the remote, and with --against-remote with the \
+            remote itself, as far as it still has the version that was recorded.
+
             The exit status is the sum of 1: something was dropped; 4: something wrong was left; or 8: it could not be \
             done; 16: called wrongly.
             """)
@@ -34,6 +37,9 @@ struct VerifyCommand: ParsableCommand {
 
     @Flag(help: "Drop what is wrong, so that it is fetched again.")
     var repair = false
+
+    @Flag(help: "Read the remote's copy of each complete file, and compare it.")
+    var againstRemote = false
 
     @Flag(help: "Print a JSON object.")
     var json = false
@@ -56,7 +62,8 @@ struct VerifyCommand: ParsableCommand {
         let display = TreeDisplay(try RemoteLocation(lower.path))
         defer { display.finish() }
         var report = Report()
-        let verifier = try Verifier(store, repairs: repair) { finding in
+        let remote = try againstRemote ? RemoteTier(store.configuration()).open() : nil
+        let verifier = try Verifier(store, repairs: repair, remote: remote) { finding in
             if json {
                 report.findings.append(Report.Item(finding))
             } else {
@@ -71,7 +78,7 @@ struct VerifyCommand: ParsableCommand {
         if json {
             report.counts = [
                 "names": counts.names, "files": counts.files, "bytes": counts.bytes, "findings": counts.findings,
-                "dropped": counts.dropped,
+                "dropped": counts.dropped, "unchecked": counts.unchecked, "changed": counts.changed,
             ]
             try Output.json(report)
         } else {
@@ -80,10 +87,23 @@ struct VerifyCommand: ParsableCommand {
             Output.lines([
                 "\(lower.path): \(counts.files) files, \(TextTable.size(counts.bytes)) compared: \(found)"
             ])
+            Output.lines(Self.remarks(counts))
         }
         var status: Status = counts.dropped > 0 ? .corrected : []
         if counts.findings > counts.dropped { status.insert(.left) }
         return status
+    }
+
+    /// What could not be told of files.
+    private static func remarks(_ counts: VerifyCounts) -> [String] {
+        var lines: [String] = []
+        if counts.unchecked > 0 {
+            lines.append("\(counts.unchecked) complete files were not compared: no checksum of them is recorded")
+        }
+        if counts.changed > 0 {
+            lines.append("\(counts.changed) complete files were not compared: the remote has another version, or none")
+        }
+        return lines
     }
 
     private static func line(_ finding: Disagreement) -> String {

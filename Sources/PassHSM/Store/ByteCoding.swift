@@ -88,5 +88,20 @@ enum CRC32C {
         passhsm_crc32c(crc, bytes.baseAddress, bytes.count)
     }
 
+    /// CRC32Cs of the parts of something, one after the other, become that of the whole.
+    struct Chain {
+        private(set) var value: UInt32 = 0
+        /// Of the parts, but for the last ones.
+        private let usual: (length: Int, power: UInt32)
+
+        /// - Parameter length: that of most parts.
+        init(usualLength length: Int) { usual = (length, passhsm_crc32c_power(UInt64(length))) }
+
+        mutating func append(_ crc: UInt32, length: Int) {
+            let power = length == usual.length ? usual.power : passhsm_crc32c_power(UInt64(length))
+            value = passhsm_crc32c_combine(value, crc, power)
+        }
+    }
+
     static func of(_ bytes: [UInt8]) -> UInt32 { bytes.withUnsafeBytes { of($0) } }
 }

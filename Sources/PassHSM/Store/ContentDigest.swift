@@ -51,7 +51,8 @@ enum ContentDigest {
         return withUnsafeBytes(of: crc.bigEndian) { Array($0) }
     }
 
-    private static func read(
+    /// Hands the first `size` bytes that `reader` reads to `body`, a piece at a time; fewer when the content is shorter.
+    static func read(
         _ size: Int, _ reader: Reader, _ body: (UnsafeRawBufferPointer) -> Void
     ) throws(Errno) {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: min(size, piece), alignment: 4096)

@@ -34,8 +34,14 @@ extension Store {
     ///   recently that a change could not be told by its times.
     /// - Throws: EIO when the record cannot be believed or does not say that the file is complete; errors of the write.
     package func markDirty(_ lower: Descriptor) throws(Errno) -> DirtyMark? {
+        try mark(lower, isForGood: false)
+    }
+
+    private func mark(_ lower: Descriptor, isForGood: Bool) throws(Errno) -> DirtyMark? {
         guard var record = try believedRecord(of: lower), !record.flags.contains(.dirty) else { return nil }
         guard record.isComplete else { throw Errno(rawValue: EIO) }
+        // Else it is right again when the mark is taken back.
+        if isForGood { record.contentChecksum = nil }
         let before = try lower.stat()
         record.flags.insert(.dirty)
         try Failpoint.reach("mark.record")
@@ -48,7 +54,7 @@ extension Store {
 
     /// As ``markDirty(_:)``, for a file that was changed: the mark is not taken back.
     package func markDirtyForGood(_ lower: Descriptor) throws(Errno) -> DirtyMark? {
-        _ = try markDirty(lower)
+        _ = try mark(lower, isForGood: true)
         return nil
     }
 

@@ -44,6 +44,10 @@ package struct VerifyCounts: Sendable, Equatable {
     package var files = 0
     /// Bytes that were read and compared with a checksum.
     package var bytes = 0
+    /// Complete clean files of which nothing is recorded that their content could be compared with.
+    package var unchecked = 0
+    /// Complete clean files of which the remote no longer has the version that is recorded.
+    package var changed = 0
     package var findings = 0
     package var dropped = 0
 

@@ -41,7 +41,9 @@ package struct Record: Equatable, Sendable {
         }
     }
 
-    package var state: State
+    package var state: State {
+        didSet { if !isComplete { contentChecksum = nil } }
+    }
     package var flags: Flags = []
     /// Raised whenever the content starts anew, so that a sidecar of before is not believed.
     package var epoch: UInt64 = 1

@@ -52,7 +52,7 @@ extension StoredFile {
             try Failpoint.reach("commit.synced")
             try durableLock.withLock { () throws(Errno) in
                 if durable.isFinished { return }
-                if commit.isContentComplete { try finishLocked() } else { try recordLocked(commit) }
+                if commit.isContentComplete { try finishLocked(commit) } else { try recordLocked(commit) }
                 if isSwapped { try durable.sidecar?.sync() }
             }
             if isSwapped {
@@ -105,8 +105,10 @@ extension StoredFile {
         if !record.flags.contains(.dirty) { durable.sidecar?.putDown() }
     }
 
-    private func finishLocked() throws(Errno) {
+    private func finishLocked(_ commit: Commit) throws(Errno) {
         var record = durable.record
+        // Without it the file is as good.
+        let checksum = record.flags.contains(.dirty) ? nil : try? contentChecksumLocked(commit)
         if !record.flags.contains(.dirty) {
             let size = try lower.stat().st_size
             if size != record.object.size {
@@ -117,6 +119,7 @@ extension StoredFile {
         try Failpoint.reach("finish.times")
         try restoreModified()
         record.state = .dual
+        record.contentChecksum = checksum
         record.flags.subtract([.error, .stale, .lost])
         record.lastError = ""
         record.modified = modified
@@ -129,6 +132,14 @@ extension StoredFile {
         durable.sidecar = nil
         durable.isFinished = true
         store.forgetResidency(of: handle)
+    }
+
+    /// CRC32C of the whole content, by those of its granules: nothing of it is read. Nil when one is not known.
+    private func contentChecksumLocked(_ commit: Commit) throws(Errno) -> UInt32? {
+        let layout = durable.record.layout
+        var sum = ChecksumOfGranules(layout, notRecorded: commit.fills)
+        try durable.sidecar?.forEachPage { first, page in sum.append(page, from: first) }
+        return sum.finish()
     }
 
     private static func runs(of sorted: [Int]) -> [Range<Int>] {

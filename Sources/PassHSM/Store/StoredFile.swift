@@ -175,6 +175,7 @@ package final class StoredFile: FillDestination {
             var record = durable.record
             if !record.flags.contains(.dirty) {
                 record.flags.insert(.dirty)
+                record.contentChecksum = nil
                 if !durable.isFinished {
                     try Failpoint.reach("dirty.map")
                     // The map is there, durably, before the record says that there are changes which only it can tell.

@@ -18,7 +18,8 @@ extension Verifier {
         guard let record, record.state != .local else {
             // Taken for a local file, it would show zeros where nothing was filled.
             if maps.remove(handle) != nil {
-                let cause = "the record is gone, though there is a residency map; remove the file and import again"
+                let cause =
+                    "the record is gone, though there is a residency map: the file shows zeros where it was not filled"
                 found(Disagreement(path: file.path, kind: .record, cause: cause, outcome: .left))
             }
             return
@@ -35,26 +36,14 @@ extension Verifier {
             }
         } else if record.state == .partial {
             try checkPartial(file, record)
-        } else if record.isComplete, !isDirty, let digest = record.object.digest {
-            let lower = try file.place.reopen(O_RDONLY)
-            // What cannot be read is not what was filled.
-            let content = try? ContentDigest.of(size: record.object.size, digest.algorithm) {
-                buffer, offset throws(Errno) in
-                let count = try lower.read(into: buffer, at: offset)
-                read(count)
-                return count
-            }
-            if content == digest { return }
-            let cause = "the content is not that of \(digest)"
-            found(.data, of: file, nil, cause, keep: changeBehind(file, record)) {
-                () throws(Errno) in try takeOffline(file, record)
-            }
+        } else if record.isComplete, !isDirty {
+            try checkComplete(file, record)
         }
     }
 
     /// A complete clean file that was changed in the lower directory itself, and is not marked dirty: its modification time
     /// tells.
-    private func changeBehind(_ file: VerifiedFile, _ record: Record) -> String? {
+    func changeBehind(_ file: VerifiedFile, _ record: Record) -> String? {
         let time = RemoteEntry.Time(
             seconds: file.status.st_mtim.tv_sec, nanoseconds: file.status.st_mtim.tv_nsec)
         if time == record.modified { return nil }
@@ -133,7 +122,7 @@ extension Verifier {
     // MARK: Repair
 
     /// Makes a clean file one of which nothing is present.
-    private func takeOffline(_ file: VerifiedFile, _ record: Record) throws(Errno) {
+    func takeOffline(_ file: VerifiedFile, _ record: Record) throws(Errno) {
         let lower = try file.place.reopen(O_RDWR)
         var record = record
         record.state = .offline

@@ -3,13 +3,19 @@ import HSMCore
 import HSMSystem
 
 /// Compares everything that a store says with what is in the lower tree: records, residency maps, the bytes of partial
-/// files, those of complete files whose digest is known, and what `.passhsm` holds about files.
+/// files, those of complete files (with the checksum or the digest that is recorded, or with the remote), and what `.passhsm` holds about files.
 ///
 /// Without ``repairs`` nothing is changed. With it, what is wrong of clean files is no longer believed, so that it is
 /// fetched again; what may be the only copy of local changes is never dropped. Used by one thread.
 package final class Verifier {
     let store: Store
     let repairs: Bool
+    /// Complete files are compared with what it has.
+    var remote: (any RemoteSource)?
+    /// Where the remote is asked.
+    let pool = BlockingPool(name: "verify", limit: 2)
+    /// Files in a row that the remote failed to give.
+    var failures = 0
     var counts = VerifyCounts()
     /// Residency maps and keys that no file was found to need so far.
     var maps: Set<String>
@@ -24,14 +30,16 @@ package final class Verifier {
 
     /// - Parameters:
     ///   - store: opened for use with `keepsLeftovers`, so that nobody else changes anything.
+    ///   - remote: what the store was imported from, to compare complete files with; nil: it is not asked.
     ///   - report: called with each finding, when it has been dealt with.
     ///   - progress: called every now and then.
     package init(
-        _ store: Store, repairs: Bool, report: @escaping (Disagreement) -> Void,
+        _ store: Store, repairs: Bool, remote: (any RemoteSource)? = nil, report: @escaping (Disagreement) -> Void,
         progress: @escaping (VerifyCounts) -> Void = { _ in }
     ) throws(Errno) {
         self.store = store
         self.repairs = repairs
+        self.remote = remote
         self.report = report
         self.progress = progress
         stack = try DirectoryStack(top: Descriptor.openDirectory(at: store.tree.root, [0x2e]))

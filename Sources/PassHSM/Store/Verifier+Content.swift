@@ -1,0 +1,164 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// The content of complete files that are said to be clean: compared with what is recorded of it, and with the remote's.
+extension Verifier {
+    /// How often a file is asked for that the remote fails to give.
+    private static let maxAttempts = 3
+    /// After so many files in a row that the remote failed to give it is not asked any more.
+    private static let maxFailures = 8
+
+    func checkComplete(_ file: VerifiedFile, _ record: Record) throws(Errno) {
+        let isKnown = record.contentChecksum != nil || record.object.digest != nil
+        guard isKnown || remote != nil else {
+            if record.object.size > 0 { counts.unchecked += 1 }
+            return
+        }
+        let lower = try file.place.reopen(O_RDONLY)
+        var checksum: UInt32?
+        if isKnown {
+            let content = content(of: lower, record.object)
+            if let digest = record.object.digest, content?.digest != digest {
+                return wrong(file, record, nil, "the content is not that of \(digest)")
+            }
+            if let expected = record.contentChecksum, content?.checksum != expected {
+                return wrong(
+                    file, record, nil, "the content is not what came from the remote: its checksum is another one")
+            }
+            if record.object.digest != nil { checksum = content?.checksum }
+        }
+        if let remote { checksum = compare(file, record, lower, with: remote) ?? checksum }
+        // What was right as a whole is compared more easily the next time.
+        guard repairs, record.contentChecksum == nil, let checksum else { return }
+        var record = record
+        record.contentChecksum = checksum
+        try store.write(record, to: file.place)
+    }
+
+    private func wrong(_ file: VerifiedFile, _ record: Record, _ range: Range<Int>?, _ cause: String) {
+        var keep = changeBehind(file, record)
+        if !record.flags.isDisjoint(with: [.stale, .lost]) {
+            keep = keep ?? "the remote does not have it any more, and it is left as it is"
+        }
+        found(.data, of: file, range, cause, keep: keep) { () throws(Errno) in try takeOffline(file, record) }
+    }
+
+    /// Nil when it cannot be read: then it is not what came.
+    private func content(
+        of lower: Descriptor, _ object: RemoteObject
+    ) -> (checksum: UInt32, digest: RemoteDigest?)? {
+        var checksum: UInt32 = 0
+        func next(_ buffer: UnsafeMutableRawBufferPointer, _ offset: Int) throws(Errno) -> Int {
+            let count = try lower.read(into: buffer, at: offset)
+            checksum = CRC32C.of(UnsafeRawBufferPointer(rebasing: buffer[..<count]), continuing: checksum)
+            read(count)
+            return count
+        }
+        do throws(Errno) {
+            if let digest = object.digest {
+                let found = try ContentDigest.of(size: object.size, digest.algorithm, next)
+                return (checksum, found)
+            }
+            try ContentDigest.read(object.size, next) { _ in }
+            return (checksum, nil)
+        } catch { return nil }
+    }
+
+    // MARK: The remote
+
+    /// Compares the file byte for byte with what the remote has.
+    ///
+    /// - Returns: the content's checksum when both are the same.
+    private func compare(
+        _ file: VerifiedFile, _ record: Record, _ lower: Descriptor, with remote: any RemoteSource
+    ) -> UInt32? {
+        let object = record.object
+        let answer = pool.wait { () async -> Comparison.Answer in
+            var answer = Comparison.Answer.failed("")
+            for attempt in 0..<Self.maxAttempts {
+                var comparison = Comparison(lower)
+                answer = await comparison.run(object, remote)
+                guard case .failed = answer, attempt + 1 < Self.maxAttempts else { break }
+                try? await Task.sleep(for: .milliseconds(200 << (2 * attempt)))
+            }
+            return answer
+        }
+        if case .failed(let cause) = answer {
+            var text = "cannot be compared with the remote: \(cause)"
+            failures += 1
+            if failures >= Self.maxFailures {
+                self.remote = nil
+                text += "; it is not asked any more"
+            }
+            found(Disagreement(path: file.path, kind: .unreadable, cause: text, outcome: .left))
+            return nil
+        }
+        failures = 0
+        read(object.size)
+        switch answer {
+        case .same(let checksum): return checksum
+        case .differs(let range): wrong(file, record, range, "the bytes are not those that the remote has")
+        case .other: counts.changed += 1
+        case .failed: break
+        }
+        return nil
+    }
+}
+
+/// The comparison of a lower file with its remote object. Used by one task.
+private struct Comparison {
+    enum Answer: Sendable {
+        /// With this checksum.
+        case same(UInt32)
+        /// From the first byte that differs to the last one.
+        case differs(Range<Int>)
+        /// The remote has another version, or none.
+        case other
+        case failed(String)
+    }
+
+    private let lower: Descriptor
+    private var offset = 0
+    private var checksum: UInt32 = 0
+    private var difference: Range<Int>?
+    private var own: [UInt8] = []
+
+    init(_ lower: Descriptor) { self.lower = lower }
+
+    mutating func run(_ object: RemoteObject, _ remote: any RemoteSource) async -> Answer {
+        do throws(FillError) {
+            while offset < object.size {
+                let end = min(object.size, offset + remote.fetchUnit)
+                let range = offset..<end
+                var part = self
+                try await remote.read(object, range: range) { bytes throws(FillError) in try part.take(bytes) }
+                self = part
+                guard offset == end else { return .failed("the remote has sent \(offset - range.lowerBound) bytes") }
+            }
+        } catch {
+            return [.remoteChanged, .remoteGone].contains(error.reason) ? .other : .failed(error.cause)
+        }
+        return difference.map(Answer.differs) ?? .same(checksum)
+    }
+
+    private mutating func take(_ bytes: UnsafeRawBufferPointer) throws(FillError) {
+        if own.count < bytes.count { own = [UInt8](repeating: 0, count: bytes.count) }
+        let count: Int
+        do throws(Errno) {
+            let (file, offset) = (lower, offset)
+            count = try own.withMutableBytes { buffer throws(Errno) in
+                try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<bytes.count]), at: offset)
+            }
+        } catch { throw FillError(lowerErrno: error, "reading the lower file") }
+        own.withUnsafeBytes { mine in
+            checksum = CRC32C.of(UnsafeRawBufferPointer(rebasing: mine[..<count]), continuing: checksum)
+            guard let a = mine.baseAddress, let b = bytes.baseAddress else { return }
+            if count == bytes.count && memcmp(a, b, count) == 0 { return }
+            let wrong = (0..<bytes.count).filter { $0 >= count || mine[$0] != bytes[$0] }
+            guard let first = wrong.first, let last = wrong.last else { return }
+            difference = (difference?.lowerBound ?? offset + first)..<offset + last + 1
+        }
+        offset += bytes.count
+    }
+}
