@@ -14,7 +14,7 @@ struct PassHSMCommand: ParsableCommand {
             ImportCommand.self,
             MountCommand.self, UnmountCommand.self, StatusCommand.self, StateCommand.self, DoctorCommand.self,
             RecallCommand.self, ReleaseCommand.self, PinCommand.self, UnpinCommand.self,
-            VerifyCommand.self, GuardCommand.self,
+            VerifyCommand.self, AdoptCommand.self, GuardCommand.self,
         ])
 
     /// Exit status 0; 1 when the command failed; 64 when it was called wrongly. An error is one line on stderr.

@@ -271,6 +271,8 @@ struct Session: Equatable {
     /// The kernel's boot id (16 bytes), and the lower mount's unique id (8 bytes).
     let bytes: [UInt8]
 
+    var boot: ArraySlice<UInt8> { bytes.prefix(16) }
+
     init?(bytes: [UInt8]) {
         guard bytes.count == 24 else { return nil }
         self.bytes = bytes

@@ -57,9 +57,10 @@ package final class Store: Sendable {
 
     static func open(
         _ path: [CChar], create: Bool, purpose: String, log: Logger, committer: Committer, keepsLeftovers: Bool = false,
-        prepare: (LowerTree) throws(Errno) -> Void = { _ in }
+        adopts: Bool = false, prepare: (LowerTree) throws(Errno) -> Void = { _ in }
     ) throws(StoreError) -> Store {
         let store = try Store(path, create: create, locked: true, log: log, committer: committer, prepare: prepare)
+        try store.expectRecords(path, isMovable: adopts)
         store.writeLock(purpose)
         if !keepsLeftovers { store.removeLeftovers() }
         return store
@@ -191,7 +192,8 @@ package final class Store: Sendable {
         }
         let value = try RecordValue(bytes)
         guard value.owner.isOf(identity) else {
-            throw RecordError("the record is of another file, from which this one was copied, moved or restored")
+            throw RecordError(
+                "the record is of another file, from which this one was copied, moved or restored: see passhsm adopt")
         }
         return (value, identity)
     }
@@ -244,7 +246,7 @@ package final class Store: Sendable {
     }
 
     /// The key of a record of format 1 that had no room for it.
-    private func longKey(of identity: FileHandle) throws(RecordError) -> RemoteKey {
+    func longKey(of identity: FileHandle) throws(RecordError) -> RemoteKey {
         var bytes: [UInt8] = []
         do throws(Errno) {
             guard let keys else { throw Errno(rawValue: ENOENT) }
@@ -269,7 +271,8 @@ package final class Store: Sendable {
     private static func refusal(_ place: String, _ error: Errno) -> String {
         guard [EPERM, ELOOP, ENOTDIR].contains(error.rawValue) else { return "\(place): \(error.text)" }
         return "\(place) is not of user \(geteuid()) alone (another owner, a link, or writable for others)"
-            + ", and is not believed: run passhsm as the user who imported the tree, or move it away and import again"
+            + ", and is not believed: run passhsm as the user who imported the tree; where it was copied or restored with "
+            + "other owners, first give it and what is directly in it back to that user (chown, chmod go-w)"
     }
 
     private static func makeFolder(at parent: Descriptor, _ name: String) throws(Errno) {

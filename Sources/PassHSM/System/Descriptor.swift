@@ -117,6 +117,11 @@ package final class Descriptor: Sendable {
         }
     }
 
+    /// lseek(2) with SEEK_HOLE: the next offset without data; the file's end when there is none before.
+    ///
+    /// - Throws: ENXIO from the end of the file on.
+    package func seekHole(from offset: Int) throws(Errno) -> Int { try check { lseek(raw, offset, PASSHSM_SEEK_HOLE) } }
+
     package func fsync() throws(Errno) { _ = try check { Glibc.fsync(raw) } }
     package func fdatasync() throws(Errno) { _ = try check { Glibc.fdatasync(raw) } }
     package func syncFileSystem() throws(Errno) { _ = try check { passhsm_syncfs(raw) } }

@@ -1,0 +1,131 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// What is believed of one file.
+extension Adopter {
+    /// Local changes: nobody else has them.
+    func adoptDirty(_ file: AdoptedFile, _ record: Record, _ owner: RecordValue.Owner) throws(Errno) -> Outcome {
+        if record.isComplete {
+            try store.write(record, to: file.place)
+            return .dirty
+        }
+        guard record.state == .partial else {
+            return .left("it has local changes, and its record says that it is empty")
+        }
+        let lower = try file.place.reopen(O_RDWR)
+        // What the map says was written is in the copy, or nowhere.
+        try lower.fsync()
+        do throws(RecordError) {
+            _ = try maps.takeOver(record, from: owner, file.status.st_size, lower)
+        } catch {
+            return .left("it has local changes, which only its residency map can tell: \(error.cause)")
+        }
+        try store.write(record, to: lower)
+        try lower.fsync()
+        return .dirty
+    }
+
+    func adoptClean(_ file: AdoptedFile, _ record: Record, _ owner: RecordValue.Owner) throws(Errno) -> Outcome {
+        switch record.state {
+        case .dual: return try adoptComplete(file, record)
+        case .partial where file.status.st_size == record.object.size:
+            let lower = try file.place.reopen(O_RDWR)
+            // Without a map, or with one that is damaged, everything is fetched again.
+            guard let present = try? maps.takeOver(record, from: owner, file.status.st_size, lower), present > 0 else {
+                return try goOffline(file, record)
+            }
+            try store.write(record, to: lower)
+            try lower.setModified(record.modified)
+            return .partial
+        default: return try goOffline(file, record)
+        }
+    }
+
+    private func adoptComplete(_ file: AdoptedFile, _ record: Record) throws(Errno) -> Outcome {
+        let hasSize = file.status.st_size == record.object.size
+        let hasTime = record.isModificationTime(file.status.st_mtim)
+        let proof = try hasSize ? proof(of: file, record) : .none
+        if hasSize && (proof == .right || (proof == .none && hasTime && isWhole(file))) {
+            try store.write(record, to: file.place)
+            if !hasTime { try file.place.reopen(O_RDWR).setModified(record.modified) }
+            return .complete
+        }
+        if !record.flags.isDisjoint(with: [.lost, .stale]) {
+            return .left("it is not what was recorded, and the remote does not have that any more")
+        }
+        if record.wasChangedUnseen(file.status) && !refetchesChanged {
+            return .left("its size or time is not the recorded one: it was changed, or not copied whole")
+        }
+        return try goOffline(file, record)
+    }
+
+    private enum Proof { case right, wrong, none }
+
+    /// By the digest, or the checksum.
+    private func proof(of file: AdoptedFile, _ record: Record) throws(Errno) -> Proof {
+        if record.object.size == 0 { return .right }
+        let lower = try file.place.reopen(O_RDONLY)
+        if let digest = record.object.digest {
+            let found = try? ContentDigest.of(size: record.object.size, digest.algorithm) {
+                buffer, offset throws(Errno) in try lower.read(into: buffer, at: offset)
+            }
+            return found == digest ? .right : .wrong
+        }
+        guard let checksum = record.contentChecksum else { return .none }
+        return lower.checksum(of: 0..<record.object.size) == checksum ? .right : .wrong
+    }
+
+    /// It has no holes, of which nobody could say whether they are the content's own. A copy gets its time last.
+    private func isWhole(_ file: AdoptedFile) -> Bool {
+        guard let lower = try? file.place.reopen(O_RDONLY), let end = try? lower.seekHole(from: 0) else { return false }
+        return end == file.status.st_size
+    }
+
+    /// A file of which nothing is present; what it has is freed.
+    private func goOffline(_ file: AdoptedFile, _ record: Record) throws(Errno) -> Outcome {
+        let isOffline = ![.dual, .partial].contains(record.state)
+        var record = record
+        record.state = .offline
+        record.beginEpoch()
+        record.limit = record.object.size
+        record.flags.remove(.error)
+        record.lastError = ""
+        let hasSize = file.status.st_size == record.object.size
+        let hadContent = try file.status.st_size > 0 ? file.place.reopen(O_RDONLY).seekData(from: 0) != nil : false
+        if hasSize && !hadContent {
+            try store.write(record, to: file.place)
+            if !record.isModificationTime(file.status.st_mtim) {
+                try file.place.reopen(O_RDWR).setModified(record.modified)
+            }
+            return .offline(hadContent: false)
+        }
+        let lower = try file.place.reopen(O_RDWR)
+        try store.write(record, to: lower)
+        // Before a byte goes: what is not believed can show no zeros.
+        try lower.fsync()
+        try lower.truncate(to: record.object.size)
+        // Only for the space.
+        try? lower.freeContent(size: record.object.size)
+        try lower.setModified(record.modified)
+        // A stub that was copied as zeros has nothing to lose.
+        return .offline(hadContent: hadContent && !isOffline)
+    }
+}
+
+extension Descriptor {
+    /// CRC32C of these bytes; nil when they cannot be read, or are not there.
+    func checksum(of range: Range<Int>) -> UInt32? {
+        var result: UInt32 = 0
+        var count = 0
+        do throws(Errno) {
+            try ContentDigest.read(range.count) { buffer, offset throws(Errno) in
+                try read(into: buffer, at: range.lowerBound + offset)
+            } _: { bytes in
+                result = CRC32C.of(bytes, continuing: result)
+                count += bytes.count
+            }
+        } catch { return nil }
+        return count == range.count ? result : nil
+    }
+}

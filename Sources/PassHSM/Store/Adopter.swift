@@ -1,0 +1,203 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// What ``Adopter`` has done.
+package struct AdoptCounts: Sendable, Equatable {
+    /// Names of every kind.
+    package var names = 0
+    /// Files whose records were their own already.
+    package var own = 0
+    /// Directories, symlinks and special files, and local files.
+    package var others = 0
+    /// Complete, and proven to be what the remote had.
+    package var complete = 0
+    /// With local changes, which were kept.
+    package var dirty = 0
+    /// Partly there, each granule proven.
+    package var partial = 0
+    /// Nothing of it is present: it was not, or nothing could be proven.
+    package var offline = 0
+    /// Of those: files that had content, which was given up.
+    package var givenUp = 0
+    /// As they were, because something only they have would be lost.
+    package var left = 0
+
+    package init() {}
+}
+
+/// Makes the files of a lower directory that was copied, moved or restored its own again: their records are of the files
+/// from which they were copied.
+///
+/// What can be proven of a file is believed. Local changes are always kept. What cannot be told is left as it is, and
+/// answers EIO as before. A run that broke off is simply done again: files are independent, and the top comes last. Used
+/// by one thread.
+package final class Adopter {
+    let store: Store
+    /// Give up also what may have been changed beside a mount.
+    let refetchesChanged: Bool
+    private(set) var counts = AdoptCounts()
+    let maps: AdoptedMaps
+    private let report: (_ path: [UInt8], _ cause: String) -> Void
+    private let progress: (AdoptCounts) -> Void
+    private var stack: DirectoryStack
+
+    /// - Parameters:
+    ///   - store: opened with ``Store/openForAdoption(_:log:)``.
+    ///   - refetchesChanged: clean files whose size or time is not the recorded one are fetched again, and not left.
+    ///   - report: called with each file that is left as it is, and why.
+    package init(
+        _ store: Store, refetchesChanged: Bool, report: @escaping (_ path: [UInt8], _ cause: String) -> Void,
+        progress: @escaping (AdoptCounts) -> Void = { _ in }
+    ) throws(Errno) {
+        self.store = store
+        self.refetchesChanged = refetchesChanged
+        self.report = report
+        self.progress = progress
+        maps = try AdoptedMaps(store, isMoved: store.isMoved())
+        stack = try DirectoryStack(top: Descriptor.openDirectory(at: store.tree.root, [0x2e]))
+    }
+
+    /// - Throws: `Errno` when it cannot go on; what was done until then is good.
+    package func run() throws(Errno) -> AdoptCounts {
+        var cursors = [DirectoryCursor()]
+        while true {
+            let entry = try cursors[cursors.count - 1].next(in: stack.current)
+            if let entry {
+                if stack.depth == 0 && entry.name == Array(Store.folder.utf8) { continue }
+                counts.names += 1
+                progress(counts)
+                if let directory = try visit(entry.name) {
+                    if let closed = try stack.push(directory, name: entry.name) { cursors[closed].suspend() }
+                    cursors.append(DirectoryCursor())
+                }
+            } else if stack.depth > 0 {
+                try stack.pop()
+                cursors.removeLast()
+            } else {
+                break
+            }
+        }
+        try store.tree.original.syncFileSystem()
+        try maps.finish(all: counts.left == 0)
+        // The mark that all is done.
+        _ = try adoptOther(store.tree.root, Array(".".utf8))
+        try store.tree.original.syncFileSystem()
+        return counts
+    }
+
+    /// - Returns: the directory to go into, when it is one.
+    private func visit(_ name: [UInt8]) throws(Errno) -> Descriptor? {
+        let place: Descriptor
+        do throws(Errno) { place = try Descriptor.openPlace(at: stack.current, name) } catch {
+            if error.rawValue == ENOENT { return nil }
+            throw error
+        }
+        let path = stack.path.isEmpty ? name : stack.path + [0x2f] + name
+        let status = try place.stat()
+        if status.st_dev != store.tree.device { return nil }
+        let type = status.st_mode & S_IFMT
+        if type == S_IFREG {
+            try adoptFile(AdoptedFile(path: path, place: place, status: status))
+        } else {
+            counts.others += 1
+            try adoptOther(place, path)
+        }
+        return type == S_IFDIR ? try Descriptor.openDirectory(at: stack.current, name) : nil
+    }
+
+    /// The record says only which object it was made of.
+    private func adoptOther(_ place: Descriptor, _ path: [UInt8]) throws(Errno) {
+        if case .foreign(let record, _) = find(place, path) { try store.write(record, to: place) }
+    }
+
+    private func adoptFile(_ file: AdoptedFile) throws(Errno) {
+        let (record, owner): (Record, RecordValue.Owner)
+        switch find(file.place, file.path) {
+        case .foreign(let found, let old): (record, owner) = (found, old)
+        case .own:
+            counts.own += 1
+            return try maps.keep(file.place)
+        case .local:
+            counts.others += 1
+            return
+        case .unknown: return
+        }
+        try Failpoint.reach("adopt.file")
+        let outcome: Outcome
+        if record.state == .local {
+            try store.write(record, to: file.place)
+            outcome = .other
+        } else if record.flags.contains(.dirty) {
+            outcome = try adoptDirty(file, record, owner)
+        } else {
+            outcome = try adoptClean(file, record, owner)
+        }
+        switch outcome {
+        case .other: counts.others += 1
+        case .complete: counts.complete += 1
+        case .dirty: counts.dirty += 1
+        case .partial: counts.partial += 1
+        case .offline(let hadContent):
+            counts.offline += 1
+            if hadContent { counts.givenUp += 1 }
+        case .left(let cause): leave(file.path, cause)
+        }
+    }
+
+    enum Outcome {
+        case other, complete, dirty, partial
+        case offline(hadContent: Bool)
+        case left(String)
+    }
+
+    func leave(_ path: [UInt8], _ cause: String) {
+        counts.left += 1
+        report(path, cause)
+    }
+
+    private enum Found {
+        /// There is no record.
+        case local
+        case own
+        /// As a record of this file, and whose it was.
+        case foreign(Record, RecordValue.Owner)
+        /// It cannot be believed, and was reported.
+        case unknown
+    }
+
+    private func find(_ place: Descriptor, _ path: [UInt8]) -> Found {
+        let bytes: [UInt8]
+        do throws(Errno) { bytes = try store.value(of: place) } catch {
+            if error.rawValue == ENODATA || error.rawValue == EOPNOTSUPP { return .local }
+            leave(path, "the record cannot be read: \(error.text)")
+            return .unknown
+        }
+        do throws(RecordError) {
+            let value = try RecordValue(bytes)
+            guard let own = try? FileHandle(of: place) else { throw RecordError("the file has no handle") }
+            if value.owner.isOf(own) { return .own }
+            switch value.place {
+            case .here(let object): return .foreign(Record(value, own, object, at: nil), value.owner)
+            case .table(let reference):
+                let object = try store.objects.object(at: reference, size: value.size)
+                return .foreign(Record(value, own, object, at: reference), value.owner)
+            case .keyFile(var object):
+                guard case .handle(let old) = value.owner else { throw RecordError("the record is of no known format") }
+                object.key = try store.longKey(of: old)
+                return .foreign(Record(value, own, object, at: nil), value.owner)
+            }
+        } catch {
+            leave(path, error.cause)
+            return .unknown
+        }
+    }
+}
+
+/// A regular file with a record of another one.
+struct AdoptedFile {
+    let path: [UInt8]
+    /// O_PATH.
+    let place: Descriptor
+    let status: stat
+}
