@@ -90,6 +90,8 @@ package final class Verifier {
             let status = try place.stat()
             // A mount inside the tree, met without a private one: not part of it.
             if status.st_dev != store.tree.device { return nil }
+            // Records of format 1 of directories and links need theirs, too.
+            if !keys.isEmpty, let handle = try? FileHandle(of: place) { keys.remove(handle.name) }
             if status.st_mode & S_IFMT == S_IFDIR { return try Descriptor.openDirectory(at: stack.current, name) }
             guard status.st_mode & S_IFMT == S_IFREG else { return nil }
             if status.st_nlink > 1 && !linked.insert(status.st_ino).inserted { return nil }
