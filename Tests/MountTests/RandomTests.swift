@@ -158,7 +158,7 @@ extension MountTests.RandomOperations {
             let removed = models.filter { $0.mayBeDirty && random.isTrue(90) }
             for model in removed where model.isGone { try changeRemote(model) }
             for model in removed { unlink(mirror.lower + "/" + model.name) }
-            let output = try run([Machine.program, "import", mirror.source, mirror.lower])
+            let output = try run([Machine.program, "import", "--restore", mirror.source, mirror.lower])
             guard output.code <= 1 else { throw Failure("\(output)") }
             for model in models {
                 if removed.contains(where: { $0 === model }) { model.imported() } else { model.mayRenew() }

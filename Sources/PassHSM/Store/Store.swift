@@ -74,13 +74,15 @@ package final class Store: Sendable {
     /// The configuration of the store of `path`; nil when there is no store yet. Any other error could be of one that says
     /// where the content comes from.
     package static func recordedConfiguration(_ path: [CChar]) throws(StoreError) -> StoreConfiguration? {
-        let folder: Descriptor
-        do throws(Errno) {
-            let top = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
-            folder = try Descriptor.openOwnFolder(at: top, Self.folder)
-        } catch {
+        let shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let top: Descriptor
+        do throws(Errno) { top = try Descriptor.open(path, O_RDONLY | O_DIRECTORY) } catch {
             if error.rawValue == ENOENT { return nil }
-            let shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            throw StoreError("\(shown): \(error.text)")
+        }
+        let folder: Descriptor
+        do throws(Errno) { folder = try Descriptor.openOwnFolder(at: top, Self.folder) } catch {
+            if error.rawValue == ENOENT { return nil }
             throw StoreError(refusal("\(shown)/\(Self.folder)", error))
         }
         return try StoreConfiguration.read(from: folder)

@@ -17,6 +17,8 @@ extension FuzzTarget {
         FuzzTarget(name: "manifest", check: manifest),
         FuzzTarget(name: "answer-head", maxLength: 1024, check: answerHead),
         FuzzTarget(name: "location", maxLength: 512, check: location),
+        FuzzTarget(name: "source-identity", maxLength: 512, check: sourceIdentity),
+        FuzzTarget(name: "directory-version", maxLength: 64, check: directoryVersion),
     ]
 
     /// An answer of ListObjectsV2: XML.
@@ -123,6 +125,32 @@ extension FuzzTarget {
             try RemoteEntry.Time(decimal: line).map(expectTime)
             try RemoteEntry.Time(iso8601: line).map(expectTime)
         }
+    }
+
+    /// What the configuration has of a source's file system.
+    private static func sourceIdentity(_ input: [UInt8]) throws {
+        do {
+            let identity = try SourceIdentity(text: String(decoding: input, as: UTF8.self))
+            try expect(
+                try SourceIdentity(text: identity.text) == identity, "an identity that is written is read as another")
+            try expect(identity.isSame(as: identity), "an identity is not its own")
+        } catch let error as LocationError { try expectMessage(error.description, about: input) }
+    }
+
+    /// A version that a record has, beside one that is found.
+    private static func directoryVersion(_ input: [UInt8]) throws {
+        let half = input.count / 2
+        let key = RemoteKey([0x6b])
+        let recorded = RemoteObject(key: key, version: RemoteVersion(Array(input[..<half])), size: 1)
+        let found = RemoteObject(key: key, version: RemoteVersion(Array(input[half...])), size: 1)
+        try expect(DirectoryVersion.agrees(found, with: found), "a version differs from itself")
+        if DirectoryVersion.agrees(recorded, with: found) {
+            try expect(
+                DirectoryVersion.agrees(recorded, with: found, isMoved: true), "what agrees does not when it is moved")
+        }
+        var longer = found
+        longer.size = 2
+        try expect(!DirectoryVersion.agrees(recorded, with: longer), "another size agrees")
     }
 
     private static func location(_ input: [UInt8]) throws {

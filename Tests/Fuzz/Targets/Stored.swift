@@ -12,6 +12,7 @@ extension FuzzTarget {
         FuzzTarget(name: "object", maxLength: 2048, check: object),
         FuzzTarget(name: "map", maxLength: 4096, check: map),
         FuzzTarget(name: "config", check: config),
+        FuzzTarget(name: "imported-names", maxLength: 1024, check: importedNames),
     ]
 
     private static func crc(_ bytes: [UInt8]) -> [UInt8] {
@@ -121,5 +122,17 @@ extension FuzzTarget {
             let again = try StoreConfiguration(configuration.bytes)
             try expect(again == configuration, "a configuration that is written is read as another")
         } catch let error as StoreError { try expectMessage(error.description, about: input) }
+    }
+
+    /// The list of names that the last import knew.
+    private static func importedNames(_ input: [UInt8]) throws {
+        let signed = Array("PHSMNAM1".utf8) + crc(Array(input.dropFirst(12))) + input.dropFirst(12)
+        for bytes in [input, signed] {
+            guard let names = ImportedNames(bytes) else { continue }
+            try expect(names.entries.count * 16 <= bytes.count, "\(names.entries.count) names")
+            try expect(
+                ImportedNames(names.encoded)?.entries == names.entries, "a list that is written is read as another")
+            for entry in names.entries { try expect(names[entry.path] == entry, "a name is not found") }
+        }
     }
 }
