@@ -86,6 +86,26 @@ void passhsm_trim_memory(void) { malloc_trim(0); }
 
 void passhsm_limit_arenas(int count) { mallopt(M_ARENA_MAX, count); }
 
+/* xfs_fs.h, which comes with XFS's programs: struct xfs_fsop_resblks. */
+struct reserve {
+    uint64_t size, unused;
+};
+
+int passhsm_xfs_reserve(int fd, uint64_t *size, uint64_t *unused)
+{
+    struct reserve reserve = {0};
+    if (ioctl(fd, _IOR('X', 115, struct reserve), &reserve)) return -1;
+    *size = reserve.size;
+    *unused = reserve.unused;
+    return 0;
+}
+
+int passhsm_set_xfs_reserve(int fd, uint64_t size)
+{
+    struct reserve reserve = {.size = size};
+    return ioctl(fd, _IOWR('X', 114, struct reserve), &reserve);
+}
+
 int passhsm_dup3(int from, int to) { return dup3(from, to, O_CLOEXEC); }
 int passhsm_syncfs(int fd) { return syncfs(fd); }
 

@@ -9,7 +9,7 @@ extension MountTests {
         private static let points = [
             "fill.write", "fill.written", "commit.sync", "commit.synced", "commit.map", "commit.record",
             "commit.recorded", "finish.times", "finish.record", "finish.sync", "finish.forget", "dirty.map",
-            "dirty.record", "dirty.sync", "dirty.synced", "write.map", "write.mapped", "truncate.cut",
+            "dirty.record", "dirty.sync", "dirty.synced", "write.known", "write.map", "write.mapped", "truncate.cut",
             "truncate.record", "truncate.sync", "mark.record", "mark.sync", "release.record", "release.sync",
             "release.punch", "release.punched", "release.offline", "release.offline.sync", "release.forget",
         ]
@@ -27,6 +27,50 @@ extension MountTests {
                 }
             }
             #expect(hits > 0, "\(point) is never reached")
+        }
+
+        /// Whether nothing was freed yet at a step of a release.
+        private static let releaseSteps = [
+            "release.record": true, "release.sync": true, "release.punch": true, "release.punched": false,
+            "release.offline": false, "release.offline.sync": false,
+        ]
+
+        @Test(
+            "A release that fails before it has freed anything leaves the file complete; after that it is offline",
+            arguments: releaseSteps.keys.sorted(), ["EIO", "ENOSPC"])
+        func release(point: String, error: String) throws {
+            let isWhole = Self.releaseSteps[point] == true
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: Self.size)
+                try Pattern.write(mirror.remote("half"), size: Self.size, seed: 1)
+                try shell("touch -d 2020-01-01 *", in: mirror.source)
+            } _: { mirror throws in
+                try mirror.start(["--fill", "read"])
+                _ = try File.bytes(mirror.at("file"))
+                _ = try File.bytes(mirror.at("half"), 0..<300_000)
+                try mirror.stop()
+                try mirror.start(["--fill", "read"], failpoints: "\(point):\(error)")
+                for name in ["file", "half"] {
+                    let output = try passhsm("release", mirror.at(name))
+                    #expect(output.code == 1 && output.err.contains("releasing it: "), "\(output)")
+                }
+                for isRestarted in [false, true] {
+                    if isRestarted {
+                        try mirror.stop()
+                        try mirror.start(["--fill", "read"])
+                    }
+                    #expect(try mirror.state("file").state == (isWhole ? "dual" : "offline"))
+                    #expect(try mirror.state("half").state == (isWhole ? "partial" : "offline"))
+                    #expect(try File.stat(mirror.at("file")).st_mtim.tv_sec == 1_577_836_800)
+                }
+                if isWhole {
+                    try mirror.fail(true)
+                    #expect(try File.bytes(mirror.at("half"), 0..<300_000) == Pattern.bytes(0..<300_000, seed: 1))
+                }
+                #expect(try File.bytes(mirror.at("file")) == Pattern.bytes(0..<Self.size))
+                try mirror.fail(false)
+                #expect(try File.bytes(mirror.at("half")) == Pattern.bytes(0..<Self.size, seed: 1))
+            }
         }
 
         private static let names = ["read", "parts", "write", "whole", "cut", "complete", "release", "half"]

@@ -52,6 +52,10 @@ extern const unsigned PASSHSM_FS_JOURNAL_DATA_FL;
 int passhsm_flock(int fd, int operation);
 /* f_type of fstatfs(2), 0 on failure. */
 uint64_t passhsm_file_system_type(int fd);
+/* XFS_IOC_GET_RESBLKS (ioctl_xfs_getresblks(2)): the reserve's size, and how much of it is not in use, in blocks. */
+int passhsm_xfs_reserve(int fd, uint64_t *size, uint64_t *unused);
+/* XFS_IOC_SET_RESBLKS: needs CAP_SYS_ADMIN. */
+int passhsm_set_xfs_reserve(int fd, uint64_t size);
 int passhsm_pipe_cloexec(int fds[2]);
 /* unshare(CLONE_FS): the calling thread gets an umask of its own. */
 int passhsm_unshare_fs(void);

@@ -48,7 +48,8 @@ extension Store {
     /// Makes a file offline, and frees its blocks. Nobody else may have it open or mapped, and nobody has it in use.
     ///
     /// The order: record `releasing`, durable; the hole; record `offline`, durable. A crash in between leaves a file of
-    /// which nothing is believed.
+    /// which nothing is believed. After an error before anything was freed the old record is back; after a later one the
+    /// file is offline.
     ///
     /// - Parameters:
     ///   - lower: open for reading and writing.
@@ -70,39 +71,69 @@ extension Store {
     }
 
     private func giveUp(_ lower: Descriptor, _ old: Record) throws(Errno) -> Int {
-        let before = try lower.stat()
-        if before.st_size == 0 { return 0 }
+        let size = try lower.stat().st_size
+        if size == 0 { return 0 }
         if old.state == .offline, try lower.seekData(from: 0) == nil { return 0 }
         var record = old
         record.state = .releasing
         // A residency map that outlives this tells of content that is no longer here.
         record.beginEpoch()
+        var before = 0
+        var isBegun = false
+        var failure: Errno?
         do throws(Errno) {
             try Failpoint.reach("release.record")
             try write(record, to: lower)
             try Failpoint.reach("release.sync")
             try lower.fsync()
+            before = try lower.stat().st_blocks
             try Failpoint.reach("release.punch")
             // Who cuts it off by its path, and was on the way already, would next do so to a file of holes.
             if lower.isLeaseWanted { throw Errno(rawValue: ETXTBSY) }
-            try lower.freeContent(size: before.st_size)
+            isBegun = true
+            try freeContent(of: lower, size: size)
+            try Failpoint.reach("release.punched")
         } catch {
-            // Refused before anything was freed; after any other error nobody knows.
-            if [EOPNOTSUPP, EFBIG, EPERM, ETXTBSY, ENODEV].contains(error.rawValue) { try write(old, to: lower) }
-            throw error
+            // Content that takes no blocks of its own is not known to be there any more.
+            let isWhole = !isBegun || (before > 0 && (try? lower.stat().st_blocks) == before)
+            if isWhole {
+                // Back comes what is known of it.
+                try write(old, to: lower)
+                try lower.fsync()
+                throw error
+            }
+            failure = error
         }
-        try Failpoint.reach("release.punched")
-        try lower.setModified(record.modified)
+        // From here on the file is offline, whatever else fails: each step is tried, and the first error told.
+        func attempt(_ step: () throws(Errno) -> Void) {
+            do throws(Errno) { try step() } catch { failure = failure ?? error }
+        }
+        attempt { () throws(Errno) in try lower.setModified(record.modified) }
         record.state = .offline
         record.flags.subtract([.error, .stale, .lost])
         record.lastError = ""
-        try Failpoint.reach("release.offline")
-        try write(record, to: lower)
-        try Failpoint.reach("release.offline.sync")
-        try lower.fsync()
-        try Failpoint.reach("release.forget")
-        if old.state == .partial { forgetResidency(of: record.identity) }
-        return max(0, (before.st_blocks - (try lower.stat().st_blocks)) * 512)
+        attempt { () throws(Errno) in
+            try Failpoint.reach("release.offline")
+            try write(record, to: lower)
+        }
+        attempt { () throws(Errno) in
+            try Failpoint.reach("release.offline.sync")
+            try lower.fsync()
+        }
+        attempt { () throws(Errno) in
+            try Failpoint.reach("release.forget")
+            if old.state == .partial { forgetResidency(of: record.identity) }
+        }
+        if let failure { throw failure }
+        return max(0, (before - (try lower.stat().st_blocks)) * 512)
+    }
+
+    /// XFS reserves blocks before it frees any, and so refuses when there are none.
+    private func freeContent(of lower: Descriptor, size: Int) throws(Errno) {
+        do throws(Errno) { try lower.freeContent(size: size) } catch {
+            guard error.rawValue == ENOSPC else { throw error }
+            try lower.withReserveLent { () throws(Errno) in try lower.freeContent(size: size) }
+        }
     }
 
     /// Sets or takes away the flag that forbids releasing, durably, on a file that no ``StoredFile`` stands for.

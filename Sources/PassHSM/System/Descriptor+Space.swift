@@ -34,6 +34,29 @@ extension Descriptor {
         _ = try check { passhsm_fallocate(raw, mode, 0, size) }
     }
 
+    /// Calls `body` while XFS has lent some blocks of its reserve to the free ones: for what frees more than it takes, where
+    /// nothing is free. The reserve is in the kernel's memory alone; a process that ends in between leaves it smaller by
+    /// 256 blocks until the file system is mounted anew.
+    ///
+    /// - Throws: ENOSPC on other file systems, without CAP_SYS_ADMIN, and where the reserve is used up.
+    package func withReserveLent<Result>(_ body: () throws(Errno) -> Result) throws(Errno) -> Result {
+        var (size, free): (UInt64, UInt64) = (0, 0)
+        guard passhsm_file_system_type(raw) == Self.xfsType, passhsm_xfs_reserve(raw, &size, &free) == 0,
+            free > 0, free <= size
+        else { throw Errno(rawValue: ENOSPC) }
+        let kept = free - min(free, Self.lentBlocks)
+        guard passhsm_set_xfs_reserve(raw, kept) == 0 else { throw Errno(rawValue: ENOSPC) }
+        defer {
+            // Others may lend at the same time: what counts is the difference.
+            var now: UInt64 = 0
+            if passhsm_xfs_reserve(raw, &now, &free) == 0 { passhsm_set_xfs_reserve(raw, now &+ (size - kept)) }
+        }
+        return try body()
+    }
+
+    private static let xfsType: UInt64 = 0x5846_5342
+    private static let lentBlocks: UInt64 = 256
+
     /// Moves `range` of `source` to the same place in this file: shared where the file system can do that (FICLONERANGE),
     /// else copied by the kernel in steps, each of which is freed in `source` when it is done. A range that does not end at
     /// a multiple of the block size has to end where both files do.

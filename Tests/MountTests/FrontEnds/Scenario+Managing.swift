@@ -47,6 +47,27 @@ extension Scenario {
             try File.put("new", mirror.at("new"))
             #expect(try refusal("new").contains("local"))
         },
+        Scenario(name: "a file is released where XFS has no block free", disk: .xfs) { mirror, _ throws in
+            #expect(try mirror.content("a") == Scenario.content(0))
+            try mirror.await("a", "complete") { $0.state == "dual" }
+            // Tearing shared blocks apart takes the last ones.
+            let script = """
+                head -c 8M /dev/zero >shared; cp --reflink=always shared twin; sync -f .
+                fallocate -l $(($(stat -f -c '%a * %S' .) - 409600)) filler
+                for i in 1 2 3; do dd if=/dev/zero of=f$i bs=4k 2>/dev/null || true; sync -f .; done
+                i=0; while fallocate -p -o $((i * 8192)) -l 4k twin 2>/dev/null; do i=$((i + 1)); done
+                ! fallocate -p -o 0 -l 1M filler 2>/dev/null
+                """
+            try shell(script, in: mirror.lower)
+            let reserve = "xfs_io -x -c resblks . | head -1"
+            let before = try shell(reserve, in: mirror.lower)
+            let output = try passhsm("release", mirror.at("a"))
+            #expect(output.code == 0, "\(output)")
+            #expect(try mirror.state("a").state == "offline")
+            #expect(try File.stat(mirror.lower + "/a").st_blocks == 0)
+            #expect(try shell(reserve, in: mirror.lower) == before, "what was lent is back")
+            #expect(try mirror.content("a") == Scenario.content(0))
+        },
         Scenario(name: "recall fills files whole, and tells of those that fail") { mirror, _ throws in
             let output = try passhsm("recall", mirror.at("a"), mirror.at("b"))
             #expect(output.code == 0, "\(output)")
