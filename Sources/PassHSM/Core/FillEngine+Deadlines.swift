@@ -11,6 +11,17 @@ extension FillEngine {
     /// Fails the request of the ticket with EINTR. Does nothing when it is completed or unknown. Does not block.
     package func cancel(_ ticket: Ticket) { fail(ticket, Self.givenUp) }
 
+    /// Fails the request of the ticket with EIO, for a caller who asks for less then. As ``cancel(_:)`` otherwise.
+    package func withdraw(_ ticket: Ticket) {
+        fail(ticket, FillError(.io, .cancelled, "the caller asks for less"))
+    }
+
+    /// Whether something of `range`, or near to it, has come in the last `time`.
+    package func isComing(_ range: Range<Int>, of file: FillFile, within time: Duration) -> Bool {
+        let last = file.progress.last(of: file.granules(touching: range))
+        return last > 0 && moment(last) + time >= configuration.now()
+    }
+
     /// Whether the request of the ticket is not completed yet.
     package func isWaiting(_ ticket: Ticket) -> Bool { requests.withLockedValue { $0[ticket] != nil } }
 

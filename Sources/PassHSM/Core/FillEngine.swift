@@ -194,15 +194,24 @@ package final class FillEngine: Sendable {
 
     /// Asks the remote what it has under `key` now, and completes the ticket when `found` has dealt with it; `found` may
     /// block, and may be called although the ticket was cancelled.
+    ///
+    /// - Parameter patience: after so long the ticket is completed with an error.
     package func lookUp(
-        _ key: RemoteKey, ticket: Ticket,
+        _ key: RemoteKey, ticket: Ticket, patience: Duration? = nil,
         found: @escaping @Sendable (RemoteObject, RemoteEntry.Time) throws(FillError) -> Void
     ) {
         if let refusal = isRefusing ? Self.stopped : gate.refusal {
             complete(ticket, refusal)
             return
         }
+        let timer = patience.map { patience in
+            Task(executorPreference: pool) {
+                guard (try? await Task.sleep(for: patience)) != nil else { return }
+                self.complete(ticket, FillError(.io, .remoteFailed, "the remote did not tell within \(patience)"))
+            }
+        }
         let task = Task(executorPreference: pool) {
+            defer { timer?.cancel() }
             let began = ContinuousClock.now
             var failure: FillError?
             do throws(FillError) {

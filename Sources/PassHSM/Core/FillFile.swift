@@ -60,6 +60,12 @@ package final class FillFile: Sendable {
     /// Whether every byte of `range` can be read from the lower file; unlike ``FillEngine/isResident(_:of:)`` this is no
     /// access.
     package func isPresent(_ range: Range<Int>) -> Bool { state.withLockedValue { $0.isPresent(range) } }
+    /// Whether some granules of `range` can be read from the lower file now, and others cannot.
+    package func isPartlyPresent(_ range: Range<Int>) -> Bool {
+        state.withLockedValue { state in
+            !state.isPresent(range) && state.present.firstRun(in: state.layout.granules(touching: range)) != nil
+        }
+    }
     /// Nothing that is absent will ever be present: the file is to be taken into use anew.
     package var isRefused: Bool { state.withLockedValue { $0.refusal != nil } }
     package var layout: GranuleLayout { state.withLockedValue(\.layout) }

@@ -1,4 +1,5 @@
 import Glibc
+import HSMCore
 
 /// What the kernel may have in its page cache of a file that the daemon reads and writes for it; guarded by the inode's
 /// state lock.
@@ -33,6 +34,9 @@ final class CachedPages: @unchecked Sendable {
     var areStale = false
     /// The lower file's when they were last known to be right; nil where nobody looks.
     var known: Stamp?
+    /// Pages that were asked for together and answered with an error, and not by themselves since: the kernel may keep
+    /// several of them as one, and asks for these together once more.
+    var byPages = GranuleSet()
     /// They are being dropped while handles are open; what waits for the end of it.
     private(set) var isDropping = false
     private var waiting: [@Sendable () -> Void] = []

@@ -1,4 +1,5 @@
 import CFuse
+import CLinux
 import Glibc
 
 /// libfuse's operations, each of which hands over to the file system: the only C callbacks with requests.
@@ -91,7 +92,12 @@ private func addFileOperations(_ ops: inout fuse_lowlevel_ops) {
         }
     }
     ops.read = { request, _, size, offset, info in
-        serve(request) { fs, reply in info.map { fs.read(reply.take(), $0.pointee.fh, size: size, offset: offset) } }
+        serve(request) { fs, reply in
+            guard let info = info?.pointee else { return }
+            // Reads past the page cache name their caller.
+            let isDirect = info.lock_owner != 0 || info.flags & PASSHSM_O_DIRECT != 0
+            fs.read(reply.take(), info.fh, size: size, offset: offset, isDirect: isDirect)
+        }
     }
     ops.write_buf = { request, _, buffers, offset, info in
         serve(request) { fs, reply in

@@ -117,8 +117,8 @@ extension FileSystem {
             if !opening.truncates && !opening.isForWriting, let answer = fastAnswer(opening) {
                 return send(answer, opening, reply)
             }
-            if !opening.isRenewed && !opening.truncates && wantsRenewal(opening.inode) {
-                return renewFirst(reply, opening)
+            if !opening.isRenewed, !opening.truncates, let record = renewable(opening.inode) {
+                return renewFirst(reply, opening, record)
             }
             guard let file = try use(opening.inode, for: opening.caller) else {
                 try Failpoint.reach("open.complete")
@@ -137,8 +137,8 @@ extension FileSystem {
                     }
                     endUse(opening.inode)
                     if let error {
-                        if error.reason == .remoteChanged, !opening.isRenewed, wantsRenewal(opening.inode) {
-                            return renewFirst(reply, opening)
+                        if error.reason == .remoteChanged, !opening.isRenewed, let record = renewable(opening.inode) {
+                            return renewFirst(reply, opening, record)
                         }
                         return fail(opening, Errno(error), reply)
                     }
@@ -153,8 +153,8 @@ extension FileSystem {
     }
 
     /// A remote that cannot tell what it has now leaves the file as it is, with what is present.
-    private func renewFirst(_ reply: consuming Reply, _ opening: Opening) {
-        renew(opening.inode, PendingReply(reply)) { [self] reply, error in
+    private func renewFirst(_ reply: consuming Reply, _ opening: Opening, _ record: Record) {
+        renew(opening.inode, record, PendingReply(reply)) { [self] reply, error in
             if let error, error.comesAtOnce {
                 return fail(opening, Errno(error), reply)
             }
@@ -167,10 +167,15 @@ extension FileSystem {
     private func fillsAtOpen(_ file: IncompleteFile) -> Bool {
         if file.isReadOnly { return false }
         if options.isStrict { return !file.fill.isRefused }
-        return switch options.fill {
+        return fillsAtOpen(size: file.fill.layout.limit)
+    }
+
+    /// - Parameter size: bytes of the file that come from the remote.
+    func fillsAtOpen(size: Int) -> Bool {
+        switch options.fill {
         case .open: true
-        case .read: false
-        case .auto: file.fill.layout.limit <= engine.source.fetchUnit
+        case .read: options.isStrict
+        case .auto: options.isStrict || size <= engine.source.fetchUnit
         }
     }
 

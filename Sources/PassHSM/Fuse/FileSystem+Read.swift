@@ -7,7 +7,8 @@ import HSMSystem
 
 /// READ, LSEEK and FSYNC of files that the kernel does not read by itself.
 extension FileSystem {
-    func read(_ reply: consuming Reply, _ number: UInt64, size: Int, offset: Int) {
+    /// - Parameter isDirect: the answer goes to a program as it is; otherwise to the kernel's page cache.
+    func read(_ reply: consuming Reply, _ number: UInt64, size: Int, offset: Int, isDirect: Bool) {
         let handle: OpenFile
         do throws(Errno) { handle = try openFiles.find(number) } catch { return reply.error(error) }
         let range = Range(at: offset, count: size)
@@ -16,6 +17,7 @@ extension FileSystem {
             return readNow(reply, handle, range)
         }
         dropPages(behind: range, of: file, handle)
+        if range.count <= FileSystem.pageSize { noteSinglePage(range, handle.inode) }
         if engine.isResident(range, of: file.fill, user: reply.caller.uid) {
             return readNow(reply, handle, range)
         }
@@ -26,6 +28,7 @@ extension FileSystem {
             readNow(reply, handle, range)
         }
         if isDoubtful { lookAgain(ticket, thread) }
+        if !isDirect { askByPages(ticket, range, of: file, handle.inode) }
     }
 
     private func readNow(_ reply: consuming Reply, _ handle: OpenFile, _ range: Range<Int>) {

@@ -8,28 +8,35 @@ import HSMSystem
 /// Files whose remote copy has changed: with `--on-change refetch` they are taken to the new version, as a whole and only
 /// while nobody has them open, so that no reader ever gets bytes of two versions.
 extension FileSystem {
-    /// The file is to be taken to what the remote has now before it is opened.
-    func wantsRenewal(_ inode: Inode) -> Bool {
-        guard options.onChange == .refetch, inode.isRegular else { return false }
-        let (file, flags) = inode.state.withLock { state -> (IncompleteFile?, Record.Flags) in
-            guard state.cachedOpens == 0, state.users == 0, case .incomplete(_, let flags, _) = state.residence else {
-                return (nil, [])
-            }
-            return (state.file, flags)
+    /// How long an open waits for the remote to tell what it has.
+    private static let lookUpPatience = Duration.seconds(2)
+
+    /// The record of a file that nobody has open, when the remote is to be asked what it has now before it is opened: it is
+    /// known to have changed, or the open itself fetches nothing that would show it.
+    func renewable(_ inode: Inode) -> Record? {
+        guard options.onChange == .refetch, inode.isRegular else { return nil }
+        let (isFree, file) = inode.state.withLock { state in
+            (state.cachedOpens == 0 && state.users == 0 && state.isIncomplete, state.file)
         }
-        let now = file?.stored.record.flags ?? flags
-        return now.contains(.stale) && !now.contains(.dirty)
+        guard isFree else { return nil }
+        // Without a record that can be believed the open fails by itself.
+        let record =
+            file?.stored.record ?? (try? open(inode, PASSHSM_O_PATH)).flatMap { (try? store.record(of: $0)) ?? nil }
+        guard let record, !record.isComplete, !record.flags.contains(.dirty) else { return nil }
+        return record.flags.contains(.stale) || !fillsAtOpen(size: record.limit) ? record : nil
     }
 
     /// Asks the remote what it has now, takes the file to it, and continues with `then`, which goes on with whatever the
     /// file is by then.
-    func renew(_ inode: Inode, _ reply: PendingReply, then: @escaping @Sendable (consuming Reply, FillError?) -> Void) {
+    func renew(
+        _ inode: Inode, _ record: Record, _ reply: PendingReply,
+        then: @escaping @Sendable (consuming Reply, FillError?) -> Void
+    ) {
         let ticket = self.ticket(reply, nil, then)
-        // Without a record that can be believed the open fails by itself.
-        let place = try? open(inode, PASSHSM_O_PATH)
-        let record = place.flatMap { (try? store.record(of: $0)) ?? nil }
-        guard let record else { return engine.finish(ticket) }
-        engine.lookUp(record.object.key, ticket: ticket) { [self] object, modified throws(FillError) in
+        engine.lookUp(record.object.key, ticket: ticket, patience: Self.lookUpPatience) {
+            [self] object, modified throws(FillError) in
+            let isSame = engine.source.agrees(record.object, with: object, isMoved: false)
+            if isSame && !record.flags.contains(.stale) { return }
             if let file = inode.state.withLock(\.file) { Self.awaitIdle(file) }
             let isNew: Bool
             do throws(Errno) {

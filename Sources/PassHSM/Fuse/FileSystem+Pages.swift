@@ -1,0 +1,43 @@
+import Glibc
+import HSMCore
+import HSMStore
+
+/// Reads of pages that are here, which the kernel asks for together with others that are not.
+///
+/// It reads ahead, by READs of up to 256 pages, and a reader of one of the pages waits for the answer to all of them. An error
+/// makes the kernel ask for the pages one by one as they are wanted, and no program sees it: then those that are here are
+/// answered at once, and each of the others waits by itself. An answer that is cut short would not do: the kernel takes it for
+/// the end of the file, and shows zeros behind it.
+extension FileSystem {
+    /// How long such a READ waits while nothing of it comes.
+    private static let patience = Duration.milliseconds(200)
+    static let pageSize = 4096
+
+    /// Sees to it that the READ of `ticket`, which waits for `range`, does not keep those waiting who want what is here of it.
+    func askByPages(_ ticket: FillEngine.Ticket, _ range: Range<Int>, of file: IncompleteFile, _ inode: Inode) {
+        guard range.count > Self.pageSize, file.fill.isPartlyPresent(range) else { return }
+        // The kernel asks by pages already, and these are large: an error would be the program's.
+        let page = range.lowerBound / Self.pageSize
+        if inode.state.withLock({ $0.pages?.byPages.contains(page..<page + 1) ?? true }) { return }
+        if engine.gate.outage != nil { return endRead(ticket, range, inode) }
+        Task(executorPreference: pool) { [self] in
+            repeat {
+                try? await Task.sleep(for: Self.patience)
+                guard engine.isWaiting(ticket) else { return }
+            } while engine.gate.outage == nil && engine.isComing(range, of: file.fill, within: Self.patience)
+            endRead(ticket, range, inode)
+        }
+    }
+
+    private func endRead(_ ticket: FillEngine.Ticket, _ range: Range<Int>, _ inode: Inode) {
+        let pages = range.lowerBound / Self.pageSize..<(range.upperBound + Self.pageSize - 1) / Self.pageSize
+        inode.state.withLock { $0.pages?.byPages.insert(pages) }
+        engine.withdraw(ticket)
+    }
+
+    /// The kernel asks for a single page: it keeps it as one.
+    func noteSinglePage(_ range: Range<Int>, _ inode: Inode) {
+        let page = range.lowerBound / Self.pageSize
+        inode.state.withLock { $0.pages?.byPages.remove(page..<page + 1) }
+    }
+}
