@@ -25,7 +25,9 @@ extension MountTests {
             try withMirror(mounting: ["--fill", "read"]) { mirror throws in
                 try Pattern.write(mirror.remote("clean"), size: Self.size, seed: 1)
                 try Pattern.write(mirror.remote("dirty"), size: Self.size, seed: 2)
+                try Pattern.write(mirror.remote("other"), size: 100_000, seed: 3)
             } _: { mirror throws in
+                _ = try File.bytes(mirror.at("other"))
                 _ = try File.bytes(mirror.at("clean"), 0..<1)
                 try File.open(mirror.at("dirty"), O_WRONLY).put([1, 2, 3], at: 1_500_000)
                 try mirror.stop()
@@ -48,7 +50,7 @@ extension MountTests {
         func clean() throws {
             try withPartial { mirror throws in
                 let right = try verify(mirror, code: 0)
-                #expect(right.findings.isEmpty && right.counts["files"] == 2)
+                #expect(right.findings.isEmpty && right.counts["files"] == 3)
                 try flip(mirror.lower + "/clean", at: 100)
                 let found = try verify(mirror, code: 4).findings
                 #expect(found.map(\.path) == ["clean"] && found.map(\.range) == [[0, 65_536]])
@@ -73,6 +75,33 @@ extension MountTests {
                     output.out.contains("dirty: 1 written pages of the residency map are zeros; the file has local"))
                 try mirror.start(["--fill", "read"])
                 #expect(File.readError(mirror.at("dirty")) == EIO)
+            }
+        }
+
+        @Test(
+            "What a kill leaves behind is no finding: 0",
+            arguments: [
+                "write.known", "write.map", "write.mapped", "truncate.record", "finish.forget", "release.punched", "dirty.record",
+            ])
+        func killed(point: String) throws {
+            try withPartial { mirror throws in
+                try mirror.start(["--fill", "read"], failpoints: "\(point):kill")
+                // Present granules of the one file and of the other.
+                for (name, offset) in [("clean", 100), ("dirty", 1_500_010)] where isRunning(mirror.pid) {
+                    try? File.open(mirror.at(name), O_WRONLY).put([9, 9, 9], at: offset)
+                }
+                // Absent ones, whole.
+                if isRunning(mirror.pid) {
+                    let bytes = [UInt8](repeating: 9, count: 65_536)
+                    try? File.open(mirror.at("clean"), O_WRONLY).put(bytes, at: 20 * 65_536)
+                }
+                if isRunning(mirror.pid) { truncate(mirror.at("dirty"), 1_000_000) }
+                if isRunning(mirror.pid) { _ = try? File.bytes(mirror.at("clean")) }
+                usleep(300_000)
+                if isRunning(mirror.pid) { _ = try passhsm("release", mirror.at("other")) }
+                try #require(!isRunning(mirror.pid), "\(point) is never reached")
+                try mirror.killDaemon()
+                #expect(try verify(mirror, code: 0).findings.isEmpty)
             }
         }
 

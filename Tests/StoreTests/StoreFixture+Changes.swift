@@ -43,6 +43,7 @@ extension StoreFixture {
         var present = 0..<0
         defer { engine.release(ticket, of: file.fill, present: present) }
         try file.stored.becomeDirty()
+        try file.stored.willWrite(layout.granules(touching: range))
         try file.stored.lower.put(bytes, at: offset)
         try file.stored.didWrite(layout.granules(touching: range))
         present = covered

@@ -191,29 +191,63 @@ import Testing
         }
     }
 
-    @Test("Maps and keys that no file needs are leftovers", arguments: ["partial", "keys"])
-    func leftovers(folder: String) throws {
-        for name in ["0102030405060708", "nonsense"] {
-            let leave: (StoreFixture) throws -> Void = { fixture throws in
-                mkdir("\(fixture.path)/.passhsm/keys", 0o700)
-                try fixture.restart()
-                try File.make("\(fixture.path)/.passhsm/\(folder)/\(name)")
-            }
-            try check(leave, finds: (".passhsm/\(folder)/\(name)", .leftover, nil), drops: true)
-        }
-    }
-
-    @Test("A map of a complete file is a leftover; a key that its record does not need goes by itself")
-    func needless() throws {
+    @Test("Maps and keys that no file needs are no finding: they are counted, and a repair removes them")
+    func leftovers() throws {
         try withFiles { fixture in
             mkdir("\(fixture.path)/.passhsm/keys", 0o700)
             try fixture.restart()
-            let name = try FileHandle(of: fixture.lower("whole")).name
-            for folder in ["partial", "keys"] { try File.make("\(fixture.path)/.passhsm/\(folder)/\(name)") }
-            let found = try verify(fixture, repairs: true)
-            #expect(found.map(\.path) == [Array(".passhsm/partial/\(name)".utf8)] && found[0].kind == .leftover)
+            let whole = try FileHandle(of: fixture.lower("whole")).name
+            for folder in ["partial", "keys"] {
+                for name in ["0102030405060708", "nonsense"] + (folder == "partial" ? [whole] : []) {
+                    try File.make("\(fixture.path)/.passhsm/\(folder)/\(name)")
+                }
+            }
+            for repairs in [false, true, false] {
+                let counts = try Verifier(fixture.store, repairs: repairs) { Issue.record("\($0)") }.run()
+                let isLater = access("\(fixture.path)/.passhsm/keys/nonsense", F_OK) != 0
+                #expect(counts.leftovers == (isLater && !repairs ? 0 : 5) && counts.findings == 0)
+                #expect(isLater || !repairs)
+            }
+        }
+    }
+
+    @Test("A daemon that was killed in the middle of a local change leaves nothing to be found")
+    func killed() throws {
+        try withFiles { fixture in
+            do {
+                let dirty = try fixture.use("dirty")
+                let granule = 0..<1
+                try fixture.fill(granules: 5..<6, of: dirty)
+                for granule in [granule, 5..<6] {
+                    // Told before, and never after.
+                    try dirty.stored.becomeDirty()
+                    try dirty.stored.willWrite(granule)
+                    try dirty.stored.lower.put([0xee, 0xee], at: granule.lowerBound * 4096 + 17)
+                }
+            }
             try fixture.restart()
-            #expect(access("\(fixture.path)/.passhsm/keys/\(name)", F_OK) != 0)
+            #expect(try verify(fixture).isEmpty)
+            do {
+                let dirty = try fixture.use("dirty")
+                #expect(dirty.granules == [0, 1, 2, 3, 5])
+                #expect(try dirty.bytes(granules: 0..<1)[17..<19].elementsEqual([0xee, 0xee]))
+                // Cut, and not recorded.
+                try dirty.stored.lower.truncate(to: 4096 + 5)
+            }
+            try fixture.restart()
+            #expect(try verify(fixture).isEmpty)
+        }
+    }
+
+    @Test("A complete file shows no error of before, whatever its record says")
+    func oldError() throws {
+        try withFiles { fixture in
+            try fixture.change("whole") { record in
+                record.flags.insert(.error)
+                record.lastError = "EIO: long ago"
+            }
+            #expect(try fixture.record("whole").flags.isEmpty && fixture.record("whole").lastError.isEmpty)
+            #expect(try verify(fixture).isEmpty)
         }
     }
 }

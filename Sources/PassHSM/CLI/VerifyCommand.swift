@@ -79,6 +79,7 @@ struct VerifyCommand: ParsableCommand {
             report.counts = [
                 "names": counts.names, "files": counts.files, "bytes": counts.bytes, "findings": counts.findings,
                 "dropped": counts.dropped, "unchecked": counts.unchecked, "changed": counts.changed,
+                "leftovers": counts.leftovers,
             ]
             try Output.json(report)
         } else {

@@ -28,6 +28,7 @@ extension FileSystem {
             let range = Range(at: offset, count: bytes.count)
             if file.fill.isPresent(range) {
                 try file.stored.becomeDirty()
+                try file.stored.willWrite(file.fill.layout.granules(touching: range))
                 let count = try lower.writeForUser(bytes, at: offset)
                 try file.stored.didWrite(file.fill.layout.granules(touching: Range(at: offset, count: count)))
                 return reply.written(count)
@@ -68,6 +69,7 @@ extension FileSystem {
             defer { engine.release(ticket, of: file.fill, present: present) }
             do throws(Errno) {
                 try file.stored.becomeDirty()
+                try file.stored.willWrite(touched)
                 let count = try operation(lower)
                 let (end, changed) = Self.believable(count, of: range, layout, file.fill)
                 if end == range.lowerBound && count > 0 { throw Errno(rawValue: ENOSPC) }

@@ -11,8 +11,6 @@ package struct Disagreement: Sendable, Equatable {
         case map
         /// Bytes are not those that were filled.
         case data
-        /// A residency map or key of no file.
-        case leftover
         /// A name or a directory that could not be looked at.
         case unreadable
     }
@@ -50,6 +48,8 @@ package struct VerifyCounts: Sendable, Equatable {
     package var changed = 0
     package var findings = 0
     package var dropped = 0
+    /// Residency maps and keys in `.passhsm` that no file needs.
+    package var leftovers = 0
 
     package init() {}
 }

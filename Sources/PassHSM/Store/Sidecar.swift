@@ -170,7 +170,7 @@ final class Sidecar {
         return (found, max(0, expected - found))
     }
 
-    /// Changes what is said of `granules`; pages are read, changed and written one by one.
+    /// Changes what is said of `granules`; pages are read, changed and written one by one, those that change.
     ///
     /// - Throws: EIO for a page that is damaged.
     func update(_ granules: Range<Int>, _ change: (inout Page, _ granule: Int) -> Void) throws(Errno) {
@@ -184,10 +184,12 @@ final class Sidecar {
             let bytes = try Self.readPage(number, of: file)
             // Written anew, a damaged page would say that what was written locally is absent.
             guard var page = Page(bytes, number: number) else { throw Errno(rawValue: EIO) }
+            let before = page
             for granule in next..<end { change(&page, granule) }
+            next = end
+            if page == before { continue }
             try write(page.sealed(), page: number, of: file)
             if bytes.allSatisfy({ $0 == 0 }) { new.pages += 1 }
-            next = end
         }
         guard new != header else { return }
         // Counted before it is on disk, a page that a power cut takes would look like one that was lost.
@@ -216,7 +218,7 @@ final class Sidecar {
     }
 
     /// What is said of 960 granules.
-    struct Page {
+    struct Page: Equatable {
         private var bytes: [UInt8]
 
         init(number: Int) {

@@ -20,12 +20,16 @@ final class Staging: Sendable {
     /// - Throws: what open(2) with O_TMPFILE throws.
     init(in folder: Descriptor, _ layout: GranuleLayout) throws(Errno) {
         file = try folder.makeUnnamedFile(mode: 0o600)
+        // What is zeros at the end is not written.
+        try file.truncate(to: layout.limit)
         self.layout = layout
     }
 
     /// Whole granules, the last one cut off at the limit.
     func write(_ bytes: UnsafeRawBufferPointer, _ checksums: [Int: UInt32], at offset: Int) throws(Errno) {
-        try OrdinaryUser.write { () throws(Errno) in try file.write(bytes, at: offset) }
+        try OrdinaryUser.write { () throws(Errno) in
+            try file.writeKeepingHoles(bytes, at: offset, unit: layout.granuleSize)
+        }
         content.withLock { content in
             content.granules.insert(layout.granules(touching: offset..<offset + bytes.count))
             content.checksums.merge(checksums) { _, new in new }

@@ -192,7 +192,12 @@ package final class Store: Sendable {
         do throws(Errno) { identity = try FileHandle(of: file) } catch {
             throw RecordError("the file has no handle: \(error.text)")
         }
-        let value = try RecordValue(bytes)
+        var value = try RecordValue(bytes)
+        // Of a complete file there is nothing that could fail; the disk may still say so.
+        if value.state == .dual || value.state == .local {
+            value.flags.remove(.error)
+            value.lastError = ""
+        }
         guard value.owner.isOf(identity) else {
             throw RecordError(
                 "the record is of another file, from which this one was copied, moved or restored: see passhsm adopt")

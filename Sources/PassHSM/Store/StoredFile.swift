@@ -112,7 +112,9 @@ package final class StoredFile: FillDestination {
             // One at a time: the kernel lets no two write to a file at once, and who waits for it there spins, and takes
             // the processor from those that fetch.
             try writing.withLock { () throws(Errno) in
-                try OrdinaryUser.write { () throws(Errno) in try lower.write(bytes, at: offset) }
+                try OrdinaryUser.write { () throws(Errno) in
+                    try lower.writeKeepingHoles(bytes, at: offset, unit: layout.granuleSize)
+                }
             }
             try Failpoint.reach("fill.written")
         } catch {
@@ -190,6 +192,38 @@ package final class StoredFile: FillDestination {
             try lower.fsync()
             try Failpoint.reach("dirty.synced")
             isDirtyDurably.store(true, ordering: .releasing)
+        }
+    }
+
+    /// `granules` are about to be changed locally; the file is dirty. Those that are present are known as written from now
+    /// on: a checksum of what was filled would be wrong if the daemon ended before ``didWrite(_:)``.
+    package func willWrite(_ granules: Range<Int>) throws(Errno) {
+        try durableLock.withLock { () throws(Errno) in
+            guard !durable.isFinished, let sidecar = durable.sidecar, !durable.written.contains(granules) else {
+                return
+            }
+            // They come to the map as written: a commit that is under way skips what is not absent there.
+            let unrecorded = pending.withLock { pending in
+                let filled = pending.fills.keys.filter(granules.contains)
+                for granule in filled {
+                    pending.fills[granule] = nil
+                    pending.writes.insert(granule..<granule + 1)
+                }
+                return Set(filled)
+            }
+            var known = GranuleSet()
+            try sidecar.update(granules) { page, granule in
+                switch page.presence(of: granule) {
+                case .filled: page.set(.written, of: granule)
+                case .absent where unrecorded.contains(granule): page.set(.writtenVolatile, of: granule)
+                case .absent: return
+                case .written, .writtenVolatile: break
+                }
+                known.insert(granule..<granule + 1)
+            }
+            for run in known.runs() { durable.written.insert(run) }
+            if !unrecorded.isEmpty { scheduleCommit() }
+            try Failpoint.reach("write.known")
         }
     }
 

@@ -64,6 +64,9 @@ extension Verifier {
         } catch {
             return mapFound(nil, error.cause)
         }
+        var record = record
+        // A kill may have come between a truncation and its record.
+        if keep != nil { record.limit = min(record.limit, file.status.st_size) }
         let layout = record.layout
         var isMapGood = true
         var wrong = GranuleSet()

@@ -145,18 +145,13 @@ package final class Verifier {
 
     // MARK: .passhsm
 
+    /// What a kill or a removal leaves is no fault: nothing is believed of it.
     private func checkLeftovers() {
-        for (folder, directory, names) in [("partial", store.partial, maps), ("keys", store.keys, keys)] {
+        for (directory, names) in [(store.partial, maps), (store.keys, keys)] {
             guard let directory else { continue }
-            for name in names.sorted() where isLeftover(name) {
-                var finding = Disagreement(
-                    path: Array("\(Store.folder)/\(folder)/\(name)".utf8), kind: .leftover,
-                    cause: "belongs to no file that needs it", outcome: .found)
-                if repairs {
-                    let isGone = (try? directory.unlink(Array(name.utf8))) != nil
-                    finding.outcome = isGone ? .dropped : .left
-                }
-                found(finding)
+            for name in names where isLeftover(name) {
+                counts.leftovers += 1
+                if repairs { try? directory.unlink(Array(name.utf8)) }
             }
         }
     }

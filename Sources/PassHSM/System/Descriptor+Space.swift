@@ -34,6 +34,31 @@ extension Descriptor {
         _ = try check { passhsm_fallocate(raw, mode, 0, size) }
     }
 
+    /// As ``write(_:at:)``, but where `bytes` has zeros and the file has a hole, the hole stays, and reads as these zeros. The
+    /// file ends behind `bytes` already; nobody else writes there meanwhile.
+    ///
+    /// - Parameter unit: of so many bytes, from the first on, all have to be zeros.
+    package func writeKeepingHoles(_ bytes: UnsafeRawBufferPointer, at offset: Int, unit: Int) throws(Errno) {
+        var start = 0
+        while start < bytes.count {
+            let isZero = bytes.isZero(at: start, unit)
+            var end = min(start + unit, bytes.count)
+            // Zeros one unit after the other: each may be a hole.
+            while !isZero && end < bytes.count && !bytes.isZero(at: end, unit) { end = min(end + unit, bytes.count) }
+            let stays = isZero ? try isHole(offset + start..<offset + end) : false
+            if !stays {
+                try write(UnsafeRawBufferPointer(rebasing: bytes[start..<end]), at: offset + start)
+            }
+            start = end
+        }
+    }
+
+    /// Whether the file system says that there is no data in `range`; false where it does not know holes.
+    private func isHole(_ range: Range<Int>) throws(Errno) -> Bool {
+        guard let data = try seekData(from: range.lowerBound) else { return try stat().st_size >= range.upperBound }
+        return data >= range.upperBound
+    }
+
     /// Calls `body` while XFS has lent some blocks of its reserve to the free ones: for what frees more than it takes, where
     /// nothing is free. The reserve is in the kernel's memory alone; a process that ends in between leaves it smaller by
     /// 256 blocks until the file system is mounted anew.
@@ -82,4 +107,14 @@ extension Descriptor {
     private static let movingStep = 8 << 20
     /// More than the largest folio of any page cache.
     private static let freeingUnit = 1 << 30
+}
+
+extension UnsafeRawBufferPointer {
+    /// Whether the `count` bytes from `start` on, or those that are left, are zeros.
+    fileprivate func isZero(at start: Int, _ count: Int) -> Bool {
+        guard let first = baseAddress?.advanced(by: start) else { return true }
+        let length = Swift.min(count, self.count - start)
+        // Each byte is the one before it, and the first is zero.
+        return first.load(as: UInt8.self) == 0 && memcmp(first, first + 1, length - 1) == 0
+    }
 }

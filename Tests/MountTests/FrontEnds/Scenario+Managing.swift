@@ -66,6 +66,7 @@ extension Scenario {
             #expect(try mirror.state("a").state == "offline")
             #expect(try File.stat(mirror.lower + "/a").st_blocks == 0)
             #expect(try shell(reserve, in: mirror.lower) == before, "what was lent is back")
+            unlink(mirror.lower + "/twin")
             #expect(try mirror.content("a") == Scenario.content(0))
         },
         Scenario(name: "recall fills files whole, and tells of those that fail") { mirror, _ throws in

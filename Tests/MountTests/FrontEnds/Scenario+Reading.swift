@@ -20,6 +20,23 @@ extension Scenario {
                 #expect(line.hasPrefix("dual") && !line.contains("dirty"), "\(line)")
             }
         },
+        Scenario(name: "the holes of a thin image stay holes, and its content is the source's") { mirror throws in
+            try File.sparse(mirror.remote("thin"), size: 64 << 20)
+            let image = try File.open(mirror.remote("thin"), O_WRONLY)
+            for place in [0, 5 << 20, 40_000_000] { try image.put(Pattern.bytes(0..<100_000), at: place) }
+        } body: { mirror, frontEnd throws in
+            for command in ["cmp", "recall"] {
+                if command == "recall" {
+                    #expect(try passhsm("release", mirror.at("thin")).code == 0)
+                    #expect(try passhsm("recall", mirror.at("thin")).code == 0)
+                }
+                #expect(try File.sameContent(mirror.at("thin"), mirror.remote("thin")))
+                try mirror.await("thin", "complete") { $0.state == "dual" }
+                // The kernel keeps what it knows of a file.
+                try mirror.restart(frontEnd, [])
+                #expect(try File.stat(mirror.at("thin")).st_blocks <= 3 * 4 * 65_536 / 512)
+            }
+        },
         Scenario(name: "ranges are the source's, whatever their boundaries") { mirror, _ throws in
             let file = try File.open(mirror.at("a"))
             let all = Scenario.content(0)
