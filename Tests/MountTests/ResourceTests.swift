@@ -130,7 +130,7 @@ extension MountTests {
             try withMirror(mounting: nil) { mirror throws in
                 for index in 0..<450 { try File.put("content", mirror.remote("f\(index)")) }
             } _: { mirror throws in
-                try mirror.start(["--frontend", "fanotify"], by: ["prlimit", "--nofile=400:400"])
+                try mirror.start(FrontEnd.fanotify.arguments, by: ["prlimit", "--nofile=400:400"])
                 try mirror.hold()
                 let readers = try Child(["perl", "-e", script], in: mirror.mount)
                 try until("as many to wait as may") { try mirror.status().waiting >= 50 }

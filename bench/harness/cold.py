@@ -190,4 +190,4 @@ def cold_subjects(program, remote, options=(), granule="64K"):
     """Both front ends, as `options` want them."""
     options = ["--simulate", remote, *options]
     return [ColdMount("PassHSM FUSE", program, options, granule),
-            ColdMount("PassHSM fanotify", program, ["--frontend", "fanotify", *options], granule)]
+            ColdMount("PassHSM fanotify", program, ["--frontend", "fanotify", "--allow-holes", *options], granule)]

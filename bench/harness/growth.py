@@ -46,7 +46,7 @@ def inodes(bench):
     program = bench.options.program
     every = bench.present([
         PassHSM("PassHSM FUSE passthrough", program), PassHSM("PassHSM FUSE cached", program, ["--no-passthrough"]),
-        PassHSM("PassHSM fanotify", program, ["--frontend", "fanotify"])])
+        PassHSM("PassHSM fanotify", program, ["--frontend", "fanotify", "--allow-holes"])])
     with open(os.path.join(bench.lower, "small"), "wb") as file:
         file.write(os.urandom(4096))
     for count in bench.sizes.inodes:

@@ -173,7 +173,7 @@ class Rclone(Mounted):
 
 
 def fanotify(kind, program, options=(), name="PassHSM fanotify"):
-    return kind(name, program, ["--frontend", "fanotify", *options])
+    return kind(name, program, ["--frontend", "fanotify", "--allow-holes", *options])
 
 
 def all_subjects(program, rclone, folder):

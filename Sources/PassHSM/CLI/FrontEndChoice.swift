@@ -50,6 +50,12 @@ struct FrontEndChoice {
         if let session = try FanotifySession(takingOver: address, log: log, startGuardian: start) { return session }
         let support = PreContentSupport(lower: options.lower, mayAdministrate: true)
         if let obstacle = support.obstacle { throw CommandError("--frontend fanotify: \(obstacle)") }
+        guard support.isWholeFileSystem || options.allowsHoles else {
+            throw CommandError(
+                "--frontend fanotify: \(options.lower) is a part of its file system, of which only this mount can be marked: "
+                    + "programs in other mount namespaces (containers, services) would read zeros for what is not there. Take "
+                    + "FUSE, make it the top of a file system of its own, or accept that with --allow-holes")
+        }
         let guarded = GuardedMount(
             mountpoint: options.mountpoint, lower: options.lower, takeoverSeconds: Double(options.takeoverSeconds),
             isWholeFileSystem: support.isWholeFileSystem)

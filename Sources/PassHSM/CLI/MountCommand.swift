@@ -26,6 +26,14 @@ struct MountCommand: ParsableCommand {
             "How long readers wait for a new daemon when this one dies (fanotify).", valueName: "seconds"))
     var takeover = 30
 
+    @Flag(
+        help: ArgumentHelp(
+            """
+            With --frontend fanotify, mount also where the lower directory is a part of its file system: programs in other \
+            mount namespaces (containers, services) then read zeros for what is not there.
+            """))
+    var allowHoles = false
+
     @OptionGroup(title: "What an import may have recorded") var settings: MountSettings
 
     @Option(help: ArgumentHelp("The log of a daemon in the background.", valueName: "file"))
@@ -105,7 +113,8 @@ struct MountCommand: ParsableCommand {
         }
         return MountOptions(
             frontEnd: frontEnd == .auto && settings.fuseOption != nil ? .fuse : frontEnd, takeoverSeconds: takeover,
-            lower: lowerPath, mountpoint: mountPath, settings: settings, ignoresNothing: ignoreNothing,
+            lower: lowerPath, mountpoint: mountPath, settings: settings, allowsHoles: allowHoles,
+            ignoresNothing: ignoreNothing,
             simulate: simulate)
     }
 

@@ -59,6 +59,8 @@ struct MountOptions {
     var lower: BytePath
     var mountpoint: BytePath
     var settings: MountSettings
+    /// Fanotify where only the mount can be marked, and other mount namespaces see holes.
+    var allowsHoles: Bool
     /// Complete files raise events too (fanotify), for measurements.
     var ignoresNothing: Bool
     /// The log of a daemon in the background, absolute; nil in the foreground.

@@ -8,7 +8,7 @@ enum FrontEnd: String, CaseIterable, CustomTestStringConvertible {
     case fuse, fanotify
 
     var testDescription: String { rawValue }
-    var arguments: [String] { ["--frontend", rawValue] }
+    var arguments: [String] { ["--frontend", rawValue] + (self == .fanotify ? ["--allow-holes"] : []) }
 }
 
 extension MountTests {
