@@ -81,7 +81,8 @@ extension MountTests {
         @Test(
             "What a kill leaves behind is no finding: 0",
             arguments: [
-                "write.known", "write.map", "write.mapped", "truncate.record", "finish.forget", "release.punched", "dirty.record",
+                "write.known", "write.map", "write.mapped", "truncate.record", "finish.forget", "release.punched",
+                "dirty.record",
             ])
         func killed(point: String) throws {
             try withPartial { mirror throws in

@@ -64,6 +64,7 @@ package final class FanotifyMount: Sendable {
         self.options = options
         self.session = session
         self.log = log
+        store.letUsersReachLower()
         handler = EventHandler(
             store: store, engine: engine, group: session.group, options: options, pool: pool, log: log)
         reader = EventReader(link: session.link, handler: handler, log: log)
@@ -130,6 +131,7 @@ package final class FanotifyMount: Sendable {
         engine.shutDown()
         handler.sweep()
         store.drain()
+        store.noteEnd()
         session.end()
         log.info("unmounted")
     }

@@ -156,11 +156,14 @@ final class FileSystem: Sendable {
             inode = known
         } else {
             let type = status.st_mode & S_IFMT
-            let residence = type == S_IFREG ? store.residence(of: file) : .local
+            let (residence, changed) = self.residence(of: file, type, status)
+            let isOurs = changed.tv_sec != status.st_ctim.tv_sec || changed.tv_nsec != status.st_ctim.tv_nsec
             let path = tree.opensHandles ? nil : file
             if path != nil && file.raw >= shares.limit { throw Errno(rawValue: EMFILE) }
             inode = inodes.insert(handle) { id in
-                Inode(handle: handle, id: id, type: type, path: path, residence: residence)
+                Inode(
+                    handle: handle, id: id, type: type, path: path, residence: residence,
+                    change: isOurs ? ShownChange(own: status.st_ctim, shown: changed) : nil)
             }
         }
         show(&status, inode)
@@ -171,6 +174,10 @@ final class FileSystem: Sendable {
         entry.parameters.attr_timeout = attributeTimeout(inode)
         entry.parameters.entry_timeout = timeout
         return entry
+    }
+
+    private func residence(of file: Descriptor, _ type: mode_t, _ status: stat) -> (Residence, changed: timespec) {
+        type == S_IFREG ? store.residence(of: file, status) : (.local, changed: status.st_ctim)
     }
 
     /// FORGET: of an id that is unknown there is nothing to forget.
@@ -201,7 +208,14 @@ final class FileSystem: Sendable {
     // MARK: Attributes
 
     /// A user changes the file: its change time is shown from then on.
-    func noteChange(_ inode: Inode) { inode.state.withLock { $0.noteUserChange() } }
+    func noteChange(_ inode: Inode) {
+        let delay = inode.state.withLock { state in
+            defer { state.noteUserChange() }
+            return state.ownChangeDelay
+        }
+        // A few milliseconds, and only after a fill or a release: the next daemon knows the two apart by time alone.
+        if delay > 0 { usleep(UInt32(delay / 1000) + 1) }
+    }
 
     /// The attributes of the inode, as the mount shows them.
     func attributes(_ inode: Inode) throws(Errno) -> stat {

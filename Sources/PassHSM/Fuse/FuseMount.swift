@@ -154,6 +154,7 @@ package final class FuseMount: Sendable {
         fileSystem.locks.stop()
         engine.shutDown()
         store.drain()
+        store.noteEnd()
         log.info("unmounted")
     }
 

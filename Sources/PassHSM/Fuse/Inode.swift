@@ -90,12 +90,16 @@ final class Inode: Sendable {
         weak var descriptor: Descriptor?
     }
 
-    init(handle: FileHandle, id: NodeID, type: mode_t, path: Descriptor?, residence: Residence) {
+    /// - Parameter change: what was to be shown when it was last known.
+    init(
+        handle: FileHandle, id: NodeID, type: mode_t, path: Descriptor?, residence: Residence,
+        change: ShownChange? = nil
+    ) {
         self.handle = handle
         self.id = id
         self.type = type
         self.path = path
-        state = Mutex(State(residence: residence))
+        state = Mutex(State(residence: residence, change: change))
     }
 
     var isRegular: Bool { type == S_IFREG }

@@ -25,9 +25,25 @@ extension Inode.State {
     /// The daemon's work is done, and left the change time at `lower`.
     mutating func endOwnChange(at lower: timespec) { change?.own = lower }
 
+    /// Nanoseconds until a change of the file can be told from the daemon's last work on it.
+    var ownChangeDelay: Int {
+        guard let own = change?.own else { return 0 }
+        // What a dirty file shows is its own.
+        switch residence {
+        case .dual(let flags), .incomplete(_, let flags, _): if flags.contains(.dirty) { return 0 }
+        case .local, .unknown: return 0
+        }
+        let (now, past) = (timespec.changedNow, own.tv_sec.addingReportingOverflow(1))
+        guard !past.overflow, (own.tv_sec...past.partialValue).contains(now.tv_sec) else { return 0 }
+        let passed = (now.tv_sec - own.tv_sec) * 1_000_000_000 + now.tv_nsec - own.tv_nsec
+        return min(max(0, Store.changeDelay - passed), Store.changeDelay)
+    }
+
     /// A user changes the file.
     mutating func noteUserChange() {
-        if change?.own == nil { change?.shown = .changedNow } else { change = nil }
+        let now = timespec.changedNow
+        if change?.own == nil { change?.shown = now } else { change = nil }
+        if let file, !file.isReadOnly { file.stored.noteUserChange(at: now) }
     }
 }
 

@@ -8,8 +8,11 @@ package struct DirtyMark: Sendable {
     fileprivate let size: Int
     fileprivate let modified: RemoteEntry.Time
     fileprivate let changed: RemoteEntry.Time
+    /// The change time that was shown before.
+    fileprivate let shown: timespec
 
-    fileprivate init(_ status: stat) {
+    fileprivate init(_ status: stat, showing shown: timespec) {
+        self.shown = shown
         size = status.st_size
         modified = RemoteEntry.Time(seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec)
         changed = RemoteEntry.Time(seconds: status.st_ctim.tv_sec, nanoseconds: status.st_ctim.tv_nsec)
@@ -21,7 +24,7 @@ package struct DirtyMark: Sendable {
     ///   - before: of the file before that change.
     ///   - after: of the file after it.
     package func kept(before: stat, after: stat) -> DirtyMark? {
-        let (old, new) = (DirtyMark(before), DirtyMark(after))
+        let (old, new) = (DirtyMark(before, showing: shown), DirtyMark(after, showing: shown))
         let isUnwritten = old.changed == changed && new.size == size && new.modified == modified
         return isUnwritten ? new : nil
     }
@@ -43,13 +46,14 @@ extension Store {
         // Else it is right again when the mark is taken back.
         if isForGood { record.contentChecksum = nil }
         let before = try lower.stat()
+        let shown = record.changeTime(before)
         record.flags.insert(.dirty)
         try Failpoint.reach("mark.record")
-        try write(record, to: lower)
+        try rewrite(record, to: lower, showing: shown)
         try Failpoint.reach("mark.sync")
         try lower.fsync()
         let isRecent = RemoteEntry.Time.now.seconds - before.st_mtim.tv_sec < 2
-        return isRecent ? nil : DirtyMark(try lower.stat())
+        return isRecent ? nil : DirtyMark(try lower.stat(), showing: shown)
     }
 
     /// As ``markDirty(_:)``, for a file that was changed: the mark is not taken back.
@@ -60,12 +64,12 @@ extension Store {
 
     /// Takes the mark back when nothing was written since; false when something was.
     package func unmarkDirty(_ lower: Descriptor, _ mark: DirtyMark) throws(Errno) -> Bool {
-        let now = DirtyMark(try lower.stat())
+        let now = DirtyMark(try lower.stat(), showing: mark.shown)
         guard now.size == mark.size, now.modified == mark.modified, now.changed == mark.changed,
             var record = try believedRecord(of: lower), record.state == .dual
         else { return false }
         record.flags.remove(.dirty)
-        try write(record, to: lower)
+        try rewrite(record, to: lower, showing: mark.shown)
         return true
     }
 

@@ -27,19 +27,31 @@ package enum Residence: Sendable {
     case unknown(RecordError)
 }
 
+extension RecordValue {
+    fileprivate var residence: Residence {
+        switch state {
+        case .local: .local
+        case .dual: .dual(flags)
+        case .partial, .offline, .releasing: .incomplete(state, flags, modified: modified)
+        }
+    }
+}
+
 extension Store {
     /// What the file that `file` is open on is (O_PATH will do).
     package func residence(of file: Descriptor) -> Residence {
-        do throws(RecordError) {
-            guard let (record, _) = try believedValue(of: file) else { return .local }
-            switch record.state {
-            case .local: return .local
-            case .dual: return .dual(record.flags)
-            case .partial, .offline, .releasing:
-                return .incomplete(record.state, record.flags, modified: record.modified)
-            }
-        } catch {
+        do throws(RecordError) { return try believedValue(of: file)?.0.residence ?? .local } catch {
             return .unknown(error)
+        }
+    }
+
+    /// As ``residence(of:)``, and the change time to show of the file, whose attributes are `status`.
+    package func residence(of file: Descriptor, _ status: stat) -> (Residence, changed: timespec) {
+        do throws(RecordError) {
+            guard let (record, _) = try believedValue(of: file) else { return (.local, status.st_ctim) }
+            return (record.residence, record.stamp.time(status))
+        } catch {
+            return (.unknown(error), status.st_ctim)
         }
     }
 
@@ -120,7 +132,9 @@ extension Store {
             var record = record
             record.state = .offline
             record.beginEpoch()
-            do throws(Errno) { record = try write(record, to: lower) } catch {
+            do throws(Errno) {
+                record = try rewrite(record, to: lower, showing: record.changeTime(try lower.stat()))
+            } catch {
                 throw RecordError("the record cannot be written: \(error.text)")
             }
             let stored = StoredFile(store: self, lower: lower, record: record, sidecar: nil, isStaged: isStaged)

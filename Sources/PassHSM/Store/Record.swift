@@ -57,8 +57,10 @@ package struct Record: Equatable, Sendable {
     package var granuleSize: Int
     /// What the modification time is to the outside while fills move the lower file's.
     package var modified: RemoteEntry.Time
-    /// What the change time is to the outside; nil: what the lower file says.
+    /// What the change time is to the outside while the lower file's own is of ``written``; nil: the lower file's own.
     package var changed: RemoteEntry.Time?
+    /// When the record of a clean file was written, by the clock just before; nil where that is not kept.
+    package var written: RemoteEntry.Time?
     /// CRC32C of the whole content as it came from the remote; nil when it is not known. It says nothing of a dirty file.
     package var contentChecksum: UInt32?
     /// The file that the record belongs to.
@@ -90,7 +92,7 @@ package struct Record: Equatable, Sendable {
         limit = value.limit
         granuleSize = value.granuleSize
         modified = value.modified
-        changed = value.changed
+        (changed, written) = (value.stamp.changed, value.stamp.written)
         contentChecksum = value.contentChecksum
         self.identity = identity
         lastError = Self.cut(value.lastError)
@@ -107,7 +109,7 @@ package struct Record: Equatable, Sendable {
     package static func == (left: Record, right: Record) -> Bool {
         left.state == right.state && left.flags == right.flags && left.epoch == right.epoch
             && left.object == right.object && left.limit == right.limit && left.granuleSize == right.granuleSize
-            && left.modified == right.modified && left.changed == right.changed
+            && left.modified == right.modified && left.changed == right.changed && left.written == right.written
             && left.contentChecksum == right.contentChecksum && left.identity == right.identity
             && left.lastError == right.lastError
     }

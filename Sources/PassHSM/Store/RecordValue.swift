@@ -33,7 +33,7 @@ struct RecordValue: Sendable {
     var limit: Int
     var granuleSize: Int
     var modified: RemoteEntry.Time
-    var changed: RemoteEntry.Time?
+    var stamp = ChangeStamp()
     var contentChecksum: UInt32?
     var lastError: String
     var owner: Owner
@@ -69,7 +69,8 @@ enum RecordFormat2 {
         static let lastError = Fields(rawValue: 8)
         /// The object is in the table, and not here.
         static let reference = Fields(rawValue: 16)
-        static let all = Fields(rawValue: 31)
+        static let written = Fields(rawValue: 32)
+        static let all = Fields(rawValue: 63)
     }
 }
 
@@ -110,6 +111,7 @@ extension Record {
         var fields: RecordFormat2.Fields = []
         if limit != object.size { fields.insert(.limit) }
         if changed != nil { fields.insert(.changed) }
+        if written != nil { fields.insert(.written) }
         if contentChecksum != nil { fields.insert(.contentChecksum) }
         if !lastError.isEmpty { fields.insert(.lastError) }
         if reference != nil { fields.insert(.reference) }
@@ -126,6 +128,7 @@ extension Record {
         if fields.contains(.limit) { writer.putVariable(UInt64(limit)) }
         writer.put(modified)
         if let changed { writer.put(changed) }
+        if let written { writer.put(written) }
         if let contentChecksum { writer.put(contentChecksum) }
         if fields.contains(.lastError) {
             writer.put(UInt8(lastError.utf8.count))
@@ -172,12 +175,13 @@ extension RecordValue {
         }
         guard let modified = reader.takeTime(),
             let changed = fields.contains(.changed) ? reader.takeTime().map(Optional.some) : .some(nil),
+            let written = fields.contains(.written) ? reader.takeTime().map(Optional.some) : .some(nil),
             let content = fields.contains(.contentChecksum)
                 ? reader.take(UInt32.self).map(Optional.some) : .some(nil),
             let error = fields.contains(.lastError) ? reader.takeCounted() : .some([])
         else { throw RecordError("the record is cut off") }
         self.modified = modified
-        self.changed = changed
+        stamp = ChangeStamp(changed: changed, written: written)
         contentChecksum = content
         lastError = String(decoding: error, as: UTF8.self)
         if fields.contains(.reference) {

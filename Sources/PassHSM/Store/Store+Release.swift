@@ -65,13 +65,32 @@ extension Store {
         guard record.object == expected.object, record.state == expected.state else {
             throw Refusal("it has changed meanwhile")
         }
+        if record.state == .dual { try expectUnchanged(lower, record) }
         do throws(Errno) { return try giveUp(lower, record) } catch {
             throw Refusal("releasing it: \(error.text)", isBusy: error.rawValue == ETXTBSY)
         }
     }
 
+    /// A change time that is not of the record's writing may be chmod(1)'s, or that of a change after which size and modification
+    /// time were put back: then the content itself tells, and what is not the remote's is dirty.
+    private func expectUnchanged(_ lower: Descriptor, _ record: Record) throws(Refusal) {
+        let isRight: Bool?
+        do throws(Errno) {
+            guard record.written != nil, try !record.isOwnChange(lower.stat()) else { return }
+            isRight = try hasContent(lower, record)
+            if isRight == false { _ = try markDirtyForGood(lower) }
+        } catch { throw Refusal("comparing its content", error) }
+        // Through a mount of FUSE nothing changes unseen.
+        if isRight == true || (isRight == nil && !usersReachLower) { return }
+        throw Refusal(
+            isRight == false
+                ? "it has local changes: its content is not what was recorded"
+                : "its change time is not the one that was recorded: it may have been changed")
+    }
+
     private func giveUp(_ lower: Descriptor, _ old: Record) throws(Errno) -> Int {
-        let size = try lower.stat().st_size
+        let status = try lower.stat()
+        let (size, shown) = (status.st_size, old.changeTime(status))
         if size == 0 { return 0 }
         if old.state == .offline, try lower.seekData(from: 0) == nil { return 0 }
         var record = old
@@ -98,7 +117,7 @@ extension Store {
             let isWhole = !isBegun || (before > 0 && (try? lower.stat().st_blocks) == before)
             if isWhole {
                 // Back comes what is known of it.
-                try write(old, to: lower)
+                try rewrite(old, to: lower, showing: shown)
                 try lower.fsync()
                 throw error
             }
@@ -114,7 +133,7 @@ extension Store {
         record.lastError = ""
         attempt { () throws(Errno) in
             try Failpoint.reach("release.offline")
-            try write(record, to: lower)
+            try rewrite(record, to: lower, showing: shown)
         }
         attempt { () throws(Errno) in
             try Failpoint.reach("release.offline.sync")
@@ -144,7 +163,7 @@ extension Store {
         guard record.flags.contains(.pinned) != isPinned else { return }
         record.flags.formSymmetricDifference(.pinned)
         do throws(Errno) {
-            try write(record, to: lower)
+            try rewrite(record, to: lower, showing: record.changeTime(try lower.stat()))
             try lower.fsync()
         } catch { throw Refusal("writing its record", error) }
     }

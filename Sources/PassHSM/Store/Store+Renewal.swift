@@ -24,6 +24,7 @@ extension Store {
             record.object = object
             record.limit = object.size
             record.modified = modified
+            (record.changed, record.written) = (nil, nil)
             record.flags.insert(.stale)
             try write(record, to: lower)
             // Before a byte goes: what is not believed can show no zeros.

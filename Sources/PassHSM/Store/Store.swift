@@ -29,6 +29,9 @@ package final class Store: Sendable {
     let partial: Descriptor
     let session: Session
     let committer: Committer
+    /// The daemon before this one came to its end.
+    let endedCleanly: Bool
+    private let areUsersBelow = Atomic<Bool>(false)
     private let committedAction = Mutex<CommittedAction?>(nil)
     let directory: Descriptor
     /// `.passhsm/keys`, which stores of format 1 have; nil: there is none.
@@ -118,6 +121,7 @@ package final class Store: Sendable {
             }
             throw StoreError(Self.refusal("\(shown)/\(Self.folder)/lock", error))
         }
+        endedCleanly = !locked || !Self.lockHolder(in: directory).contains(Self.mounted)
         do throws(Errno) {
             if locked {
                 for name in ["partial", "tmp"] { try Self.makeFolder(at: directory, name) }
@@ -298,6 +302,19 @@ package final class Store: Sendable {
             throw error
         }
     }
+
+    /// Users have the lower files themselves, whose times they see and set (fanotify), and not a mount that hides the store's
+    /// work.
+    package var usersReachLower: Bool { areUsersBelow.load(ordering: .relaxed) }
+
+    /// To be called once, before files are used.
+    package func letUsersReachLower() { areUsersBelow.store(true, ordering: .relaxed) }
+
+    /// The daemon's work is done, and on disk.
+    package func noteEnd() { try? lock?.truncate(to: 0) }
+
+    /// How the purpose of a daemon begins.
+    private static let mounted = "mounted on"
 
     private static func takeLock(in directory: Descriptor) throws(Errno) -> Descriptor {
         let file = try Descriptor.openOwn(at: directory, "lock", O_RDWR | O_CREAT)

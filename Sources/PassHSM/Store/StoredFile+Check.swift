@@ -28,7 +28,9 @@ extension StoredFile {
     private func moveIntoPlace(_ staging: Staging) -> FillError? {
         do throws(Errno) {
             try Failpoint.reach("check.move")
-            let checksums = try staging.move(into: lower)
+            let checksums = try writing.withLock { () throws(Errno) in
+                try movingTime { () throws(Errno) in try staging.move(into: lower) }
+            }
             try Failpoint.reach("check.moved")
             pending.withLock { $0.fills.merge(checksums) { _, new in new } }
             durableLock.withLock { durable.staging = nil }

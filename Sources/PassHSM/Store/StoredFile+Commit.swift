@@ -96,10 +96,11 @@ extension StoredFile {
         }
         var record = durable.record
         if durable.sidecar != nil { record.state = .partial }
-        record.modified = modified
         try restoreModified()
+        record.modified = modified
         try Failpoint.reach("commit.record")
-        if record != durable.record { try writeRecordLocked(record) }
+        // Also one that says nothing new, after what fills have done to the change time.
+        if record != durable.record || !record.flags.contains(.dirty) { try writeRecordLocked(record) }
         try Failpoint.reach("commit.recorded")
         // Fills that the map has lost are fetched again.
         if !record.flags.contains(.dirty) { durable.sidecar?.putDown() }

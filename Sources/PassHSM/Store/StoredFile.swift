@@ -45,9 +45,13 @@ package final class StoredFile: FillDestination {
     let durableLock = Lock()
     nonisolated(unsafe) var durable: Durable  // guarded by durableLock
     let pending: Mutex<Pending>
-    /// Held over the writes of fills, and with no other lock.
-    private let writing = Lock()
+    /// Held over the writes of fills, and the setting of the modification time.
+    let writing = Lock()
+    /// The lower file's modification time as this object has left it; guarded by `writing`.
+    private nonisolated(unsafe) var ownTime: timespec?
     private let modifiedNow: Mutex<RemoteEntry.Time>
+    /// The change time to show.
+    private let changedNow: Mutex<timespec>
     /// The record says dirty on disk, not only in the page cache.
     private let isDirtyDurably = Atomic(false)
     private let layout: GranuleLayout
@@ -69,6 +73,12 @@ package final class StoredFile: FillDestination {
         durable = Durable(record: record, sidecar: sidecar, written: written)
         pending = Mutex(Pending(writes: volatile))
         modifiedNow = Mutex(record.modified)
+        let status = try? lower.stat()
+        changedNow = Mutex(status.map(record.changeTime) ?? timespec())
+        // One that a user has set is not the one of a change, but where it was set to the present; and that is what a fill
+        // leaves whose daemon was killed.
+        let isFills = status.map { record.isModificationTime($0.st_mtim) || ($0.isJustWritten && !store.endedCleanly) }
+        ownTime = isFills == false ? nil : status?.st_mtim
     }
 
     package var record: Record { durableLock.withLock { durable.record } }
@@ -112,8 +122,10 @@ package final class StoredFile: FillDestination {
             // One at a time: the kernel lets no two write to a file at once, and who waits for it there spins, and takes
             // the processor from those that fetch.
             try writing.withLock { () throws(Errno) in
-                try OrdinaryUser.write { () throws(Errno) in
-                    try lower.writeKeepingHoles(bytes, at: offset, unit: layout.granuleSize)
+                try movingTime { () throws(Errno) in
+                    try OrdinaryUser.write { () throws(Errno) in
+                        try lower.writeKeepingHoles(bytes, at: offset, unit: layout.granuleSize)
+                    }
                 }
             }
             try Failpoint.reach("fill.written")
@@ -299,11 +311,45 @@ package final class StoredFile: FillDestination {
     }
 
     func writeRecordLocked(_ record: Record) throws(Errno) {
-        durable.record = try store.write(record, to: lower)
+        durable.record = try store.rewrite(record, to: lower, showing: changedNow.withLock { $0 })
+    }
+
+    /// A user has changed the file or its attributes: that is the change time to show.
+    package func noteUserChange(at time: timespec) {
+        changedNow.withLock { $0 = time }
+        // Without another fill the record would still tell the time before.
+        setModified(modified)
     }
 
     /// Sets the lower file's modification time to the one to show, which commits do too: fills move it.
-    package func restoreModified() throws(Errno) { try lower.setModified(modified) }
+    package func restoreModified() throws(Errno) {
+        try writing.withLock { () throws(Errno) in
+            try movingTime { () throws(Errno) in
+                let (now, wanted) = (try lower.stat().st_mtim, modified)
+                // Not in vain: it moves the change time.
+                if now.tv_sec == wanted.seconds && now.tv_nsec == wanted.nanoseconds { return }
+                try lower.setModified(wanted)
+            }
+        }
+    }
+
+    /// Under `writing`: performs `body`, which moves the lower file's modification time. Where users set it themselves, one
+    /// that they have set before is the one to show from now on.
+    func movingTime<Result>(_ body: () throws(Errno) -> Result) throws(Errno) -> Result {
+        guard store.usersReachLower else { return try body() }
+        let now = try lower.stat().st_mtim
+        if ownTime.map({ $0.tv_sec == now.tv_sec && $0.tv_nsec == now.tv_nsec }) != true {
+            setModified(RemoteEntry.Time(seconds: now.tv_sec, nanoseconds: now.tv_nsec))
+        }
+        // Unknown: the next time counts as this object's, rather than as a user's.
+        defer { ownTime = (try? lower.stat())?.st_mtim ?? now }
+        return try body()
+    }
+}
+
+extension stat {
+    /// The last change was one of the content, or of the modification time to the present.
+    fileprivate var isJustWritten: Bool { st_mtim.tv_sec == st_ctim.tv_sec && st_mtim.tv_nsec == st_ctim.tv_nsec }
 }
 
 extension Descriptor {

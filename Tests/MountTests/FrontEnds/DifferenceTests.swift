@@ -75,6 +75,50 @@ extension MountTests.FrontEnds {
             }
         }
 
+        @Test("Where only the mount can be marked it is refused without --allow-holes, and the way out is told")
+        func holes() throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try File.put("x", mirror.remote("file"))
+            } _: { mirror throws in
+                let output = try passhsm("mount", mirror.lower, mirror.mount, "--frontend", "fanotify", seconds: 30)
+                #expect(output.code == 1 && output.err.contains("--allow-holes"), "\(output)")
+                #expect(!mirror.isMounted)
+                try mirror.start(["--frontend", "fanotify", "--allow-holes"])
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+            }
+        }
+
+        @Test(
+            "A truncation down and up by its path, with the time put back, is never released",
+            arguments: [["truncate", "-s", "-1"], ["truncate", "-s", "100000"]])
+        func hiddenTruncation(command: [String]) throws {
+            try withFiles([]) { mirror in
+                #expect(try mirror.content("a") == Scenario.content(0))
+                try mirror.await("a", "complete") { $0.state == "dual" }
+                usleep(300_000)
+                let script = """
+                    import os, sys
+                    path, size, time = sys.argv[1], os.stat(sys.argv[1]).st_size, os.stat(sys.argv[1]).st_mtime_ns
+                    os.truncate(path, size - 1 if sys.argv[2] == "-1" else 100000)
+                    os.truncate(path, size)
+                    os.utime(path, ns=(time, time))
+                    """
+                let output = try run(["python3", "-c", script, mirror.at("a"), try #require(command.last)])
+                #expect(output.code == 0, "\(output)")
+                #expect(try passhsm("release", mirror.at("a")).code == 1)
+                var expected = Scenario.content(0)
+                let cut = command.last == "-1" ? Scenario.size - 1 : 100_000
+                for index in cut..<Scenario.size { expected[index] = 0 }
+                #expect(try mirror.content("a") == expected)
+                // What only its attributes tell of is no change of the content.
+                #expect(try mirror.content("b") == Scenario.content(1))
+                try mirror.await("b", "complete") { $0.state == "dual" }
+                chmod(mirror.at("b"), 0o600)
+                _ = try passhsm("release", mirror.at("b"))
+                #expect(try mirror.content("b") == Scenario.content(1))
+            }
+        }
+
         @Test("auto takes FUSE, and says why, where copies of the mount would be unprotected")
         func auto() throws {
             try withMirror(mounting: ["--frontend", "auto"]) { mirror throws in

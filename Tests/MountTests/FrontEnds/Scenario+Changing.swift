@@ -31,7 +31,56 @@ extension Scenario {
         }
     }
 
+    /// How times are set, of a file that may be offline.
+    private static let setters = [
+        "touch -c -m -d @981173106 \"$1\"", "python3 -c 'import os,sys; os.utime(sys.argv[1], (5, 981173106))' \"$1\"",
+        """
+        python3 -c 'import os,sys
+        f = os.open(sys.argv[1], os.O_RDONLY); os.pread(f, 1, 0); os.utime(f, (5, 981173106))' "$1"
+        """,
+        "cp -p --attributes-only \"$2/dated\" \"$1\"", "rsync -t --size-only \"$2/dated\" \"$1\"",
+    ]
+
     static let changing: [Scenario] = [
+        Scenario(name: "a modification time that a user sets of a file that is not there stays") { mirror throws in
+            for index in 0..<setters.count * 2 {
+                try Pattern.write(mirror.remote("f\(index)"), size: index % 2 == 0 ? 70_000 : size, seed: index)
+            }
+            mkdir(mirror.scratch.path + "/other", 0o755)
+            try shell(
+                "touch -d 2020-01-01 *; head -c 70000 /dev/zero >../other/dated; touch -d @981173106 ../other/dated",
+                in: mirror.source)
+        } body: { mirror, frontEnd throws in
+            for index in 0..<setters.count * 2 {
+                let (name, setter) = ("f\(index)", setters[index / 2])
+                // What rsync copies by size only has that size.
+                if setter.hasPrefix("rsync") && index % 2 == 1 { continue }
+                try shell(setter, [mirror.at(name), mirror.scratch.path + "/other"])
+                for isLater in [false, true] {
+                    #expect(try File.stat(mirror.at(name)).st_mtim.tv_sec == 981_173_106, "\(setter), \(isLater)")
+                    #expect(try File.sameContent(mirror.at(name), mirror.remote(name)))
+                    try mirror.await(name, "complete") { $0.state == "dual" }
+                    usleep(200_000)
+                }
+            }
+            try mirror.stop()
+            try mirror.start(frontEnd.arguments)
+            #expect(try File.stat(mirror.at("f0")).st_mtim.tv_sec == 981_173_106)
+        },
+        Scenario(name: "a modification time that is set while a file fills stays") { mirror, _ throws in
+            try mirror.hold()
+            let readers = try ["a", "b"].map { try Child(["cmp", mirror.at($0), mirror.remote($0)]) }
+            try until("a waiting reader") { try mirror.status().waiting >= 1 }
+            for name in ["a", "b"] {
+                try shell("python3 -c 'import os,sys; os.utime(sys.argv[1], (5, 981173106))' \"$1\"", [mirror.at(name)])
+            }
+            mirror.letGo()
+            for reader in readers { #expect(try reader.wait(seconds: 60).code == 0) }
+            for name in ["a", "b"] {
+                try mirror.await(name, "complete") { $0.state == "dual" }
+                #expect(try File.stat(mirror.at(name)).st_mtim.tv_sec == 981_173_106)
+            }
+        },
         change("a write into the middle of a cold file") {
             patched($0, [1, 2, 3], at: 100_000)
         } by: { path throws in

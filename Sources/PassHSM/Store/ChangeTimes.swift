@@ -1,0 +1,76 @@
+import Glibc
+import HSMCore
+import HSMSystem
+
+/// Change times: only the kernel sets them, and each fill, record and release moves the lower file's own.
+///
+/// A record tells when it was written (``Record/written``), which is the store's last work on a clean file, and what was to be
+/// shown by then (``Record/changed``). While the lower file's change time is of that moment, nobody else has changed the file.
+struct ChangeStamp: Equatable, Sendable {
+    var changed: RemoteEntry.Time?
+    var written: RemoteEntry.Time?
+
+    /// How far, in nanoseconds, the change time that the kernel gives for the writing may be from the clock's time before
+    /// it: its own clock goes in ticks. A change by others in that time would be taken for the store's.
+    static let span = -10_000_000...maxDelay
+    static let maxDelay = 20_000_000
+
+    /// Whether `time` is the lower file's change time since the record was written.
+    func isOwn(_ time: timespec) -> Bool {
+        guard let written else { return false }
+        let (seconds, isTooLarge) = time.tv_sec.subtractingReportingOverflow(written.seconds)
+        guard !isTooLarge, (-1...1).contains(seconds) else { return false }
+        return Self.span.contains(seconds * 1_000_000_000 + time.tv_nsec - written.nanoseconds)
+    }
+
+    /// The change time to show of a file with `status`.
+    func time(_ status: stat) -> timespec {
+        guard let changed, isOwn(status.st_ctim) else { return status.st_ctim }
+        return timespec(tv_sec: changed.seconds, tv_nsec: changed.nanoseconds)
+    }
+}
+
+extension Record {
+    private var stamp: ChangeStamp { ChangeStamp(changed: changed, written: written) }
+
+    /// The change time to show of the lower file with `status`.
+    func changeTime(_ status: stat) -> timespec { stamp.time(status) }
+
+    /// Nothing but the store has changed the lower file since the record was written, as far as times tell.
+    func isOwnChange(_ status: stat) -> Bool { stamp.isOwn(status.st_ctim) }
+}
+
+extension Store {
+    /// How long after the store's last work a change by a user has to come to be told from it, in nanoseconds.
+    /// More than a record's span: both times are the kernel's, which go in ticks.
+    package static let changeDelay = ChangeStamp.maxDelay + 20_000_000
+
+    /// As ``write(_:to:)``, for a file of which nobody but the store has changed anything since `changed`: it goes on to show
+    /// that change time. A dirty file shows the lower file's own.
+    @discardableResult
+    func rewrite(_ record: Record, to lower: Descriptor, showing changed: timespec) throws(Errno) -> Record {
+        var record = record
+        // The kernel may take long, and then gives a later time.
+        for _ in 0..<3 {
+            let isClean = !record.flags.contains(.dirty)
+            let shown = RemoteEntry.Time(seconds: changed.tv_sec, nanoseconds: changed.tv_nsec)
+            record.changed = isClean && !usersReachLower ? shown : nil
+            record.written = isClean ? .now : nil
+            record = try write(record, to: lower)
+            if !isClean { break }
+            if try record.isOwnChange(lower.stat()) { break }
+        }
+        return record
+    }
+
+    /// Whether the content of a complete file is what was recorded, by reading all of it; nil where nothing tells.
+    func hasContent(_ lower: Descriptor, _ record: Record) throws(Errno) -> Bool? {
+        let checksum = record.contentChecksum.flatMap { sum in
+            RemoteDigest(.crc32c, withUnsafeBytes(of: sum.bigEndian) { Array($0) })
+        }
+        guard let expected = checksum ?? record.object.digest else { return nil }
+        return try ContentDigest.of(size: record.object.size, expected.algorithm) { buffer, offset throws(Errno) in
+            try lower.read(into: buffer, at: offset)
+        } == expected
+    }
+}
