@@ -36,6 +36,14 @@ const unsigned long PASSHSM_ST_NOSUID = ST_NOSUID, PASSHSM_ST_NODEV = ST_NODEV, 
 _Static_assert(sizeof(struct passhsm_dirent) == 19, "the kernel's linux_dirent64 has its name at 19");
 _Static_assert(sizeof(off_t) == 8, "64-bit offsets");
 
+int passhsm_is_fixed(int directory, const char *name)
+{
+    struct statx status;
+    memset(&status, 0, sizeof status);
+    if (statx(directory, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, 0, &status)) return -1;
+    return (status.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND)) != 0;
+}
+
 long passhsm_getdents64(int fd, void *buffer, size_t size) { return syscall(SYS_getdents64, fd, buffer, size); }
 
 int passhsm_birth_time(int fd, struct timespec *result)

@@ -33,7 +33,8 @@ import Testing
         defer { fixture.remove() }
         fixture.shell("touch -d 2001-01-01 source/m source/k source/k/l source")
         try fixture.run()
-        fixture.shell("cd lower; mkdir d/own; echo mine > m/mine; mv stay renamed; mkdir mine; rm -r ../source/*")
+        fixture.shell(
+            "cd lower; mkdir d/own; echo mine > m/mine; mv stay renamed; mkdir mine; rm -r \(fixture.path)/source/*")
         try fixture.change("k/l/dirty") {
             $0.state = .dual
             $0.flags = .dirty

@@ -9,7 +9,8 @@ import Testing
 
 @testable import HSMImport
 
-/// A new directory for one test with a `source` in it, and a `lower` to be made; ``remove()`` takes all of it away.
+/// A new directory for one test with a `source` in it, and the lower directory `dir` to be made, whose files `lower` leads
+/// to; ``remove()`` takes all of it away.
 struct ImportFixture: Sendable {
     let path: String
     var options = Importer.Options()
@@ -19,7 +20,7 @@ struct ImportFixture: Sendable {
         var name = Array("/var/tmp/passhsm-test.XXXXXX".utf8CString)
         try #require(mkdtemp(&name) != nil)
         path = name.withUnsafeBufferPointer { buffer in buffer.baseAddress.map { String(cString: $0) } ?? "" }
-        shell("mkdir source; cd source; \(setUp)")
+        shell("ln -s dir/.passhsm/tree lower; mkdir source; cd source; \(setUp)")
     }
 
     func remove() { system("rm -rf \(path)") }
@@ -44,7 +45,7 @@ struct ImportFixture: Sendable {
         return try importer.run(progress: progress)
     }
 
-    func importer(from source: String = "source", into lower: String = "lower") throws -> Importer {
+    func importer(from source: String = "source", into lower: String = "dir") throws -> Importer {
         let location = try RemoteLocation("\(path)/\(source)")
         return Importer(
             location, try location.openDirectory(), into: Array("\(path)/\(lower)".utf8), options: options,
@@ -53,7 +54,7 @@ struct ImportFixture: Sendable {
 
     /// Imports, and expects an error with `text` in it before anything is done.
     func refuses(
-        _ text: String, from source: String = "source", into lower: String = "lower",
+        _ text: String, from source: String = "source", into lower: String = "dir",
         sourceLocation: SourceLocation = #_sourceLocation
     ) {
         do {
@@ -67,7 +68,7 @@ struct ImportFixture: Sendable {
     func lower(_ path: String) -> String { "\(self.path)/lower/\(path)" }
 
     func store() throws -> Store {
-        try Store.inspect("\(path)/lower".utf8CString.map { $0 }, log: Self.log)
+        try Store.inspect("\(path)/dir".utf8CString.map { $0 }, log: Self.log)
     }
 
     func record(_ name: String) throws -> Record? {

@@ -152,10 +152,10 @@ import Testing
         #expect(try fixture.run().problems == [])
         fixture.expectSame("%n %s %a %h %.9Y", "d d/f d/g h")
         #expect(try fixture.record("d/f")?.state == .offline)
-        fixture.shell("echo longer > source/h; test -z \"$(ls lower/.passhsm/tmp)\"")
+        fixture.shell("echo longer > source/h; test -z \"$(ls dir/.passhsm/tmp)\"")
         #expect(try fixture.run().counts.changed == 1)
         fixture.expectSame("%n %s %a %.9Y", "h")
-        fixture.shell("test -z \"$(ls lower/.passhsm/tmp)\"")
+        fixture.shell("test -z \"$(ls dir/.passhsm/tmp)\"")
     }
 
     @Test func `an import that broke off is resumed`() throws {
@@ -165,8 +165,7 @@ import Testing
         try fixture.run()
         // What a kill leaves: names that were not reached, a directory without its times, things under tmp.
         fixture.shell(
-            "cd lower; rm -r b a/1? .passhsm/imported; mkdir .passhsm/tmp/import-1; touch .passhsm/tmp/import-2; touch a"
-        )
+            "cd lower; rm -r b a/1?; touch a; cd ../dir/.passhsm; rm imported; cd tmp; mkdir import-1; touch import-2")
         let record = try #require(try fixture.record("a"))
         try fixture.change("a") { $0.object.version = .init([]) }
         let summary = try fixture.run()
@@ -175,7 +174,7 @@ import Testing
         #expect(summary.problems == [])
         #expect(try fixture.record("a")?.object == record.object)
         fixture.expectSame("%n %.9Y", "a b a/10 b/7")
-        fixture.shell("test -z \"$(ls lower/.passhsm/tmp)\"")
+        fixture.shell("test -z \"$(ls dir/.passhsm/tmp)\"")
     }
 
     @Test func `the counter finds as many names as the import`() throws {

@@ -87,7 +87,7 @@ import Testing
         func breaksOff(_ events: [RemoteEvent]) throws {
             let importer = Importer(
                 try .init("\(fixture.path)/source"), ScriptedSource(events, failure: failure),
-                into: Array("\(fixture.path)/lower".utf8), log: ImportFixture.log)
+                into: Array("\(fixture.path)/dir".utf8), log: ImportFixture.log)
             #expect(throws: failure) { try importer.run { _ in } }
         }
         let top = RemoteEvent.enter(RemoteEntry(name: [], kind: .directory, metadata: .init()))
@@ -117,9 +117,9 @@ import Testing
         let fixture = try ImportFixture("echo a > f; echo b > g")
         defer { fixture.remove() }
         try fixture.run()
-        fixture.shell("printf x | dd of=lower/.passhsm/imported bs=1 seek=20 conv=notrunc status=none; rm lower/f")
+        fixture.shell("printf x | dd of=dir/.passhsm/imported bs=1 seek=20 conv=notrunc status=none; rm lower/f")
         #expect(try fixture.run().counts.new == 1)
-        fixture.shell("cd lower/.passhsm; mv imported kept; ln -s kept imported")
+        fixture.shell("cd dir/.passhsm; mv imported kept; ln -s kept imported")
         fixture.refuses("the list of imported names")
     }
 }

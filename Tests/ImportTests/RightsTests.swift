@@ -52,7 +52,7 @@ extension ImportFixture {
     fileprivate func importRemote(_ entries: [RemoteEntry]) throws -> ImportSummary {
         let importer = Importer(
             try RemoteLocation("http://example.org/"), ListedSource(entries: entries),
-            into: Array("\(path)/lower".utf8), options: options, log: Self.log)
+            into: Array("\(path)/dir".utf8), options: options, log: Self.log)
         return try importer.run { _ in }
     }
 
@@ -69,7 +69,7 @@ extension ImportFixture {
     }
 
     /// As a store is that an older import made.
-    fileprivate func forgetThatRightsAreWithheld() { shell("sed -i /^rights=/d lower/.passhsm/config") }
+    fileprivate func forgetThatRightsAreWithheld() { shell("sed -i /^rights=/d dir/.passhsm/config") }
 }
 
 /// What a web server or a bucket may say of owners and modes. These tests want root, like those of mounts.

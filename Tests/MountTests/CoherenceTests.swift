@@ -78,7 +78,7 @@ extension MountTests {
         @Test("A change behind the mount is seen by who has the file open, and at once by who opens it")
         func changeByOthers() throws {
             try withFile { mirror in
-                let behind = try File.open(mirror.lower + "/file", O_RDWR)
+                let behind = try File.open(mirror.tree + "/file", O_RDWR)
                 let handle = try File.open(mirror.at("file"))
                 for seed in 1...3 {
                     #expect(try handle.bytes(0..<10_000) == Pattern.bytes(0..<10_000, seed: seed - 1))
@@ -97,7 +97,7 @@ extension MountTests {
         @Test("A change behind the mount of a file that is open for writing is seen when it is closed")
         func changeWhileWriting() throws {
             try withFile { mirror in
-                let behind = try File.open(mirror.lower + "/file", O_RDWR)
+                let behind = try File.open(mirror.tree + "/file", O_RDWR)
                 let reader = try File.open(mirror.at("file"))
                 var writer: Descriptor? = try File.open(mirror.at("file"), O_RDWR)
                 #expect(try reader.bytes(0..<10_000) == Pattern.bytes(0..<10_000))

@@ -23,9 +23,9 @@ extension MountTests.ConformanceDifferences {
             func enable(_ path: String) throws -> Output { try run(["env", "LC_ALL=C", "swapon", path]) }
             let refused = try enable(mirror.at("swap"))
             #expect(refused.code != 0 && refused.err.contains("Invalid argument"), "\(refused)")
-            let taken = try enable(mirror.lower + "/swap")
+            let taken = try enable(mirror.tree + "/swap")
             #expect(taken.code == 0, "\(taken)")
-            try shell("swapoff \"$1\"", [mirror.lower + "/swap"])
+            try shell("swapoff \"$1\"", [mirror.tree + "/swap"])
         }
     }
 
@@ -35,7 +35,7 @@ extension MountTests.ConformanceDifferences {
         try withMirror(apart: true, mounting: nil) { mirror throws in
             try shell("mkdir sub; echo beneath >sub/beneath", in: mirror.source)
         } _: { mirror throws in
-            let inside = mirror.lower + "/sub"
+            let inside = mirror.tree + "/sub"
             func cover() throws { try shell("mount -t tmpfs none \"$1\"; echo above >\"$1/above\"", [inside]) }
             defer { umount2(inside, Int32(MNT_DETACH)) }
             if isBefore { try cover() }
@@ -53,7 +53,7 @@ extension MountTests.ConformanceDifferences {
     @Test("OFD and POSIX locks hold among the users of the mount only, flock against those of the lower directory too")
     func locks() throws {
         try onMount { mirror throws in
-            let files = try [mirror.at("f"), mirror.lower + "/f", mirror.at("f")].map { try File.open($0, O_RDWR) }
+            let files = try [mirror.at("f"), mirror.tree + "/f", mirror.at("f")].map { try File.open($0, O_RDWR) }
             func lock(_ file: Descriptor) -> Int32 {
                 var lock = flock()
                 lock.l_type = Int16(F_WRLCK)

@@ -67,7 +67,7 @@ extension MountTests {
         func copy() throws {
             try onMount { mirror throws in
                 let inside = try File.open(mirror.at("f"), O_RDWR)
-                let outside = try File.open(mirror.lower + "/known", O_RDWR)
+                let outside = try File.open(mirror.tree + "/known", O_RDWR)
                 for (from, to) in [(inside, outside), (outside, inside)] {
                     var (start, end) = (0, 0)
                     #expect(passhsm_copy_file_range(from.raw, &start, to.raw, &end, 3, 0) == -1 && errno == EXDEV)
@@ -125,7 +125,7 @@ extension MountTests {
             }
             try onMount { mirror throws in
                 try shell("chattr +i f", in: mirror.mount)
-                let (below, above) = (ask(mirror.lower + "/f"), ask(mirror.at("f")))
+                let (below, above) = (ask(mirror.tree + "/f"), ask(mirror.at("f")))
                 #expect(below.mask & alignment != 0 && below.attributes & below.known & immutable != 0)
                 #expect(above.mask & alignment == 0 && (above.attributes | above.known) & immutable == 0)
                 try shell("chattr -i f", in: mirror.mount)
@@ -141,7 +141,7 @@ extension MountTests {
             try onMount { mirror throws in
                 // FAN_CLASS_PRE_CONTENT; FAN_MARK_ADD, FAN_PRE_ACCESS.
                 let group = Descriptor(owning: start(0x8, 0))
-                #expect(mark(group.raw, 1, 0x10_0000, AT_FDCWD, mirror.lower + "/f") == 0)
+                #expect(mark(group.raw, 1, 0x10_0000, AT_FDCWD, mirror.tree + "/f") == 0)
                 #expect(mark(group.raw, 1, 0x10_0000, AT_FDCWD, mirror.at("f")) == -1 && errno == EOPNOTSUPP)
                 // FAN_REPORT_FID; FAN_MARK_ADD and FAN_MARK_FILESYSTEM, FAN_OPEN.
                 let byHandle = Descriptor(owning: start(0x200, 0))

@@ -61,7 +61,7 @@ extension MountTests {
                 if inLower {
                     for range in try mirror.state(file, inLower: true).ranges {
                         let range = range[0]..<range[1]
-                        let isRight = try File.bytes(mirror.lower + "/" + file, range) == Array(expected[range])
+                        let isRight = try File.bytes(mirror.tree + "/" + file, range) == Array(expected[range])
                         #expect(isRight, "\(when): \(file) \(range) is called present")
                     }
                 } else {

@@ -53,7 +53,7 @@ extension MountTests {
                 #expect(try reader.wait(seconds: 30).code == 1)
                 try mirror.stop()
                 for range in try mirror.state("file", inLower: true).ranges {
-                    let bytes = try File.bytes(mirror.lower + "/file", range[0]..<range[1])
+                    let bytes = try File.bytes(mirror.tree + "/file", range[0]..<range[1])
                     #expect(
                         bytes == Pattern.bytes(range[0]..<range[1], seed: 1), "only the recorded version is present")
                 }
@@ -73,7 +73,7 @@ extension MountTests {
                     #expect(state.lastError?.contains(cause) == true && state.presentBytes < Self.size)
                     try mirror.killDaemon()
                     for range in try mirror.state("file", inLower: true).ranges {
-                        let bytes = try File.bytes(mirror.lower + "/file", range[0]..<range[1])
+                        let bytes = try File.bytes(mirror.tree + "/file", range[0]..<range[1])
                         #expect(bytes == Pattern.bytes(range[0]..<range[1]))
                     }
                 }
@@ -143,8 +143,11 @@ extension MountTests {
         }
 
         private func sidecars(_ mirror: Mirror) throws -> [String] {
-            try shell("find .passhsm -type f -size +0 ! -name '*config*' ! -name '*.json'", in: mirror.lower)
-                .split(separator: "\n").map { mirror.lower + "/" + $0 }
+            try shell(
+                "find .passhsm -path .passhsm/tree -prune -o -type f -size +0 ! -name '*config*' ! -name '*.json' -print",
+                in: mirror.lower
+            )
+            .split(separator: "\n").map { mirror.lower + "/" + $0 }
         }
 
         enum Spoil: String, CaseIterable {
@@ -182,7 +185,7 @@ extension MountTests {
         func record(position: Int) throws {
             try withStopped { mirror throws in
                 for name in ["file", "dirty"] {
-                    let path = mirror.lower + "/" + name
+                    let path = mirror.tree + "/" + name
                     let attribute = "trusted.passhsm"
                     var value = try ExtendedAttributes.value(attribute, of: path)
                     let index = position < 0 ? value.count - 1 : min(position, value.count - 1)
@@ -197,7 +200,7 @@ extension MountTests {
         func shortRecord() throws {
             try withStopped { mirror throws in
                 for name in ["file", "dirty"] {
-                    let path = mirror.lower + "/" + name
+                    let path = mirror.tree + "/" + name
                     try set(
                         "trusted.passhsm", path, Array(ExtendedAttributes.value("trusted.passhsm", of: path).prefix(7)))
                 }

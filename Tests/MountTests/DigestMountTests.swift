@@ -104,7 +104,7 @@ extension MountTests {
                 #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
                 try until("the completion") { try mirror.state("file").state == "dual" }
                 try mirror.stop()
-                #expect(try File.sameContent(mirror.lower + "/file", mirror.remote("file")))
+                #expect(try File.sameContent(mirror.tree + "/file", mirror.remote("file")))
                 try disk.unmount()
             }
         }

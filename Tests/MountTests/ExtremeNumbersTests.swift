@@ -59,7 +59,7 @@ extension MountTests {
                 try Pattern.write(mirror.remote("f1"), size: Self.size)
                 try shell("for i in $(seq 2 $1); do cp f1 f$i; done", in: mirror.source, ["\(Self.callCount)"])
             } _: { mirror throws in
-                let bare = mirror.lower + "/bare"
+                let bare = mirror.tree + "/bare"
                 try shell("cp -r \"$1\" \"$2\"", [mirror.source, bare])
                 let outputs = try [bare, mirror.mount].map { directory in
                     try run(["python3", "-c", Self.script, directory, lower.rawValue], seconds: 200)

@@ -36,9 +36,9 @@ extension MountTests {
                 #expect(try Trees.difference(mirror.source, mirror.mount, .metadata) == nil, "a fill changes no time")
                 try mirror.stop()
                 let digests = "find . -path ./.passhsm -prune -o -type f -print0 | sort -z | xargs -0 sha256sum"
-                #expect(try shell(digests, in: mirror.lower) == shell(digests, in: mirror.source))
+                #expect(try shell(digests, in: mirror.tree) == shell(digests, in: mirror.source))
                 let states = "find . -type f ! -path './.passhsm/*' -print0 | xargs -0 \(Machine.program) state"
-                for line in try shell(states, in: mirror.lower).split(separator: "\n") {
+                for line in try shell(states, in: mirror.tree).split(separator: "\n") {
                     #expect(line.hasPrefix("dual"), "\(line)")
                 }
             }

@@ -90,7 +90,7 @@ extension MountTests {
                     import os, sys
                     source, target = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
                     while os.sendfile(target, source, None, 1 << 20): pass
-                    """, cold, mirror.lower + "/sent",
+                    """, cold, mirror.tree + "/sent",
                 ])
                 let other = try Child(["cmp", mirror.remote("other"), mirror.at("other")])
                 try until("both fills") { try mirror.status().waiting >= 2 }
@@ -106,7 +106,7 @@ extension MountTests {
                     let output = try child.wait(seconds: 30)
                     #expect(output.code == 0, "\(output)")
                 }
-                try shell("cmp \"$1\" \"$2\"", [mirror.remote("cold"), mirror.lower + "/sent"])
+                try shell("cmp \"$1\" \"$2\"", [mirror.remote("cold"), mirror.tree + "/sent"])
                 if source != .mount { try until("its end") { umount2(stacked, 0) == 0 } }
             }
         }

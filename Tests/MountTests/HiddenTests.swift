@@ -74,7 +74,7 @@ extension MountTests {
                     """
                     truncate -s 200000 copy
                     setfattr -n trusted.passhsm -v "$(getfattr -e hex -n trusted.passhsm file | sed -n 's/^trusted.passhsm=//p')" copy
-                    """, in: mirror.lower)
+                    """, in: mirror.tree)
                 try mirror.start()
                 #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
                 // Local zeros, or an error; the other file's record says nothing about it.

@@ -11,8 +11,8 @@ extension MountTests {
                 try Trees.special(mirror.source)
             } _: { mirror throws in
                 let question = Trees.Question.metadata.rawValue + " | grep -v passhsm"
-                #expect(try shell(question, in: mirror.lower) == shell(question, in: mirror.source))
-                #expect(try File.stat(mirror.lower + "/size-196625").st_blocks <= 8)
+                #expect(try shell(question, in: mirror.tree) == shell(question, in: mirror.source))
+                #expect(try File.stat(mirror.tree + "/size-196625").st_blocks <= 8)
                 #expect(try mirror.state("size-196625", inLower: true).state == "offline")
                 #expect(try mirror.state("deep", inLower: true).kind == "directory")
             }

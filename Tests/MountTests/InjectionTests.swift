@@ -95,7 +95,7 @@ extension MountTests {
             try mirror.killDaemon()
             for range in try mirror.state(name, inLower: true).ranges {
                 let range = range[0]..<range[1]
-                let bytes = try File.bytes(mirror.lower + "/" + name, range)
+                let bytes = try File.bytes(mirror.tree + "/" + name, range)
                 #expect(bytes == Array(expected[range]), "\(what): \(range) is called present")
             }
             try mirror.start()

@@ -107,7 +107,7 @@ extension MountTests {
                 }
                 #expect(outputs[1] == outputs[0])
                 #expect(outputs[0].count > 20)
-                let owners = try [bare, mirror.lower, mirror.mount].map { try shell(Self.below, in: $0) }
+                let owners = try [bare, mirror.tree, mirror.mount].map { try shell(Self.below, in: $0) }
                 #expect(owners[1] == owners[0] && owners[2] == owners[0])
             }
         }

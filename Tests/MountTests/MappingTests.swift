@@ -51,7 +51,7 @@ extension MountTests {
                 }
                 #expect(try File.bytes(path) == Pattern.bytes(0..<Self.size))
                 try mirror.stop()
-                #expect(try File.bytes(mirror.lower + "/file") == Pattern.bytes(0..<Self.size))
+                #expect(try File.bytes(mirror.tree + "/file") == Pattern.bytes(0..<Self.size))
             }
         }
 
@@ -73,7 +73,7 @@ extension MountTests {
                 #expect(try File.bytes(path) == expected)
                 #expect(try mirror.state("file").flags.contains("dirty"))
                 try mirror.stop()
-                #expect(try File.bytes(mirror.lower + "/file") == expected)
+                #expect(try File.bytes(mirror.tree + "/file") == expected)
                 try mirror.start(["--fill", fill])
                 #expect(try File.bytes(path) == expected)
             }

@@ -38,7 +38,10 @@ extension MountTests {
                         ln dir/file hard; ln -s dir/file link; mkfifo fifo
                         """, in: mirror.source)
                     // ext4 spreads the directories in it too.
-                    if isVast && kind == "ext4" { try shell("chattr +T \"$1\"", [mirror.lower]) }
+                    if isVast && kind == "ext4" {
+                        try shell(
+                            "mkdir -m 700 .passhsm; mkdir .passhsm/tree; chattr +T .passhsm/tree", in: mirror.lower)
+                    }
                     try mirror.importSource()
                     try mirror.start()
                     try body(mirror, path)
@@ -128,9 +131,9 @@ extension MountTests {
                 #expect(try Self.handle(mirror.at(name)) == handle)
                 try Self.evict()
                 // Another file gets the number.
-                let directory = mirror.lower + "/" + name.prefix { $0 != "/" }
-                let number = try File.stat(mirror.lower + "/" + name).st_ino
-                unlink(mirror.lower + "/" + name)
+                let directory = mirror.tree + "/" + name.prefix { $0 != "/" }
+                let number = try File.stat(mirror.tree + "/" + name).st_ino
+                unlink(mirror.tree + "/" + name)
                 // xfs frees it later.
                 try until("another file with the number") {
                     try Self.evict()
@@ -149,7 +152,7 @@ extension MountTests {
             try onLower(lower) { mirror, _ throws in
                 // By the mount and behind it, while the kernel knows the file and when not.
                 // By the mount and behind it. Above overlayfs the daemon holds what the kernel knows.
-                for path in lower == "overlay" ? [mirror.mount] : [mirror.mount, mirror.lower] {
+                for path in lower == "overlay" ? [mirror.mount] : [mirror.mount, mirror.tree] {
                     try File.put("old", mirror.at("old"))
                     let old = try Self.handle(mirror.at("old"))
                     #expect(try Self.error(old, mirror) == 0)
@@ -173,6 +176,7 @@ extension MountTests {
         func forged(lower: String) throws {
             try onLower(lower) { mirror, disk throws in
                 try shell("mkdir outside outside/sub", in: disk)
+                try File.put("beside the tree", mirror.lower + "/stray")
                 let edges: [UInt64] = [
                     0, 2, 3, 0x8000_0000, 0x1_0000_0000, 1 << 62, 1 << 63, 3 << 62, 7 << 61, .max - 1, .max,
                 ]
@@ -185,11 +189,13 @@ extension MountTests {
                 forged += (0..<500).map { _ in (random.next(), UInt32(truncatingIfNeeded: random.next())) }
                 let top = try File.open(disk, O_RDONLY | O_DIRECTORY)
                 if let numbering = NodeNumbering(of: top, mount: top) {
+                    // Of the store's folder the tree alone is shown, and the mount knows its top by another number.
                     let store = mirror.lower + "/.passhsm"
-                    let hidden = ["", "config", "lock", "partial", "objects", "objects/1", "tmp"].map {
+                    let hidden = ["", "config", "lock", "partial", "objects", "objects/1", "tmp", "tree"].map {
                         "\(store)/\($0)"
                     }
-                    for path in hidden + [disk, disk + "/outside", disk + "/outside/sub", mirror.lower] {
+                    let beside = ["", "/stray", "/NOT-MOUNTED.txt"].map { mirror.lower + $0 }
+                    for path in hidden + beside + [disk, disk + "/outside", disk + "/outside/sub"] {
                         let handle = try Self.handle(path)
                         let number = try #require(numbering.number(of: handle))
                         forged.append((number, numbering.generation(of: handle)))

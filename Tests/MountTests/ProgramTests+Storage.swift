@@ -51,7 +51,7 @@ extension MountTests.Programs {
             }
             #expect(try ask("select count(*), min(length(payload)) from t where batch = 0") == "3000|1000")
             try mirror.stop()
-            #expect(try shell("sqlite3 db 'pragma integrity_check'", in: mirror.lower) == "ok\n")
+            #expect(try shell("sqlite3 db 'pragma integrity_check'", in: mirror.tree) == "ok\n")
         }
     }
 
@@ -118,7 +118,7 @@ extension MountTests.Programs {
                 """, in: mirror.mount, [mirror.scratch.path, name])
             if image == .offline { #expect(try mirror.state("image").flags.contains("dirty")) }
             try mirror.stop()
-            if image != .offline { try shell("e2fsck -fn \"$1\" >&2", in: mirror.lower, [name]) }
+            if image != .offline { try shell("e2fsck -fn \"$1\" >&2", in: mirror.tree, [name]) }
             try mirror.start(["--fill", "read"])
             try shell("e2fsck -fn \"$1\" >&2", in: mirror.mount, [name])
         }

@@ -157,7 +157,7 @@ extension MountTests.RandomOperations {
             try until("the end of the mount") { (try? mirror.stop()) != nil }
             let removed = models.filter { $0.mayBeDirty && random.isTrue(90) }
             for model in removed where model.isGone { try changeRemote(model) }
-            for model in removed { unlink(mirror.lower + "/" + model.name) }
+            for model in removed { unlink(mirror.tree + "/" + model.name) }
             let output = try run([Machine.program, "import", "--restore", mirror.source, mirror.lower])
             guard output.code <= 1 else { throw Failure("\(output)") }
             for model in models {

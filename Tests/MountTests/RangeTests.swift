@@ -22,7 +22,7 @@ extension MountTests {
                 #expect(state.presentBytes == status.counter("bytesFetched"))
                 #expect(state.ranges.contains { $0[0] <= offset && offset < $0[1] })
                 try mirror.stop()
-                #expect(try File.stat(mirror.lower + "/huge").st_blocks * 512 <= Trees.fetchUnit + 65536)
+                #expect(try File.stat(mirror.tree + "/huge").st_blocks * 512 <= Trees.fetchUnit + 65536)
                 #expect(try mirror.state("huge", inLower: true).presentBytes == state.presentBytes)
             }
         }

@@ -44,7 +44,7 @@ extension MountTests {
                     try done("release", mirror.at("a"))
                     let state = try mirror.state("a", inLower: true)
                     #expect(state.state == "offline" && state.presentBytes == 0, "round \(round)")
-                    #expect(try blocks(mirror.lower + "/a") <= 16)
+                    #expect(try blocks(mirror.tree + "/a") <= 16)
                     let after = try File.stat(mirror.at("a"))
                     #expect(after.st_size == before.st_size && after.st_mtim.tv_sec == before.st_mtim.tv_sec)
                     #expect(after.st_ctim.tv_nsec == before.st_ctim.tv_nsec, "tar would find it changed")
@@ -120,7 +120,7 @@ extension MountTests {
         func openBehind() throws {
             try withFiles(apart: true) { mirror in
                 _ = try File.bytes(mirror.at("a"))
-                let behind = try File.open(mirror.lower + "/a")
+                let behind = try File.open(mirror.tree + "/a")
                 #expect(try refusal(mirror, "a").contains("open"))
                 #expect(try refusal(mirror, "a", lower: true).contains("open"))
                 try mirror.stop()

@@ -47,7 +47,7 @@ extension MountTests {
             try withMirror(apart: true) { mirror throws in
                 try File.put("content", mirror.remote("file"))
             } _: { mirror throws in
-                let holder = try File.open(mirror.lower + "/file")
+                let holder = try File.open(mirror.tree + "/file")
                 #expect(lock(holder.raw, LOCK_SH) == 0)
                 let reader = try File.open(mirror.at("file"))
                 #expect(lock(reader.raw, LOCK_SH | LOCK_NB) == 0, "shared with the one outside")
@@ -224,7 +224,7 @@ extension MountTests {
             } _: { mirror throws in
                 try shell(
                     "setfattr -n trusted.passhsm -v nonsense a; setfattr -n trusted.passhsm -v nonsense b",
-                    in: mirror.lower)
+                    in: mirror.tree)
                 try mirror.start()
                 for _ in 0..<100 {
                     for name in ["a", "b"] { #expect(File.readError(mirror.at(name)) == EIO) }

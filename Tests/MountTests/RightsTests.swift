@@ -32,7 +32,7 @@ extension MountTests {
                     toFile: manifest, atomically: true, encoding: .utf8)
                 mirror.importArguments = ["--manifest", manifest]
             } _: { mirror throws in
-                #expect(try File.stat(mirror.lower + "/a").st_mode & 0o7777 == 0o755)
+                #expect(try File.stat(mirror.tree + "/a").st_mode & 0o7777 == 0o755)
                 try mirror.start(frontEnd.arguments)
                 #expect(try mirror.content("a") == Array("a\n".utf8))
                 let (options, user) = try probe(mirror)

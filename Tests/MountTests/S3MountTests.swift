@@ -65,7 +65,7 @@ extension MountTests {
                     "ps -ef; cat \"$1/log\"; \"$2\" status --json \"$1/lower\"; \"$2\" state --json \"$1/lower/size-1\"",
                     [mirror.scratch.path, Machine.program])
                 try mirror.stop()
-                let config = try shell("cat .passhsm/config; getfattr -d -m - size-1", in: mirror.lower)
+                let config = try shell("cat .passhsm/config; getfattr -d -m - .passhsm/tree/size-1", in: mirror.lower)
                 // rclone's server is told its secret on its command line.
                 let lines = (shown + config).split(separator: "\n").filter { !$0.contains("--auth-key") }
                 #expect(!lines.contains { $0.contains("geheimnis") })

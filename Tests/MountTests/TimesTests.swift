@@ -20,7 +20,7 @@ extension MountTests {
 
         /// Modification and change time in the mount, and whether they are the lower file's.
         private func times(_ mirror: Mirror) throws -> (nanoseconds: [Int], areRight: Bool) {
-            let both = try [mirror.mount, mirror.lower].map { directory in
+            let both = try [mirror.mount, mirror.tree].map { directory in
                 let status = try File.stat(directory + "/file")
                 return [status.st_mtim, status.st_ctim].map { $0.tv_sec * 1_000_000_000 + $0.tv_nsec }
             }

@@ -45,7 +45,7 @@ extension MountTests {
             getfattr -m- -d lower/large lower/small
             passhsm status lower | grep -c '^passthrough *off'
             passhsm unmount lower
-            getfattr --only-values -m 'user.passhsm' lower/large | head -c 4; echo
+            getfattr --only-values -m 'user.passhsm' lower/.passhsm/tree/large | head -c 4; echo
             passhsm state lower/large | grep -o dirty
             start --fill read
             diff -r expected lower && echo same

@@ -51,7 +51,7 @@ extension MountTests {
             try withPartial { mirror throws in
                 let right = try verify(mirror, code: 0)
                 #expect(right.findings.isEmpty && right.counts["files"] == 3)
-                try flip(mirror.lower + "/clean", at: 100)
+                try flip(mirror.tree + "/clean", at: 100)
                 let found = try verify(mirror, code: 4).findings
                 #expect(found.map(\.path) == ["clean"] && found.map(\.range) == [[0, 65_536]])
                 #expect(found.map(\.outcome) == ["found"])
@@ -65,7 +65,7 @@ extension MountTests {
         @Test("What only a dirty file has is never dropped: 4 with --repair too, and a line says why")
         func dirty() throws {
             try withPartial { mirror throws in
-                let handle = try FileHandle(of: File.open(mirror.lower + "/dirty")).name
+                let handle = try FileHandle(of: File.open(mirror.tree + "/dirty")).name
                 let map = try File.open("\(mirror.lower)/.passhsm/partial/\(handle)", O_RDWR)
                 try map.put([UInt8](repeating: 0, count: 4096), at: 4096)
                 #expect(try verify(mirror, "--repair", code: 4).findings.map(\.kind) == ["map"])

@@ -36,7 +36,7 @@ import Testing
     func changed(script: String) throws {
         try withFile { fixture, file in
             let mark = try #require(try fixture.store.markDirty(file))
-            #expect(system("cd \(fixture.path); \(script)") == 0)
+            #expect(system("cd \(fixture.tree); \(script)") == 0)
             #expect(try !fixture.store.unmarkDirty(file, mark))
             #expect(try fixture.record().flags == .dirty)
         }

@@ -59,14 +59,14 @@ extension StoreFixture {
 
     /// The record's attribute.
     func value(_ name: String = "file") throws -> [UInt8] {
-        try ExtendedAttributes.value(store.attribute, of: "\(path)/\(name)")
+        try ExtendedAttributes.value(store.attribute, of: "\(tree)/\(name)")
     }
 
     func set(_ value: [UInt8], of name: String = "file") throws {
         var failure: Errno?
         value.withUnsafeBytes { bytes in
             do throws(Errno) {
-                try ExtendedAttributes.set(store.attribute, of: "\(path)/\(name)", to: bytes)
+                try ExtendedAttributes.set(store.attribute, of: "\(tree)/\(name)", to: bytes)
             } catch { failure = error }
         }
         if let failure { throw failure }

@@ -144,7 +144,7 @@ import Testing
         func isShort(_ index: Int) throws -> Bool { try fixture.value("f\(index)").count <= 64 }
         #expect(try isShort(0) && isShort(255) && !isShort(256) && !isShort(299))
         try fixture.change("f299") { $0.flags = .pinned }
-        unlink("\(fixture.path)/f298")
+        unlink("\(fixture.tree)/f298")
         try writer.flush()
         for index in 0..<298 {
             #expect(try fixture.record("f\(index)") == records[index] && isShort(index))

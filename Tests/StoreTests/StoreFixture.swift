@@ -15,7 +15,10 @@ import Testing
 final class StoreFixture {
     static let granule = 4096
     static let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+    /// The lower directory.
     let path: String
+    /// Where its files are.
+    var tree: String { "\(path)/.passhsm/tree" }
     let source = PatternSource()
     let engine: FillEngine
     private(set) var store: Store
@@ -75,7 +78,7 @@ final class StoreFixture {
     // MARK: Files
 
     func lower(_ name: String = "file", _ flags: Int32 = O_RDWR) throws -> Descriptor {
-        try Descriptor.open("\(path)/\(name)", flags, mode: 0o644)
+        try Descriptor.open("\(tree)/\(name)", flags, mode: 0o644)
     }
 
     static let modified = RemoteEntry.Time(seconds: 1_000_000_000, nanoseconds: 123_456_789)

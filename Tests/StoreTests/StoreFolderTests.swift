@@ -89,7 +89,8 @@ import Testing
     @Test(
         "A configuration that is missing, of another format, or names another attribute is refused",
         arguments: [
-            ("", "missing or empty"), ("format=2\nattribute=trusted.passhsm\n", "unknown format 2"),
+            ("", "missing or empty"), ("format=3\nattribute=trusted.passhsm\n", "unknown format 3"),
+            ("format=2\ntree=elsewhere\nattribute=trusted.passhsm\n", "unknown place: elsewhere"),
             ("format=1\nattribute=user.evil\n", "unknown attribute user.evil"), ("format=1\n", "missing or empty"),
         ])
     func badConfiguration(content: (text: String, error: String)) throws {
@@ -175,7 +176,7 @@ import Testing
             try DirectoryReader.names(in: Descriptor.open("\(fixture.path)/.passhsm/\(folder)", O_RDONLY)).count
         }
         #expect(try (count("partial"), count("tmp")) == (3, 1))
-        unlink("\(fixture.path)/gone")
+        unlink("\(fixture.tree)/gone")
         _ = try Store.inspect(path(fixture), log: StoreFixture.log)
         #expect(try (count("partial"), count("tmp")) == (3, 1), "looking changes nothing")
         try fixture.restart()

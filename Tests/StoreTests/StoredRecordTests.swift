@@ -67,7 +67,7 @@ import Testing
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         let record = try fixture.stub(size: 5)
-        system("cd \(fixture.path); mkdir d; mv file d/moved; ln d/moved link")
+        system("cd \(fixture.tree); mkdir d; mv file d/moved; ln d/moved link")
         #expect(try fixture.store.record(of: fixture.lower("link", PASSHSM_O_PATH)) == record)
         #expect(try fixture.record("d/moved") == record)
     }
@@ -120,7 +120,7 @@ import Testing
         }
         #expect(try keys() == 3)
         try fixture.change("new") { $0.flags = .pinned }
-        unlink("\(fixture.path)/gone")
+        unlink("\(fixture.tree)/gone")
         #expect(try keys() == 3)
         try fixture.restart()
         #expect(try keys() == 1)

@@ -76,10 +76,10 @@ import Testing
         try withFiles { fixture in
             try File.local(fixture, "local")
             try fixture.stub("long", size: 5, key: [UInt8](repeating: 65, count: 2000))
-            mkdir("\(fixture.path)/directory", 0o755)
+            mkdir("\(fixture.tree)/directory", 0o755)
             try fixture.stub("directory/inside", size: 5)
-            link("\(fixture.path)/clean", "\(fixture.path)/directory/linked")
-            symlink("nowhere", "\(fixture.path)/symlink")
+            link("\(fixture.tree)/clean", "\(fixture.tree)/directory/linked")
+            symlink("nowhere", "\(fixture.tree)/symlink")
             #expect(try verify(fixture).isEmpty)
             let counts = try Verifier(fixture.store, repairs: true) { Issue.record("\($0)") }.run()
             #expect(counts.files == 6 && counts.names == 10)
@@ -138,7 +138,7 @@ import Testing
 
     @Test("A record that is damaged, or another file's, is told and left", arguments: ["clean", "dirty", "whole"])
     func record(name: String) throws {
-        let path: (StoreFixture) -> String = { "\($0.path)/\(name)" }
+        let path: (StoreFixture) -> String = { "\($0.tree)/\(name)" }
         let damage: (StoreFixture) throws -> Void = { fixture throws in
             var value = try ExtendedAttributes.value(fixture.store.attribute, of: path(fixture))
             value[20] ^= 1
@@ -146,7 +146,7 @@ import Testing
         }
         try check(damage, finds: (name, .record, nil), drops: false)
         let copy: (StoreFixture) throws -> Void = { fixture throws in
-            try #require(system("cp -a --sparse=always \(path(fixture)) \(fixture.path)/copy") == 0)
+            try #require(system("cp -a --sparse=always \(path(fixture)) \(fixture.tree)/copy") == 0)
         }
         try check(copy, finds: ("copy", .record, nil), drops: false)
     }
@@ -154,7 +154,7 @@ import Testing
     @Test("A file whose record is gone is told when its map is still there")
     func lostRecord() throws {
         let damage: (StoreFixture) throws -> Void = { fixture throws in
-            try ExtendedAttributes.remove(fixture.store.attribute, of: "\(fixture.path)/dirty")
+            try ExtendedAttributes.remove(fixture.store.attribute, of: "\(fixture.tree)/dirty")
         }
         try check(damage, finds: ("dirty", .record, nil), drops: false) { fixture throws in
             #expect(try fixture.hasMap("dirty"))
@@ -256,7 +256,7 @@ private enum File {
     static func make(_ path: String) throws { _ = try Descriptor.open(path, O_WRONLY | O_CREAT, mode: 0o600) }
 
     static func local(_ fixture: StoreFixture, _ name: String) throws {
-        try Descriptor.open("\(fixture.path)/\(name)", O_WRONLY | O_CREAT, mode: 0o644).put([1, 2, 3], at: 0)
+        try Descriptor.open("\(fixture.tree)/\(name)", O_WRONLY | O_CREAT, mode: 0o644).put([1, 2, 3], at: 0)
     }
 }
 

@@ -45,11 +45,11 @@ import Testing
             do {
                 let file = try fixture.use()
                 try fixture.fill(0..<Self.size, of: file)
-                #expect(throws: Errno.self) { try fixture.store.tree.original.syncFileSystem() }
+                #expect(throws: Errno.self) { try fixture.store.tree.directory.original.syncFileSystem() }
                 for name in (0..<9).map({ "file\($0)" }) {
                     file.stored.store.committer.schedule(try fixture.use(name).stored)
                 }
-                try fixture.store.tree.original.syncFileSystem()
+                try fixture.store.tree.directory.original.syncFileSystem()
                 fixture.store.drain()
                 #expect(!file.stored.isFinished)
             }

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import cold
-from subjects import PassHSM
+from subjects import PassHSM, tree
 from workloads import Driver, Figure, make_tree
 
 
@@ -47,26 +47,26 @@ def inodes(bench):
     every = bench.present([
         PassHSM("PassHSM FUSE passthrough", program), PassHSM("PassHSM FUSE cached", program, ["--no-passthrough"]),
         PassHSM("PassHSM fanotify", program, ["--frontend", "fanotify", "--allow-holes"])])
-    with open(os.path.join(bench.lower, "small"), "wb") as file:
+    with open(os.path.join(tree(bench.lower), "small"), "wb") as file:
         file.write(os.urandom(4096))
     for count in bench.sizes.inodes:
-        tree = os.path.join(bench.lower, f"growth-{count}")
-        make_tree(tree, count)
+        folder = os.path.join(tree(bench.lower), f"growth-{count}")
+        make_tree(folder, count)
         # The largest tree takes minutes, and its figures hardly move.
         for round_number in range(1, 1 + (rounds(bench) if count < 1_000_000 else 1)):
             for subject in every:
                 bench.say(f"{count} inodes: {subject.name}")
                 with bench.attempt(f"{subject.name}: {count} inodes"):
-                    known_inodes(bench, subject, tree, count, round_number)
-        shutil.rmtree(tree)
+                    known_inodes(bench, subject, folder, count, round_number)
+        shutil.rmtree(folder)
 
 
-def known_inodes(bench, subject, tree, count, round_number):
+def known_inodes(bench, subject, folder, count, round_number):
     path = subject.start(bench.lower, bench.mount)
     try:
         before = subject.process.memory_kib()
         holder = subprocess.Popen(
-            [Driver.program, "hold", os.path.join(path, os.path.basename(tree))], stdin=subprocess.PIPE,
+            [Driver.program, "hold", os.path.join(path, os.path.basename(folder))], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True)
         try:
             holder.stdout.readline()

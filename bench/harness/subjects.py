@@ -44,22 +44,27 @@ class Subject:
         """What is measured with the workload, and comes before it."""
 
 
+def tree(lower):
+    """Where the files of a lower directory are."""
+    return os.path.join(lower, ".passhsm", "tree")
+
+
 class Native(Subject):
-    """The lower directory itself."""
+    """The lower directory's files themselves."""
 
     def __init__(self, name="native"):
         self.name = name
         self.absence = None
 
     def start(self, lower, mountpoint):
-        return lower
+        return tree(lower)
 
     def stop(self):
         pass
 
 
 class Mounted(Subject):
-    """A file system over the lower directory, served by a process."""
+    """A file system over the lower directory's files, served by a process."""
 
     def __init__(self, name, program):
         self.name = name
@@ -69,13 +74,17 @@ class Mounted(Subject):
         self.mountpoint = None
         self.child = None
 
+    def below(self, lower):
+        """What is mounted."""
+        return tree(lower)
+
     def command(self, lower, mountpoint):
         raise NotImplementedError
 
     def start(self, lower, mountpoint):
         self.mountpoint = mountpoint
         self.child = subprocess.Popen(
-            self.command(lower, mountpoint), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            self.command(self.below(lower), mountpoint), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for attempt in range(200):
             if is_mounted(mountpoint):
                 break
@@ -106,6 +115,9 @@ class PassHSM(Mounted):
     def __init__(self, name, program, options=()):
         super().__init__(name, program)
         self.options = list(options)
+
+    def below(self, lower):
+        return lower
 
     def command(self, lower, mountpoint):
         return [self.program, "mount", lower, mountpoint, "--foreground", *self.options]

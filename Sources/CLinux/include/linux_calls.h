@@ -42,6 +42,8 @@ int passhsm_has_write_lease(int fd);
 int passhsm_wait_for_writeback(int fd);
 /* statx(STATX_BTIME): 0 with the time of birth; ENODATA where the file system keeps none. */
 int passhsm_birth_time(int fd, struct timespec *result);
+/* statx(2): 1 when `name` is immutable or append-only, which forbids to rename it. */
+int passhsm_is_fixed(int directory, const char *name);
 /* ioctl(2) with a pointer, which Swift cannot call because it is variadic. */
 int passhsm_ioctl(int fd, unsigned long request, void *argument);
 /* The commands of ioctl_iflags(2) and ioctl_xfs_fsgetxattr(2): macros with a cast. */

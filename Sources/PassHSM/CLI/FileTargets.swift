@@ -41,28 +41,26 @@ final class FileTargets {
     }
 
     private func add(_ path: BytePath) throws {
-        let isDirectory = try path.linkStat().st_mode & S_IFMT == S_IFDIR
-        let real = try isDirectory ? path.real() : Self.real(path)
-        var found: (root: BytePath, daemon: DaemonInfo?)?
+        let real = try LowerPath.canonical(path, registry)
+        var found: (root: BytePath, below: BytePath, daemon: DaemonInfo?)?
         if let daemon = try registry.daemon(containing: real) {
-            found = (daemon.mountpoint, daemon)
-        } else if let root = try LowerState.top(of: real, isDirectory: isDirectory) {
-            found = (root, try registry.daemon(forLower: root))
+            _ = try path.linkStat()
+            let below = real.bytes.dropFirst(daemon.mountpoint.bytes.count).drop { $0 == UInt8(ascii: "/") }
+            found = (daemon.mountpoint, BytePath(below), daemon)
+        } else if let place = LowerPath(real) {
+            _ = try place.file.linkStat()
+            found = (place.lower, place.below, try registry.daemon(forLower: place.lower))
         }
-        guard let found else { throw CommandError("neither in a mount nor in a lower directory") }
-        let below = BytePath(real.bytes.dropFirst(found.root.bytes.count).drop { $0 == UInt8(ascii: "/") })
+        guard let found else {
+            _ = try path.linkStat()
+            throw CommandError("neither in a mount nor in a lower directory")
+        }
+        let below = found.below
         if let index = groups.firstIndex(where: { $0.root == found.root }) {
             groups[index].paths.append(below)
         } else {
             groups.append(Group(root: found.root, daemon: found.daemon, paths: [below]))
         }
-    }
-
-    /// The absolute path without symlinks but the last name's.
-    private static func real(_ path: BytePath) throws(Errno) -> BytePath {
-        let slash = path.bytes.lastIndex(of: UInt8(ascii: "/"))
-        let folder = slash.map { BytePath(path.bytes[...$0]) } ?? BytePath(".")
-        return try folder.real().appending(BytePath(path.bytes[(slash.map { $0 + 1 } ?? 0)...]))
     }
 
     /// Paths that one request names: a request is a line of at most a mebibyte.

@@ -8,6 +8,8 @@ import HSMSystem
 protocol FrontEnd: Sendable {
     /// Below it lie the files that are named by paths.
     var top: Descriptor { get }
+    /// What is recorded of a file (O_PATH).
+    func state(of file: Descriptor) throws(Errno) -> StoredState
     /// What it has to say for `status`.
     func fill(_ report: inout StatusReport)
     /// Serves until the file system is unmounted, by whomever; then everything is on disk.

@@ -9,9 +9,6 @@ struct MountCallError: Error, CustomStringConvertible {
 
 /// umount2(2), and fusermount3 for those who may not call it.
 enum MountCall {
-    /// The file system type of our FUSE mounts.
-    static let type = "fuse.passhsm"
-
     static func unmount(_ mountpoint: BytePath, lazily: Bool = false) throws(MountCallError) {
         do throws(Errno) {
             try MountTable.unmount(mountpoint, lazily: lazily)

@@ -15,8 +15,8 @@ struct MountCommand: ParsableCommand {
     @Argument(help: "The directory to show, with files that may be incomplete.")
     var lower: PathArgument
 
-    @Argument(help: "Where to show it; may be the same directory.")
-    var mountpoint: PathArgument
+    @Argument(help: ArgumentHelp("Where to show it; else it is the same directory.", valueName: "mountpoint"))
+    var place: PathArgument?
 
     @Option(name: .customLong("frontend"), help: "How the kernel tells of accesses: fuse, fanotify or auto.")
     var frontEnd = MountOptions.FrontEnd.fuse
@@ -47,6 +47,8 @@ struct MountCommand: ParsableCommand {
 
     @Option(help: .hidden)
     var simulate: String?
+
+    private var mountpoint: PathArgument { place ?? lower }
 
     func validate() throws {
         guard (0...86_400).contains(takeover) else {

@@ -90,7 +90,12 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     }
     let handlers = ControlHandlers(
         status: status, drain: { mount.drain() }, stop: { _ in mount.stop() },
-        work: { request, report in FileWork(request, on: mount).run(report) })
+        work: { request, report in FileWork(request, on: mount).run(report) },
+        state: { path throws(Errno) in
+            var report = try state(of: path, on: mount)
+            report.add(warning: stored.warning)
+            return report
+        })
     let server = try ControlServer(registration, handlers: handlers)
     // The end of the terminal is the end of what was started on it.
     let endsWithTerminal = options.log == nil && isatty(STDERR_FILENO) == 1
@@ -99,14 +104,31 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
         reload(options, source, log)
     }
 
+    let outside = store.namesOutside()
+    let remarks = [stored.warning, store.exposure, outside.isEmpty ? nil : hidden(outside, in: options.lower)]
     let line =
         "mounted \(options.lower) on \(options.mountpoint) (\(frontEnd), \(answer))\(choice.remark)"
         + (isFuse || settings.fill != .read ? "" : FrontEndChoice.holesWarning)
-        + (stored.warning.map { "; WARNING: \($0)" } ?? "")
+        + remarks.compactMap { $0.map { "; WARNING: \($0)" } }.joined()
     log.info("\(line)")
     readiness.ready(line)
     mount.run()
     server.stop()
+}
+
+/// What the user is told of names that lie beside the tree.
+private func hidden(_ names: [[UInt8]], in lower: BytePath) -> String {
+    let some = names.sorted { $0.lexicographicallyPrecedes($1) }.prefix(3).map { BytePath($0).description }
+    let list = some.joined(separator: ", ") + (names.count > some.count ? " and \(names.count - some.count) more" : "")
+    return "\(list) in \(lower) itself, which somebody made there while nothing was mounted, is in no mount; "
+        + "`passhsm import` moves it in"
+}
+
+/// What is recorded of the file at a path below the mount point.
+private func state(of path: BytePath, on mount: some FrontEnd) throws(Errno) -> StateReport {
+    var walk = FileWalk(top: mount.top, paths: [path.bytes], isRecursive: false, hidden: Store.folder)
+    guard let file = walk.next()?.file else { throw Errno(rawValue: ENOENT) }
+    return StateReport(try mount.state(of: try file.get()))
 }
 
 /// Lets Swift's concurrency open what its timers need, which ends the process when it gets no descriptor later.

@@ -38,21 +38,49 @@ struct StateCommand: ParsableCommand {
     }
 
     private static func report(_ path: BytePath, _ lower: inout LowerState) throws -> StateReport {
-        let answer: [UInt8]
-        do throws(Errno) {
-            answer = try path.withCString { name throws(Errno) in
-                try ExtendedAttributes.value(StateReport.attribute, of: name)
+        var report: StateReport
+        switch answer(path) {
+        case .success(let answer):
+            guard let decoded = try? ControlJSON.decode(StateReport.self, from: answer) else {
+                throw CommandError("the mount answered with something else than a state")
             }
-        } catch {
-            // Not one of our mounts: no file system has attributes without a namespace.
-            guard [ENODATA, EOPNOTSUPP].contains(error.rawValue) else { throw error }
-            return try lower.report(path)
-        }
-        guard var report = try? ControlJSON.decode(StateReport.self, from: answer) else {
-            throw CommandError("the mount answered with something else than a state")
+            report = decoded
+        case .failure(let error):
+            // Not one of our FUSE mounts: no file system has attributes without a namespace.
+            guard [ENODATA, EOPNOTSUPP, ENOENT].contains(error.rawValue) else { throw error }
+            report = try recorded(path, error, &lower)
         }
         report.path = path
         return report
+    }
+
+    private static func answer(_ path: BytePath) -> Result<[UInt8], Errno> {
+        do throws(Errno) {
+            return .success(
+                try path.withCString { name throws(Errno) in
+                    try ExtendedAttributes.value(StateReport.attribute, of: name)
+                })
+        } catch { return .failure(error) }
+    }
+
+    /// - Parameter error: of the path as it stands.
+    private static func recorded(_ path: BytePath, _ error: Errno, _ lower: inout LowerState) throws -> StateReport {
+        let registry = RuntimeDirectory.standard()
+        let canonical = try LowerPath.canonical(path, registry)
+        if let daemon = try registry.daemon(containing: canonical) {
+            if error.rawValue == ENOENT { throw error }
+            let below = canonical.bytes.dropFirst(daemon.mountpoint.bytes.count).drop { $0 == UInt8(ascii: "/") }
+            let request = ControlRequest(.state, paths: [BytePath(below)])
+            guard let report = try ControlClient(daemon, in: registry).request(request).state else {
+                throw CommandError("the daemon (process \(daemon.pid)) sent no state")
+            }
+            return report
+        }
+        guard let place = LowerPath(canonical) else {
+            if error.rawValue == ENOENT { throw error }
+            throw CommandError("neither in a mount nor in a lower directory")
+        }
+        return try lower.report(place)
     }
 
     // MARK: For people

@@ -84,7 +84,7 @@ struct Unmounter {
         }
         if try Self.unmountGuarded(mountpoint) { return }
         // A daemon that was killed between the two leaves its mount behind.
-        if try MountTable.entry(at: mountpoint)?.type == MountCall.type { try Self.unmountAbandoned(mountpoint) }
+        if try MountTable.entry(at: mountpoint)?.type == MountEntry.fuseType { try Self.unmountAbandoned(mountpoint) }
     }
 
     /// Nil when it has ended meanwhile.
@@ -111,7 +111,7 @@ struct Unmounter {
         guard let entry = try MountTable.entry(at: mountpoint) else {
             throw CommandError("\(mountpoint) is not mounted")
         }
-        guard entry.type == MountCall.type else {
+        guard entry.showsTree else {
             throw CommandError("\(mountpoint) is a mount of type \(entry.type), and not one of PassHSM")
         }
         let mount = UnregisteredMount(entry: entry)

@@ -9,7 +9,7 @@ struct UnregisteredMount {
 
     /// The topmost mount at `mountpoint` (canonical), when it is such a one.
     static func at(_ mountpoint: BytePath) throws(Errno) -> UnregisteredMount? {
-        guard let entry = try MountTable.entry(at: mountpoint), entry.type == MountCall.type else { return nil }
+        guard let entry = try MountTable.entry(at: mountpoint), entry.type == MountEntry.fuseType else { return nil }
         return UnregisteredMount(entry: entry)
     }
 
@@ -64,7 +64,7 @@ struct UnregisteredMount {
     static func takeAway(lower: BytePath, mountpoint: BytePath, except daemons: [DaemonInfo]) throws {
         let served = Set(daemons.filter(\.isAlive).map(\.mountpoint))
         // Of mounts over each other the last one is on top.
-        for entry in try MountTable.entries().reversed() where entry.type == MountCall.type {
+        for entry in try MountTable.entries().reversed() where entry.type == MountEntry.fuseType {
             guard entry.mountpoint == mountpoint || entry.source == BytePath("\(lower)"),
                 !served.contains(entry.mountpoint), let top = try at(entry.mountpoint), top.isOwn, top.isDead
             else { continue }

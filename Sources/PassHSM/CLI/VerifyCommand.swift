@@ -59,7 +59,7 @@ struct VerifyCommand: ParsableCommand {
         let log = Logger(label: "passhsm", factory: Output.log)
         let store = try Store.open(
             lower.path.cString, create: false, purpose: "verify", log: log, keepsLeftovers: true)
-        let display = TreeDisplay(try RemoteLocation(lower.path))
+        let display = TreeDisplay(try RemoteLocation(LowerPath(lower: lower.path).file))
         defer { display.finish() }
         var report = Report()
         let remote = try againstRemote ? RemoteTier(store.configuration()).open() : nil

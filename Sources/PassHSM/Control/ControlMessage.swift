@@ -18,12 +18,14 @@ package struct ControlRequest: Codable, Sendable, Equatable {
         /// Work on files, answered by ``WorkReport``s, about two a second; the last one is marked as such. It ends when the
         /// client goes away.
         case release, recall, pin, unpin
+        /// Asks for the ``StateReport`` of one path.
+        case state
     }
 
     package var command: Command
     /// With ``Command/stop``: detach the mount although it is used.
     package var force: Bool?
-    /// With work on files: paths below the mount point, without a slash in front.
+    /// With work on files, and with ``Command/state``: paths below the mount point, without a slash in front.
     package var paths: [BytePath]?
     /// With work on files: also those below the paths that are directories.
     package var recursive: Bool?
@@ -46,11 +48,16 @@ package struct ControlReply: Codable, Sendable {
     package var status: StatusReport?
     /// How far work on files has come.
     package var work: WorkReport?
+    /// The answer to `state`.
+    package var state: StateReport?
 
-    package init(error: String? = nil, status: StatusReport? = nil, work: WorkReport? = nil) {
+    package init(
+        error: String? = nil, status: StatusReport? = nil, work: WorkReport? = nil, state: StateReport? = nil
+    ) {
         self.error = error
         self.status = status
         self.work = work
+        self.state = state
     }
 }
 

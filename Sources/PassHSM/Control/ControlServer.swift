@@ -12,16 +12,22 @@ package struct ControlHandlers: Sendable {
     package var stop: @Sendable (_ force: Bool) -> Void
     /// Works on files until it is done, and reports now and then; a report that is not taken ends the work.
     package var work: @Sendable (ControlRequest, _ report: (WorkReport) -> Bool) -> Void
+    /// What is known of the file at a path below the mount point.
+    package var state: @Sendable (BytePath) throws(Errno) -> StateReport
 
     package init(
         status: @escaping @Sendable () -> StatusReport, drain: @escaping @Sendable () -> Void,
         stop: @escaping @Sendable (_ force: Bool) -> Void,
-        work: @escaping @Sendable (ControlRequest, _ report: (WorkReport) -> Bool) -> Void = { _, _ in }
+        work: @escaping @Sendable (ControlRequest, _ report: (WorkReport) -> Bool) -> Void = { _, _ in },
+        state: @escaping @Sendable (BytePath) throws(Errno) -> StateReport = { _ throws(Errno) in
+            throw Errno(rawValue: EOPNOTSUPP)
+        }
     ) {
         self.status = status
         self.drain = drain
         self.stop = stop
         self.work = work
+        self.state = state
     }
 }
 
@@ -214,6 +220,12 @@ package final class ControlServer: Sendable {
     private func reply(to request: ControlRequest) -> ControlReply {
         switch request.command {
         case .status: return ControlReply(status: handlers.status())
+        case .state:
+            do throws(Errno) {
+                return ControlReply(state: try handlers.state(request.paths?.first ?? BytePath("")))
+            } catch {
+                return ControlReply(error: error.text)
+            }
         case .drain: handlers.drain()
         case .stop, .release, .recall, .pin, .unpin: break
         }

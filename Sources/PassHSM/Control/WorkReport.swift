@@ -34,7 +34,7 @@ extension ControlRequest.Command {
     package var isWork: Bool {
         switch self {
         case .release, .recall, .pin, .unpin: true
-        case .status, .drain, .stop: false
+        case .status, .drain, .stop, .state: false
         }
     }
 }

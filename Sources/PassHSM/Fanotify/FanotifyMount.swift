@@ -172,6 +172,9 @@ extension FanotifyMount {
     /// Below it lie the files that are named by paths.
     package var top: Descriptor { store.tree.root }
 
+    /// What is recorded of a file.
+    package func state(of file: Descriptor) throws(Errno) -> StoredState { try store.describe(file) }
+
     /// Makes a file offline when the remote still has it; the bytes that were freed.
     ///
     /// - Parameter goesOn: asked about five times a second; false gives up.

@@ -35,7 +35,7 @@ package final class FanotifySession: Sendable {
         lower = try guarded.lower.withCString { path throws(Errno) in
             try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
         }
-        let mount = try PrivateMount(of: lower)
+        let mount = try PrivateMount(of: try Store.top(of: lower, shown: "\(guarded.lower)"))
         var guarded = guarded
         guarded.mountID = mount.id
         unattached = Mutex(mount)
@@ -97,9 +97,9 @@ package final class FanotifySession: Sendable {
             ? "the whole file system is marked" : "the mount is marked, and not its copies in other mount namespaces"
     }
 
-    /// To be called with the tree by which the daemon reaches the lower directory, before it opens files.
-    package func prepare(_ tree: LowerTree) throws(Errno) {
-        if guarded.isWholeFileSystem { try group.ignoreMount(of: tree.root) }
+    /// To be called before the daemon opens files of the lower directory, with its own way to it.
+    package func prepare(_ directory: LowerDirectory) throws(Errno) {
+        if guarded.isWholeFileSystem { try group.ignoreMount(of: directory.place) }
     }
 
     /// The events that the last daemon left, once.

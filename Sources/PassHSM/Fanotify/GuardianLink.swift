@@ -1,4 +1,5 @@
 import Glibc
+import HSMStore
 import HSMSystem
 
 /// What a guardian keeps besides descriptors: who mounts, and how.
@@ -23,8 +24,8 @@ package struct GuardedMount: Codable, Equatable, Sendable {
     var takeover: Duration { .seconds(min(max(takeoverSeconds, 0), 1e9)) }
 }
 
-/// Where the guardian of a lower directory is found: a socket in the registry's folder, named by the directory's inode, which
-/// is the same below and above a mount that covers it.
+/// Where the guardian of a lower directory is found: a socket in the registry's folder, named by the inode of its tree's top,
+/// which is the lower directory's path again where the mount covers it.
 package struct GuardianAddress: Sendable {
     package let folder: Descriptor
     package let name: String
@@ -37,7 +38,8 @@ package struct GuardianAddress: Sendable {
 
     /// - Parameter lower: the lower directory, by any path; only its attributes are asked for.
     package init(folder: Descriptor, lower: BytePath) throws(Errno) {
-        let status = try lower.stat()
+        let tree = lower.appending(Store.treePath)
+        let status = try (try? tree.linkStat()) == nil ? lower.stat() : tree.linkStat()
         self.init(folder: folder, name: "\(Self.prefix)\(status.st_dev)-\(status.st_ino)")
     }
 

@@ -2,16 +2,16 @@ import CLinux
 import Glibc
 import HSMSystem
 
-/// The mount that users see: a clone of the lower directory's, marked before anybody can reach it.
+/// The mount that users see: a clone of the mount that the tree lies on, marked before anybody can reach it.
 struct PrivateMount {
     /// O_PATH on the top of the clone, which holds the mount: to be let go of, so that it can be unmounted.
     private let top: Descriptor
     /// Its unique id.
     let id: UInt64
 
-    /// Clones the mount that `lower` is open on, from there on down (open_tree(2)); nobody sees the clone yet.
-    init(of lower: Descriptor) throws(Errno) {
-        top = Descriptor(owning: try check { passhsm_clone_tree(lower.raw) })
+    /// Clones the mount that `tree` is open on, from there on down (open_tree(2)); nobody sees the clone yet.
+    init(of tree: Descriptor) throws(Errno) {
+        top = Descriptor(owning: try check { passhsm_clone_tree(tree.raw) })
         id = passhsm_unique_mount_id(top.raw)
     }
 

@@ -132,7 +132,7 @@ extension FileSystem {
     func statfs(_ reply: consuming Reply) {
         do throws(Errno) {
             var statistics = statvfs()
-            _ = try check { fstatvfs(tree.original.raw, &statistics) }
+            _ = try check { fstatvfs(tree.directory.original.raw, &statistics) }
             reply.fileSystem(statistics)
         } catch { reply.error(error) }
     }

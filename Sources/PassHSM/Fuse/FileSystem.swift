@@ -59,7 +59,7 @@ final class FileSystem: Sendable {
         streams = DirectoryStreams(limit: min(64, max(4, Capabilities.descriptorReserve(limit: limit) / 8)))
         let path = tree.opensHandles ? nil : tree.root
         root = Inode(handle: try FileHandle(of: tree.root), id: .root, type: S_IFDIR, path: path, residence: .local)
-        storeFolder = try FileHandle(of: Store.folder, at: tree.root.raw)
+        storeFolder = try store.folderHandle()
         inodes = InodeTable(numbering: tree.numbering)
     }
 

@@ -9,6 +9,9 @@ extension FuseMount {
     /// Below it lie the files that are named by paths.
     package var top: Descriptor { fileSystem.tree.root }
 
+    /// What is recorded of a file; the attribute `passhsm.state` tells of the present moment.
+    package func state(of file: Descriptor) throws(Errno) -> StoredState { try fileSystem.store.describe(file) }
+
     /// Makes a file offline when the remote still has it; the bytes that were freed.
     ///
     /// - Parameter goesOn: asked about five times a second; false gives up.

@@ -112,7 +112,7 @@ package final class FuseMount: Sendable {
         // Set-user-ID files and devices act as they do in the lower directory, which the same administrator mounted.
         // Of two that contradict each other the last one counts.
         let own = fileSystem.options.withholdsRights ? ["nosuid", "nodev"] : []
-        if isRoot { options += ",allow_other," + (fileSystem.tree.mountOptions + own).joined(separator: ",") }
+        if isRoot { options += ",allow_other," + (fileSystem.tree.directory.mountOptions + own).joined(separator: ",") }
         try store.startCommitting()
         // Before the mount is there: when the system gives no thread, nothing has to be taken back.
         try fileSystem.locks.start()

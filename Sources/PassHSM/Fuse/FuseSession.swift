@@ -161,7 +161,7 @@ final class FuseSession: Sendable {
     /// A stacked lower file system needs one level more (KERNEL: fs/fuse/backing.c, ELOOP).
     private var stackDepth: UInt32 {
         let overlayMagic: UInt64 = 0x794c_7630  // OVERLAYFS_SUPER_MAGIC
-        return passhsm_file_system_type(fileSystem.tree.original.raw) == overlayMagic ? 2 : 1
+        return passhsm_file_system_type(fileSystem.tree.directory.original.raw) == overlayMagic ? 2 : 1
     }
 
     /// Registers a file of the lower file system, to see whether the kernel and it can.

@@ -123,7 +123,7 @@ package struct Importer: Sendable {
             }
             throw error
         }
-        do throws(Errno) { try store.tree.original.syncFileSystem() } catch {
+        do throws(Errno) { try store.tree.directory.original.syncFileSystem() } catch {
             throw ImportError("\(lowerName) could not be synced: \(error.text)")
         }
         // What could not be read may be known from before.

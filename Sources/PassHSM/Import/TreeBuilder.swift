@@ -137,6 +137,7 @@ final class TreeBuilder {
             if passOver(entry) {
                 skipped.append(skipped[skipped.count - 1] + [0x2f] + entry.name)
             } else if levels.isEmpty {
+                try takeInLocalFiles()
                 try attempt(path) { () throws(Errno) in try enterTop(entry) }
             } else {
                 note(entry)
@@ -199,6 +200,18 @@ final class TreeBuilder {
     }
 
     // MARK: Going down and up
+
+    /// Local files lie beside the tree, where no mount shows them. Now, because the source answers: an import that cannot begin
+    /// takes nothing away from where it is.
+    private func takeInLocalFiles() throws(ImportError) {
+        do throws(StoreError) {
+            let outside = store.namesOutside().count
+            let left = try store.takeInNamesOutside()
+            for (name, cause) in left { summary.note(.conflict, name, cause) }
+            // They are in no mount of a directory that has no source.
+            if left.count < outside { hasTouched = true }
+        } catch { throw ImportError(error.description) }
+    }
 
     private func enterTop(_ entry: RemoteEntry) throws(Errno) {
         let record = try Existing(current, store).record

@@ -78,11 +78,11 @@ package final class Adopter {
                 break
             }
         }
-        try store.tree.original.syncFileSystem()
+        try store.tree.directory.original.syncFileSystem()
         try maps.finish(all: counts.left == 0)
         // The mark that all is done.
         _ = try adoptOther(store.tree.root, Array(".".utf8))
-        try store.tree.original.syncFileSystem()
+        try store.tree.directory.original.syncFileSystem()
         return counts
     }
 

@@ -124,7 +124,7 @@ final class Committer: Sendable {
         var isSynced = false
         if files.count >= Self.manyFiles {
             do throws(Errno) {
-                try store.tree.original.syncFileSystem()
+                try store.tree.directory.original.syncFileSystem()
                 isSynced = true
             } catch {
                 store.log.warning("syncfs failed, syncing each file: \(error.text)")

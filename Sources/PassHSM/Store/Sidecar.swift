@@ -291,7 +291,7 @@ struct Session: Equatable {
                 boot[index] = UInt8(String(decoding: digits[index * 2..<index * 2 + 2], as: UTF8.self), radix: 16) ?? 0
             }
         }
-        var mount = tree.mountID
+        var mount = tree.directory.mountID
         if mount == 0 { mount = UInt64.random(in: 1...UInt64.max) }
         var writer = ByteWriter()
         writer.put(boot)

@@ -12,7 +12,7 @@ extension Store {
         guard let keys else { return }
         let needless = Self.names(in: keys).filter { !needsKey($0) }
         // The record that does not need its key any more may not be on disk yet.
-        guard !needless.isEmpty, (try? tree.original.syncFileSystem()) != nil else { return }
+        guard !needless.isEmpty, (try? tree.directory.original.syncFileSystem()) != nil else { return }
         for name in needless { Self.remove(name, from: keys) }
     }
 

@@ -15,12 +15,14 @@ package struct StoreError: Error, CustomStringConvertible, Sendable {
 /// What is kept in a lower directory: a record in each file's attributes, and in `.passhsm/` the residency maps, the
 /// configuration and the lock. Safe on every thread.
 package final class Store: Sendable {
-    /// The folder at the top of the lower directory that is never shown through a mount.
+    /// The folder at the top of the lower directory that is never shown through a mount. In a tree no file can have this name
+    /// at the top, wherever the tree is.
     package static let folder = ".passhsm"
     /// The names that a record can have; which one it is says the configuration.
     package static let attributes = ["trusted.passhsm", "user.passhsm"]
 
     package let tree: LowerTree
+    package let layout: Layout
     package let log: Logger
     /// The extended attribute that holds the records of this tree.
     package let attribute: String
@@ -33,10 +35,15 @@ package final class Store: Sendable {
     let endedCleanly: Bool
     private let areUsersBelow = Atomic<Bool>(false)
     private let committedAction = Mutex<CommittedAction?>(nil)
+    /// The store's folder.
     let directory: Descriptor
     /// `.passhsm/keys`, which stores of format 1 have; nil: there is none.
     let keys: Descriptor?
     let objects: ObjectTable
+    /// The lower directory's path, for people.
+    let shown: String
+    /// From the top into the tree, when it was opened.
+    let hasMovedFiles: Bool
     /// Nil when the store was opened for looking only.
     private let lock: Descriptor?
 
@@ -44,14 +51,14 @@ package final class Store: Sendable {
     /// removed.
     ///
     /// - Parameters:
-    ///   - create: make `.passhsm` and an empty configuration when there is none.
+    ///   - create: make `.passhsm` and an empty configuration when there is none, and move files from the top into the tree.
     ///   - purpose: what another process that finds the lock is told, such as `mounted on /data`.
     ///   - keepsLeftovers: leave the residency maps of files that are gone, for a ``Verifier``.
     ///   - prepare: called before the first file is opened, which may depend on it.
     /// - Throws: `StoreError` when `path` is not a directory, was never imported, is in use, or needs privilege.
     package static func open(
         _ path: [CChar], create: Bool, purpose: String, log: Logger, keepsLeftovers: Bool = false,
-        prepare: (LowerTree) throws(Errno) -> Void = { _ in }
+        prepare: (LowerDirectory) throws(Errno) -> Void = { _ in }
     ) throws(StoreError) -> Store {
         try open(
             path, create: create, purpose: purpose, log: log, committer: Committer(), keepsLeftovers: keepsLeftovers,
@@ -60,9 +67,10 @@ package final class Store: Sendable {
 
     static func open(
         _ path: [CChar], create: Bool, purpose: String, log: Logger, committer: Committer, keepsLeftovers: Bool = false,
-        adopts: Bool = false, prepare: (LowerTree) throws(Errno) -> Void = { _ in }
+        adopts: Bool = false, prepare: (LowerDirectory) throws(Errno) -> Void = { _ in }
     ) throws(StoreError) -> Store {
         let store = try Store(path, create: create, locked: true, log: log, committer: committer, prepare: prepare)
+        store.settleTop()
         try store.expectRecords(path, isMovable: adopts)
         store.writeLock(purpose)
         if !keepsLeftovers { store.removeLeftovers() }
@@ -93,26 +101,20 @@ package final class Store: Sendable {
 
     private init(
         _ path: [CChar], create: Bool, locked: Bool, log: Logger, committer: Committer,
-        prepare: (LowerTree) throws(Errno) -> Void = { _ in }
+        prepare: (LowerDirectory) throws(Errno) -> Void = { _ in }
     ) throws(StoreError) {
         self.log = log
         self.committer = committer
-        let shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let lower: LowerDirectory
         do throws(Errno) {
-            tree = try LowerTree(path: path)
-            try prepare(tree)
+            lower = try LowerDirectory(path: path)
+            try prepare(lower)
         } catch {
             throw StoreError("\(shown): \(error.text)")
         }
-        do throws(Errno) {
-            if create { try Self.makeFolder(at: tree.root, Self.folder) }
-            directory = try Descriptor.openOwnFolder(at: tree.root, Self.folder)
-        } catch {
-            if error.rawValue == ENOENT {
-                throw StoreError("\(shown) was never imported: there is no \(Self.folder) in it")
-            }
-            throw StoreError(Self.refusal("\(shown)/\(Self.folder)", error))
-        }
+        if create { try Self.makeFolder(in: lower, shown: shown) }
+        directory = try Self.openFolder(in: lower.place, named: lower.original, shown: shown)
         do throws(Errno) {
             lock = locked ? try Self.takeLock(in: directory) : nil
         } catch {
@@ -134,18 +136,29 @@ package final class Store: Sendable {
         } catch {
             throw StoreError(Self.refusal("a folder in \(shown)/\(Self.folder)", error))
         }
-        session = Session.current(of: tree)
         var configuration = try StoreConfiguration.read(from: directory)
-        if configuration.attribute.isEmpty {
+        let isNew = configuration.attribute.isEmpty
+        if isNew {
             guard create else { throw StoreError("\(shown)/\(Self.folder)/config is missing or empty: import again") }
             configuration.attribute = Self.attributes[Self.hasPrivilege ? 0 : 1]
-            try configuration.write(to: directory)
         }
         // Without the privilege every record would be invisible, and every stub would look like a local file of zeros.
         if configuration.attribute == Self.attributes[0] && !Self.hasPrivilege {
             throw StoreError("\(shown) was imported with privilege; its records need CAP_SYS_ADMIN to be read")
         }
         attribute = configuration.attribute
+        if locked {
+            let relocation = Relocation(lower: lower, folder: directory, shown: shown, log: log)
+            hasMovedFiles = try relocation.settle(&configuration, isNew: isNew, mayBegin: create)
+        } else {
+            hasMovedFiles = false
+        }
+        layout = configuration.layout
+        let top = try Self.openTop(in: directory, of: lower.place, layout, shown: shown)
+        do throws(Errno) { tree = try LowerTree(lower, root: top) } catch {
+            throw StoreError("\(shown): \(error.text)")
+        }
+        session = Session.current(of: tree)
     }
 
     /// Whether attributes of the namespace `trusted` can be used: CAP_SYS_ADMIN of the machine, not of a container of
@@ -162,6 +175,7 @@ package final class Store: Sendable {
     package func save(_ configuration: StoreConfiguration) throws(StoreError) {
         var configuration = configuration
         configuration.attribute = attribute
+        configuration.layout = layout
         try configuration.write(to: directory)
     }
 
@@ -279,14 +293,14 @@ package final class Store: Sendable {
 
     /// Why `place`, which is the folder or something in it, cannot be used. A tree's top may belong to a user, who can
     /// put there whatever he likes: a folder of his own would say where content comes from, and what the records are.
-    private static func refusal(_ place: String, _ error: Errno) -> String {
+    static func refusal(_ place: String, _ error: Errno) -> String {
         guard [EPERM, ELOOP, ENOTDIR].contains(error.rawValue) else { return "\(place): \(error.text)" }
         return "\(place) is not of user \(geteuid()) alone (another owner, a link, or writable for others)"
             + ", and is not believed: run passhsm as the user who imported the tree; where it was copied or restored with "
             + "other owners, first give it and what is directly in it back to that user (chown, chmod go-w)"
     }
 
-    private static func makeFolder(at parent: Descriptor, _ name: String) throws(Errno) {
+    static func makeFolder(at parent: Descriptor, _ name: String) throws(Errno) {
         do throws(Errno) {
             _ = try check { mkdirat(parent.raw, name, 0o700) }
         } catch {

@@ -22,6 +22,8 @@ package struct StoreConfiguration: Equatable, Sendable {
     package var granuleSize = GranuleLayout.defaultGranuleSize
     /// The last import came to its end: none is under way, and none broke off.
     package var isImported = false
+    /// Where the files are. A new store has them inside.
+    package internal(set) var layout = Store.Layout.inside
     /// The extended attribute of the records; chosen when the store is made.
     package internal(set) var attribute = ""
 
@@ -31,7 +33,9 @@ package struct StoreConfiguration: Equatable, Sendable {
             ? nil : "the last import into this directory did not come to its end: names may be missing; import again"
     }
 
-    private static let format = "1"
+    /// Of stores whose files are at the top, which earlier versions read too.
+    private static let formatAtTop = "1"
+    private static let format = "2"
     private static let file = "config"
     private static let mountPrefix = "mount."
     private static let importPrefix = "import."
@@ -53,7 +57,15 @@ package struct StoreConfiguration: Equatable, Sendable {
             guard parts.count == 2 else { continue }
             switch parts[0] {
             case "format":
-                guard parts[1] == Self.format else { throw StoreError("the store has the unknown format \(parts[1])") }
+                guard [Self.format, Self.formatAtTop].contains(parts[1]) else {
+                    throw StoreError("the store has the unknown format \(parts[1])")
+                }
+                if parts[1] == Self.formatAtTop { layout = .top }
+            case "tree":
+                guard let value = Store.Layout(rawValue: parts[1]) else {
+                    throw StoreError("the store has its files in an unknown place: \(parts[1])")
+                }
+                layout = value
             case "source": source = parts[1]
             case "location": isSourceComplete = parts[1] == "complete"
             case "source-filesystem": sourceFileSystem = parts[1]
@@ -101,7 +113,8 @@ package struct StoreConfiguration: Equatable, Sendable {
             all.sorted { $0.key < $1.key }.map { "\(prefix)\($0.key)=\($0.value)\n" }
         }
         let text = """
-            format=\(Self.format)
+            format=\(layout == .top ? Self.formatAtTop : Self.format)
+            tree=\(layout.rawValue)
             attribute=\(attribute)
             source=\(source)
             location=\(isSourceComplete ? "complete" : "open")

@@ -30,6 +30,16 @@ package struct MountEntry: Sendable, Equatable {
     }
 }
 
+extension MountEntry {
+    /// The file system type of this program's FUSE mounts.
+    package static let fuseType = "fuse.passhsm"
+
+    /// Whether it is a mount of this program's: by FUSE, or of a tree itself, as fanotify's are.
+    package var showsTree: Bool {
+        type == Self.fuseType || root.components.suffix(2).elementsEqual([Array(".passhsm".utf8), Array("tree".utf8)])
+    }
+}
+
 /// The mounts that this process sees. Read from the kernel's list; no mount is touched.
 package enum MountTable {
     package static func entries() throws(Errno) -> [MountEntry] {

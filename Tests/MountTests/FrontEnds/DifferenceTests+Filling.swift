@@ -30,7 +30,7 @@ extension MountTests.FrontEnds.Differences {
             #expect(read == zeros)
             let folder = mirror.scratch.path + "/overlay"
             mkdir(folder, 0o755)
-            try shell("mount -t overlay overlay -o \"lowerdir=$1:$2\" \"$3\"", [mirror.lower, mirror.source, folder])
+            try shell("mount -t overlay overlay -o \"lowerdir=$1:$2\" \"$3\"", [mirror.tree, mirror.source, folder])
             defer { umount2(folder, Int32(MNT_DETACH)) }
             do {
                 let file = try File.open(folder + "/b")
@@ -84,7 +84,7 @@ extension MountTests.FrontEnds.Differences {
                 }
             }
             // Behind the mount no event is raised, as for one that was let through a moment ago.
-            let cut = try Child(["python3", "-c", "import os, sys; os.truncate(sys.argv[1], 10)", mirror.lower + "/a"])
+            let cut = try Child(["python3", "-c", "import os, sys; os.truncate(sys.argv[1], 10)", mirror.tree + "/a"])
             #expect(try release.wait(seconds: 30).code == 1)
             #expect(try cut.wait(seconds: 30).code == 0)
             #expect(try mirror.content("a") == Array(Scenario.content(0)[..<10]))

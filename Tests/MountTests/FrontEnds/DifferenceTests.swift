@@ -48,7 +48,7 @@ extension MountTests.FrontEnds {
                 #expect(mirror.log.contains("(fanotify, the whole file system is marked)"))
                 let other = try run(["unshare", "-m", "cmp", mirror.at("a"), mirror.remote("a")])
                 #expect(other.code == 0, "\(other)")
-                let behind = try run(["cmp", mirror.lower + "/b", mirror.remote("b")])
+                let behind = try run(["cmp", mirror.tree + "/b", mirror.remote("b")])
                 #expect(behind.code == 0, "\(behind)")
                 try mirror.await("a", "complete") { $0.state == "dual" && $0.flags.isEmpty }
                 let output = try passhsm("release", mirror.at("a"))

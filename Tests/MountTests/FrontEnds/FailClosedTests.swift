@@ -219,7 +219,8 @@ extension MountTests.FrontEnds {
         func guardianKilled() throws {
             try withFiles { mirror in
                 try start(mirror, takeover: 60)
-                let pattern = try "guardian-\(File.stat(mirror.lower).st_dev)-\(File.stat(mirror.lower).st_ino)"
+                let top = try File.stat(mirror.mount)
+                let pattern = "guardian-\(top.st_dev)-\(top.st_ino)"
                 let find = "pgrep -f \"passhsm guard $1\\$\""
                 let guardian = try #require(
                     Int32(shell(find, [pattern]).trimmingCharacters(in: .whitespacesAndNewlines)))

@@ -41,7 +41,7 @@ extension MountTests.FrontEnds {
                 do {
                     try Pattern.write(mirror.remote("file"), size: 100_000)
                     try mirror.importSource()
-                    try shell("mkdir \"$2\"; mount --bind \"$1\" \"$2\"", [mirror.lower, outside])
+                    try shell("mkdir \"$2\"; mount --bind \"$1\" \"$2\"", [mirror.tree, outside])
                     try mirror.start(frontEnd.arguments)
                     #expect(try mirror.content("file") == Pattern.bytes(0..<100_000))
                     try mirror.await("file", "complete") { $0.state == "dual" }

@@ -16,7 +16,7 @@ extension Scenario {
             #expect(try Trees.difference(mirror.source + "/deep", mirror.mount + "/deep", .metadata) == nil)
             try mirror.stop()
             let states = "find . -type f ! -path './.passhsm/*' -print0 | xargs -0 \(Machine.program) state"
-            for line in try shell(states, in: mirror.lower).split(separator: "\n") {
+            for line in try shell(states, in: mirror.tree).split(separator: "\n") {
                 #expect(line.hasPrefix("dual") && !line.contains("dirty"), "\(line)")
             }
         },

@@ -70,7 +70,7 @@ extension Scenario {
                 try shell("mkdir -p \"$1/upper\" \"$1/work\"", [upper])
                 try shell(
                     "mount -t overlay overlay -o \"lowerdir=$1,upperdir=$2/upper,workdir=$2/work\" \"$3\"",
-                    [frontEnd == .fuse ? mirror.mount : mirror.lower, upper, folder])
+                    [frontEnd == .fuse ? mirror.mount : mirror.tree, upper, folder])
                 #expect(try File.bytes(folder + "/a") == Scenario.content(0))
                 let map = "import mmap,sys; f=open(sys.argv[1],'rb'); m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ)"
                 let script = map + "; sys.exit(m[:]!=open(sys.argv[2],'rb').read())"

@@ -18,6 +18,8 @@ final class Mirror {
     /// Tells the server that files of ``source`` were replaced, where it has a copy.
     var replaced: (() throws -> Void)?
     let lower: String
+    /// The lower files, where the mount does not cover them.
+    var tree: String { lower + "/.passhsm/tree" }
     /// Where it is mounted: over the lower directory itself, unless it was asked for apart.
     let mount: String
     private var daemon: pid_t = 0

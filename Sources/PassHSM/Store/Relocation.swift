@@ -1,0 +1,120 @@
+import CLinux
+import Glibc
+import HSMSystem
+import Logging
+
+/// Moves what lies in a lower directory beside the store's folder into the tree, each name by one rename(2): run again, it
+/// goes on where it broke off. To be used with the store's lock.
+struct Relocation {
+    let lower: LowerDirectory
+    /// The store's folder.
+    let folder: Descriptor
+    /// The lower directory's path, for people.
+    let shown: String
+    let log: Logger
+
+    /// A name that was not moved.
+    struct Left {
+        let name: [UInt8]
+        /// EEXIST: the tree has the name already.
+        let error: Errno
+    }
+
+    /// Brings a store to where its files are in the tree, or on from where a run before broke off.
+    ///
+    /// - Parameters:
+    ///   - configuration: saved when it is changed.
+    ///   - isNew: the store has no configuration yet.
+    ///   - mayBegin: files at the top may be moved. Where something is in the way, they stay.
+    /// - Returns: whether files were moved.
+    func settle(_ configuration: inout StoreConfiguration, isNew: Bool, mayBegin: Bool) throws(StoreError) -> Bool {
+        if isNew {
+            if configuration.layout == .inside { try makeTree() }
+            try configuration.write(to: folder)
+        }
+        if configuration.layout == .top && mayBegin {
+            if let obstacle = obstacle(try names()) {
+                log.warning("\(shown): the files stay where they are: \(obstacle)")
+                return false
+            }
+            try makeTree()
+            configuration.layout = .moving
+            try configuration.write(to: folder)
+        }
+        guard configuration.layout == .moving else { return false }
+        let tree = try Store.openTop(in: folder, of: lower.place, .moving, shown: shown)
+        // One that the tree has was made at the top since this was begun.
+        if let failed = try move(into: tree).first(where: { $0.error.rawValue != EEXIST }) {
+            throw StoreError("\(shown)/\(BytePath(failed.name)) cannot be moved into the tree: \(failed.error.text)")
+        }
+        configuration.layout = .inside
+        try configuration.write(to: folder)
+        log.notice("\(shown): the files were moved into \(Store.treePath), where no program finds them but by a mount")
+        return true
+    }
+
+    // MARK: Names
+
+    /// What lies in the lower directory and is neither the store's nor the file system's.
+    func names() throws(StoreError) -> [[UInt8]] {
+        do throws(Errno) {
+            return try DirectoryReader.names(in: lower.place).map { Array($0.dropLast()) }.filter { !isOwn($0) }
+        } catch {
+            throw StoreError("\(shown): \(error.text)")
+        }
+    }
+
+    private func isOwn(_ name: [UInt8]) -> Bool {
+        if name == Array(Store.folder.utf8) || isNote(name) { return true }
+        // ext4's, with the number that it always has: fsck looks for it at the top.
+        guard name == Array("lost+found".utf8), let status = try? lower.place.stat(name) else { return false }
+        return status.st_mode & S_IFMT == S_IFDIR && status.st_ino == 11
+    }
+
+    /// Why these names cannot be moved, told before one is: a mount point anywhere below, or a file that must not be renamed.
+    private func obstacle(_ names: [[UInt8]]) -> String? {
+        if names.isEmpty { return nil }
+        if let path = Store.path(of: lower.original),
+            let mount = (try? MountTable.entries())?.first(where: {
+                $0.mountpoint != path && path.contains($0.mountpoint)
+            })
+        {
+            return
+                "\(mount.mountpoint) is a mount point: unmount it first, so that what is in \(shown) can be moved to "
+                + Store.treePath
+        }
+        let fixed = names.first { name in
+            (try? withName(name) { text throws(Errno) in passhsm_is_fixed(lower.place.raw, text) == 1 }) ?? false
+        }
+        return fixed.map {
+            "\(shown)/\(BytePath($0)) is immutable or append-only (see chattr), and cannot be moved to \(Store.treePath)"
+        }
+    }
+
+    /// Moves all names into the tree, whose times stay; durable when it returns.
+    ///
+    /// - Returns: the names that stay.
+    /// - Throws: `StoreError` before anything is moved, when something is in the way; or because the disk fails.
+    func move(into tree: Descriptor) throws(StoreError) -> [Left] {
+        let names = try names()
+        if let obstacle = obstacle(names) { throw StoreError(obstacle) }
+        if names.isEmpty { return [] }
+        var left: [Left] = []
+        do throws(Errno) {
+            let modified = try tree.stat().st_mtim
+            for name in names {
+                do throws(Errno) { try lower.place.rename(name, to: tree, name, replacing: false) } catch {
+                    // Removed meanwhile.
+                    if error.rawValue != ENOENT { left.append(Left(name: name, error: error)) }
+                }
+            }
+            let top = try Descriptor.openDirectory(at: tree, [0x2e])
+            try top.setTimes(of: nil, access: nil, modification: modified)
+            try top.fsync()
+            try lower.original.fsync()
+        } catch {
+            throw StoreError("\(shown): \(error.text)")
+        }
+        return left
+    }
+}
