@@ -190,6 +190,26 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "A mount waits for the daemon of the one before, which was unmounted and has not ended",
+            arguments: [true, false])
+        func afterUnmount(apart: Bool) throws {
+            try withMirror(apart: apart) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                // The call itself, which needs no answer of the daemon: umount(8) asks for attributes first.
+                Glibc.kill(mirror.pid, SIGSTOP)
+                #expect(umount2(mirror.mount, 0) == 0)
+                let next = try Child([Machine.program, "mount", mirror.lower, mirror.mount, "--log", mirror.logPath])
+                usleep(700_000)
+                let early = next.poll()
+                Glibc.kill(mirror.pid, SIGCONT)
+                let output = try next.wait(seconds: 60)
+                #expect(early == nil && output.code == 0, "\(output)")
+                #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
+            }
+        }
+
         @Test("Bad arguments are refused with the name and the reason")
         func badArguments() throws {
             try withMirror(apart: true, mounting: nil) { mirror throws in

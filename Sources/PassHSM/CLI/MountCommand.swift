@@ -102,7 +102,8 @@ struct MountCommand: ParsableCommand {
         let registry = RuntimeDirectory.standard()
         // Before the mount point is touched: its daemon may hang.
         if let daemon = try registry.daemon(forMountpoint: mountpoint.path) {
-            throw CommandError("\(daemon.mountpoint) is already mounted by process \(daemon.pid)")
+            try EndingDaemon(daemon).wait(
+                orRefuse: "\(daemon.mountpoint) is already mounted by process \(daemon.pid)")
         }
         try UnregisteredMount.takeAway(
             lower: registry.canonical(lower.path), mountpoint: registry.canonical(mountpoint.path),
@@ -111,7 +112,8 @@ struct MountCommand: ParsableCommand {
         try Self.expectNotNested(lowerPath)
         let mountPath = try Self.directory(mountpoint.path, "the mount point")
         if let daemon = try registry.daemon(forLower: lowerPath) {
-            throw CommandError("\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
+            try EndingDaemon(daemon).wait(
+                orRefuse: "\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
         }
         return MountOptions(
             frontEnd: frontEnd == .auto && settings.fuseOption != nil ? .fuse : frontEnd, takeoverSeconds: takeover,

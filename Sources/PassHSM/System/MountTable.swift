@@ -46,6 +46,11 @@ package enum MountTable {
         parse(try SmallFile.read(BytePath("/proc/self/mountinfo"), limit: 64 << 20))
     }
 
+    /// The mounts that another process sees, by the paths that it knows them by.
+    package static func entries(of process: Int32) throws(Errno) -> [MountEntry] {
+        parse(try SmallFile.read(BytePath("/proc/\(process)/mountinfo"), limit: 64 << 20))
+    }
+
     /// The topmost mount at exactly `mountpoint`.
     package static func entry(at mountpoint: BytePath) throws(Errno) -> MountEntry? {
         try entries().last { $0.mountpoint == mountpoint }

@@ -1,0 +1,39 @@
+import Glibc
+import HSMControl
+import HSMSystem
+
+/// A daemon that is in the way of a mount: one that serves, or one whose mount is gone (umount(8) does not wait for it) and
+/// that is still writing down what it knows.
+struct EndingDaemon {
+    private static let endSeconds = 30.0
+
+    private let daemon: DaemonInfo
+
+    init(_ daemon: DaemonInfo) { self.daemon = daemon }
+
+    /// Returns when the daemon has ended.
+    ///
+    /// - Throws: `CommandError` with `refusal`, at once, when the daemon has its mount or gets it meanwhile; another when the
+    ///   mount is gone and the daemon does not end.
+    func wait(orRefuse refusal: String) throws {
+        let deadline = Deadline(seconds: Self.endSeconds)
+        while daemon.isAlive {
+            if isMounted { throw CommandError(refusal) }
+            if deadline.hasPassed {
+                throw CommandError(
+                    "\(daemon.mountpoint) was unmounted, but its daemon (process \(daemon.pid)) has not ended within "
+                        + "\(Int(Self.endSeconds)) s: its files may still be open")
+            }
+            usleep(20_000)
+        }
+    }
+
+    /// Whether the daemon sees its mount. True where that cannot be told.
+    private var isMounted: Bool {
+        guard let entries = try? MountTable.entries(of: daemon.pid) else { return daemon.isAlive }
+        return entries.contains { entry in
+            guard entry.mountpoint == daemon.mountpoint else { return false }
+            return daemon.frontEnd != "fuse" || entry.type == MountCall.type
+        }
+    }
+}
