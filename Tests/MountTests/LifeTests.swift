@@ -210,6 +210,20 @@ extension MountTests {
             }
         }
 
+        @Test("A registry that others could enter is refused by its name, with what it has to be")
+        func openRegistry() throws {
+            try withMirror(apart: true, mounting: nil) { _ throws in
+            } _: { mirror throws in
+                let script = """
+                    mkdir -m 0700 -p /run/passhsm && mount -t tmpfs -o mode=0755 tmpfs /run/passhsm && "$0" mount "$1" "$2" 2>&1
+                    true
+                    """
+                let arguments = ["unshare", "-m", "sh", "-c", script, Machine.program, mirror.lower, mirror.mount]
+                let output = try run(arguments)
+                #expect(output.out.contains("/run/passhsm") && output.out.contains("0700"), "\(output)")
+            }
+        }
+
         @Test("Bad arguments are refused with the name and the reason")
         func badArguments() throws {
             try withMirror(apart: true, mounting: nil) { mirror throws in

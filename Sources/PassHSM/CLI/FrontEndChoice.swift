@@ -19,7 +19,7 @@ struct FrontEndChoice {
     /// - Throws: `CommandError` when the front end that was asked for cannot be.
     init(_ options: MountOptions, _ log: Logger) throws {
         let registry = RuntimeDirectory.standard()
-        let folder = OwnProcess.isMachineRoot ? try registry.folder() : nil
+        let folder = OwnProcess.isMachineRoot ? try registry.usableFolder() : nil
         let address = try folder.map { try GuardianAddress(folder: $0, lower: options.lower) }
         let left = address.flatMap { address in (try? GuardianLink(address).tell()) ?? nil }
         if let left, !left.isServed {

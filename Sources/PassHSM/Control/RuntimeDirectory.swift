@@ -52,8 +52,7 @@ package struct RuntimeDirectory: Sendable {
             try SmallFile.replace(Self.infoName, in: folder, with: content)
             return registration
         } catch {
-            let names = places.map(\.description).joined(separator: ", ")
-            throw ControlError(.registry, "cannot register in \(names): \(error.text)")
+            throw unusable(error)
         }
     }
 
@@ -70,6 +69,17 @@ package struct RuntimeDirectory: Sendable {
         var template = shared.folder.appending(shared.prefix + "XXXXXX").cString
         guard mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
         return try Self.open(BytePath(template.map { UInt8(bitPattern: $0) }), create: false)
+    }
+
+    /// ``folder()``, with an error that says which places cannot be used, and why.
+    package func usableFolder() throws(ControlError) -> Descriptor {
+        do throws(Errno) { return try folder() } catch { throw unusable(error) }
+    }
+
+    private func unusable(_ error: Errno) -> ControlError {
+        let names = places.map(\.description).joined(separator: ", ")
+        let way = error.rawValue == EPERM ? "; it has to be this user's, and closed to all others (mode 0700)" : ""
+        return ControlError(.registry, "cannot register in \(names): \(error.text)\(way)")
     }
 
     /// Every folder of the registry that there is, once.
