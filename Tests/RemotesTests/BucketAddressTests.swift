@@ -31,7 +31,8 @@ import Testing
         ("s3://data/%zz", "%25"), ("s3://data/a/../b", ".."), ("s3://data?x=y", "none of"),
         ("s3://data?style=odd", "odd"),
         ("s3://data?endpoint=/tmp", "endpoint"), ("s3://data?region=", "no value"),
-        ("s3://user:p@data", "name of a bucket"),
+        ("s3://user:p@data", "name of a bucket"), ("s3://data?endpoint=http://h/%FF", "UTF-8"),
+        ("s3://data?region=%FF", "UTF-8"),
     ])
     func `what is no bucket is refused with the reason`(_ argument: String, _ reason: String) {
         let error = #expect(throws: LocationError.self) { _ = try RemoteLocation(argument) }

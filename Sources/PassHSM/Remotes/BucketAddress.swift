@@ -55,7 +55,9 @@ package struct BucketAddress: Hashable, Sendable {
         guard let value = PercentEncoding.decode(part.dropFirst(name.utf8.count + 1)), !value.isEmpty else {
             throw LocationError("\(argument): \(name) has no value")
         }
-        let text = String(decoding: value, as: UTF8.self)
+        guard let text = String(validating: value, as: UTF8.self) else {
+            throw LocationError("\(argument): \(name) is not text in UTF-8")
+        }
         switch name {
         case "endpoint":
             endpoint = try RemoteLocation(text).web
