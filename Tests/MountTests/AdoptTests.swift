@@ -147,12 +147,12 @@ extension MountTests {
                     printf 'damaged' | dd of=complete bs=1 seek=5000 conv=notrunc status=none && touch -d 2020-01-01 complete
                     printf 'damaged' | dd of=partial bs=1 seek=2000000 conv=notrunc status=none && touch -d 2020-01-01 partial
                     printf 'changed' | dd of=small bs=1 seek=3 conv=notrunc status=none
-                    """, in: new.lower)
+                    """, in: new.tree)
                 let output = try adopt(new)
                 #expect(output.code == 1 && output.err.contains("small: left as it is: "), "\(output)")
                 #expect(
                     output.out.contains("0 complete, 3 with local changes, 0 in part, 4 offline (2 had"), "\(output)")
-                #expect(try File.bytes(new.lower + "/small", 3..<10) == Array("changed".utf8), "it is not touched")
+                #expect(try File.bytes(new.tree + "/small", 3..<10) == Array("changed".utf8), "it is not touched")
                 let again = try adopt(new, "--refetch-changed")
                 #expect(again.code == 0, "\(again)")
                 var states = Self.states
@@ -202,7 +202,7 @@ extension MountTests {
             try withCopy(.cp) { old, new, content in
                 #expect(try adopt(new).code == 0)
                 for name in Self.names where name != "d/inside" {
-                    try shell("cp -a \"$1\" \"$1.copy\"", [new.lower + "/" + name])
+                    try shell("cp -a \"$1\" \"$1.copy\"", [new.tree + "/" + name])
                 }
                 let output = try adopt(new)
                 #expect(output.code == 0 && output.out.contains("9 were their own already"), "\(output)")
