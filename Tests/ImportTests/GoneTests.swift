@@ -93,13 +93,13 @@ import Testing
         var fixture = try ImportFixture("mkdir d; echo a > d/f; echo b > g; chmod 711 .")
         defer { fixture.remove() }
         try fixture.run()
-        fixture.shell("rm -r source/*; chmod 700 source; cp lower/.passhsm/config config")
+        fixture.shell("rm -r source/*; chmod 700 source; cp dir/.passhsm/config config")
         fixture.options.deleteGone = true
         for limit in [DeleteLimit.usual, .percent(99), .names(1000)] {
             fixture.options.deleteLimit = limit
             fixture.refuses("the source is empty")
             fixture.shell(
-                "cmp config lower/.passhsm/config; test -f lower/d/f -a -f lower/g; test $(stat -c %a lower) = 711")
+                "cmp config dir/.passhsm/config; test -f lower/d/f -a -f lower/g; test $(stat -c %a lower) = 711")
             #expect(try fixture.record("g")?.flags == [])
         }
         fixture.options.deleteLimit = .percent(100)

@@ -97,7 +97,7 @@ import Testing
         try breaksOff([top])
         #expect(try fixture.store().configuration().source == "")
         try fixture.run(from: "other")
-        fixture.shell("rm -r lower")
+        fixture.shell("rm -r dir")
         // Of a part.
         let object = RemoteObject(key: RemoteKey(Array("f".utf8)), version: RemoteVersion([1]), size: 2)
         try breaksOff([top, .entry(RemoteEntry(name: Array("f".utf8), kind: .file(object), metadata: .init()))])

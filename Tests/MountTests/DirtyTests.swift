@@ -37,7 +37,7 @@ extension MountTests {
                 #expect(try mirror.state("file").flags.contains("dirty"))
                 memory.storeBytes(of: 0, toByteOffset: 100, as: UInt8.self)
                 munmap(memory, Self.size)
-                #expect(try File.bytes(mirror.tree + "/file", 100..<101) == [0])
+                #expect(try File.bytes(mirror.at("file"), 100..<101) == [0])
                 sleep(2)
                 #expect(try mirror.state("file").flags.contains("dirty"))
             }

@@ -110,39 +110,6 @@ extension MountTests {
             }
         }
 
-        @Test("An overlay that keeps handles of the mount's files goes on: after eviction, a restart and kill -9")
-        func overlay() throws {
-            try onLower("xfs") { mirror, disk throws in
-                let base = disk + "-overlay"
-                try shell("mkdir \"$1\"; mount -t tmpfs none \"$1\"; cd \"$1\"; mkdir upper work merged", [base])
-                defer { umount2(base, Int32(MNT_DETACH)) }
-                func inOverlay(_ script: String) throws {
-                    try shell(
-                        """
-                        mount -t overlay none -o "lowerdir=$1,upperdir=upper,workdir=work,index=on" merged
-                        trap 'umount merged' EXIT
-                        echo 2 >/proc/sys/vm/drop_caches
-                        \(script)
-                        """, in: base, [mirror.mount, mirror.source])
-                }
-                // The upper directory has the handles of what was copied up.
-                try inOverlay(
-                    "echo more >>merged/dir/sub/deep/file; mv merged/dir/sub/deep/file merged/new; rm merged/hard")
-                for change in [{}, { try mirror.stop() }, { try mirror.killDaemon() }] {
-                    try change()
-                    if !mirror.isMounted { try mirror.start() }
-                    try inOverlay(
-                        """
-                        for round in 1 2; do
-                            printf 'deep\\nmore\\n' | cmp - merged/new
-                            cmp "$2/dir/file" merged/dir/file
-                            [ "$(ls merged/dir/sub/deep merged | tr '\\n' ' ')" = "merged: dir fifo link new  merged/dir/sub/deep: " ]
-                        done
-                        """)
-                }
-            }
-        }
-
         @Test("So it does where inode numbers have more than 31 bits", arguments: ["ext4", "xfs"])
         func vast(lower: String) throws {
             try onLower(lower, isVast: true) { mirror, _ throws in

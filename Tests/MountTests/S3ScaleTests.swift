@@ -59,10 +59,11 @@ extension MountTests {
             }
             print("\(count) keys: \(Clock.now - begin) s, \(memory) KiB")
             #expect(server.requests.count == (count + Self.page - 1) / Self.page)
-            let files = try shell("find . -path ./.passhsm -prune -o -type f -printf x | wc -c", in: lower)
+            let tree = lower + "/.passhsm/tree"
+            let files = try shell("find . -type f -printf x | wc -c", in: tree)
             #expect(files.split(separator: "\n").first == "\(count)")
             for index in [0, count / 2, count - 1] {
-                #expect(try File.stat("\(lower)/\(Self.key(index))").st_size == index % 1000)
+                #expect(try File.stat("\(tree)/\(Self.key(index))").st_size == index % 1000)
             }
             return memory
         }

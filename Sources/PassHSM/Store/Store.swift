@@ -240,7 +240,15 @@ package final class Store: Sendable {
             try objects.sync(reference)
             record = record.at(reference)
         }
-        try set(record.encoded(record.reference), of: file)
+        do throws(Errno) { try set(record.encoded(record.reference), of: file) } catch {
+            // A long value takes a block of its own on ext4, and a full disk has none. The cause is in the log too.
+            guard [ENOSPC, EDQUOT].contains(error.rawValue), !record.lastError.isEmpty else { throw error }
+            record.lastError = String(record.lastError.prefix { $0 != ":" })
+            do throws(Errno) { try set(record.encoded(record.reference), of: file) } catch {
+                record.lastError = ""
+                try set(record.encoded(record.reference), of: file)
+            }
+        }
         return record
     }
 

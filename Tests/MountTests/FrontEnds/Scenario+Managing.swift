@@ -64,7 +64,7 @@ extension Scenario {
             let output = try passhsm("release", mirror.at("a"))
             #expect(output.code == 0, "\(output)")
             #expect(try mirror.state("a").state == "offline")
-            #expect(try File.stat(mirror.lower + "/a").st_blocks == 0)
+            #expect(try File.stat(mirror.tree + "/a").st_blocks == 0)
             #expect(try shell(reserve, in: mirror.lower) == before, "what was lent is back")
             unlink(mirror.lower + "/twin")
             #expect(try mirror.content("a") == Scenario.content(0))
