@@ -99,7 +99,7 @@ import Testing
             fixture.options.deleteLimit = limit
             fixture.refuses("the source is empty")
             fixture.shell(
-                "cmp config dir/.passhsm/config; test -f lower/d/f -a -f lower/g; test $(stat -c %a lower) = 711")
+                "cmp config dir/.passhsm/config; test -f lower/d/f -a -f lower/g; test $(stat -Lc %a lower) = 711")
             #expect(try fixture.record("g")?.flags == [])
         }
         fixture.options.deleteLimit = .percent(100)
