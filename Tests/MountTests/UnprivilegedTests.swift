@@ -108,7 +108,7 @@ extension MountTests {
                 try shell(
                     """
                     chown nobody: "$1"; cd "$1"; setpriv --reuid=65534 --regid=65534 --clear-groups bash -euc '
-                        mv .passhsm away; mkdir -m 700 .passhsm .passhsm/{partial,keys,tmp}
+                        mv .passhsm away; mkdir -m 700 .passhsm .passhsm/{partial,keys,tmp}; echo his >file
                         printf "format=1\nattribute=user.passhsm\nsource=%s\nimported=yes\n" "$1" >.passhsm/config
                     ' bash "$2"
                     """, [mirror.lower, "file://" + secret])
@@ -120,7 +120,7 @@ extension MountTests {
                     #expect(output.code != 0 && output.err.contains("is not of user 0 alone"), "\(output)")
                 }
                 #expect(!mirror.isMounted)
-                try shell("cd \"$1\"; rm -r .passhsm; mv away .passhsm", [mirror.lower])
+                try shell("cd \"$1\"; rm -r .passhsm file; mv away .passhsm", [mirror.lower])
                 try mirror.start()
                 #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))
                 try mirror.stop()
