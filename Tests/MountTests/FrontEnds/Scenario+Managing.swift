@@ -59,7 +59,7 @@ extension Scenario {
                 ! fallocate -p -o 0 -l 1M filler 2>/dev/null
                 """
             try shell(script, in: mirror.lower)
-            let reserve = "xfs_io -x -c resblks . | head -1"
+            let reserve = "xfs_io -x -c resblks . | sed -n 1p"
             let before = try shell(reserve, in: mirror.lower)
             let output = try passhsm("release", mirror.at("a"))
             #expect(output.code == 0, "\(output)")
