@@ -24,10 +24,10 @@ extension IncompleteFile {
 }
 
 extension Refusal {
-    /// What was just closed may still be on its way to its end: a file that is busy is looked at again for a tenth of a
+    /// What was just closed may still be on its way to its end: a file that is busy is looked at again for half a
     /// second.
     package static func whenIdle<Result>(_ body: () throws(Refusal) -> Result) throws(Refusal) -> Result {
-        for _ in 0..<10 {
+        for _ in 0..<50 {
             do throws(Refusal) { return try body() } catch {
                 if !error.isBusy { throw error }
             }
