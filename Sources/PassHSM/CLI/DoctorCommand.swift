@@ -1,6 +1,6 @@
 import ArgumentParser
 import HSMControl
-import HSMFuse
+import HSMDiagnostics
 import HSMSystem
 
 /// `passhsm doctor`: what this machine and a lower directory allow.
@@ -15,7 +15,7 @@ struct DoctorCommand: ParsableCommand {
     var json = false
 
     func run() throws {
-        let findings = Doctor(libfuse: LibraryVersion.text).examine(lower: lower?.path)
+        let findings = Doctor().examine(lower: lower?.path)
         if json {
             try Output.json(findings)
         } else {

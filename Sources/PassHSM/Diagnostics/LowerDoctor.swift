@@ -1,4 +1,5 @@
 import Glibc
+import HSMControl
 import HSMSystem
 
 /// Examines a lower directory, with a file that has no name and is gone when it is closed.

@@ -1,6 +1,6 @@
 import Foundation
 import Glibc
-import HSMControl
+import HSMDiagnostics
 import HSMSystem
 import Testing
 
@@ -50,15 +50,18 @@ import Testing
     }
 
     @Test func examiningALowerDirectoryLeavesNothingBehind() throws {
-        let folder = try TemporaryRegistry()
-        let findings = Doctor(libfuse: "3").examine(lower: folder.path)
-        #expect(DirectoryReader.texts(in: folder.path.description) == [])
+        var template = Array("/tmp/passhsm-test-XXXXXX".utf8CString)
+        try #require(mkdtemp(&template) != nil)
+        let folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        defer { rmdir(folder) }
+        let findings = Doctor(libfuse: "3").examine(lower: BytePath(folder))
+        #expect(DirectoryReader.texts(in: folder) == [])
         #expect(findings.contains { $0.name == "extended attributes" && $0.verdict != .missing })
         #expect(findings.last?.name == "mount")
         let open = DirectoryReader.texts(in: "/proc/self/fd").compactMap { number in
             try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(number)")
         }
-        #expect(!open.isEmpty && !open.contains { $0.hasPrefix(folder.path.description) })
+        #expect(!open.isEmpty && !open.contains { $0.hasPrefix(folder) })
     }
 
     @Test func aMissingLowerDirectoryCannotBeMounted() {

@@ -1,4 +1,6 @@
 import Glibc
+import HSMControl
+import HSMFanotify
 import HSMSystem
 
 /// What is asked of the kernel.

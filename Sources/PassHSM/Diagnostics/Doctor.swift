@@ -1,3 +1,5 @@
+import HSMControl
+import HSMFuse
 import HSMSystem
 
 /// One thing that was examined.
@@ -53,7 +55,7 @@ package struct Doctor: Sendable {
     /// `fuse_pkgversion` of the library in use.
     package let libfuse: String
 
-    package init(libfuse: String) {
+    package init(libfuse: String = LibraryVersion.text) {
         release = SmallFile.text("/proc/sys/kernel/osrelease") ?? "unknown"
         kernel = KernelVersion(release: release)
         capabilities = .effective()
