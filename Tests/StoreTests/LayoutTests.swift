@@ -34,7 +34,7 @@ import Testing
             fixture,
             """
             mkdir .passhsm/tree/d; echo x >.passhsm/tree/d/f; mv .passhsm/tree/* .; rmdir .passhsm/tree
-            rm NOT-MOUNTED.txt; sed -i 's/^format=.*/format=1/; /^tree=/d' .passhsm/config
+            rm NOT-MOUNTED.txt .passhsm/CACHEDIR.TAG; sed -i 's/^format=.*/format=1/; /^tree=/d' .passhsm/config
             """)
         try body(fixture)
     }
@@ -62,6 +62,38 @@ import Testing
                 == output(fixture, "cd own; getfacl -c .; getfattr -d . | sed 1d"))
         #expect(try output(fixture, "head -2 own/.passhsm/config") == "format=2\ntree=inside\n")
         #expect(try output(fixture, "cat own/NOT-MOUNTED.txt").contains("passhsm mount"))
+    }
+
+    /// Signature, mode and owner of the tag; nothing when there is none.
+    private static let tag =
+        "cd .passhsm; test ! -f CACHEDIR.TAG || { head -c 43 CACHEDIR.TAG; echo; stat -c '%a %u' CACHEDIR.TAG; }"
+    private static let goodTag = "Signature: 8a477f597d28d172789f06886806bc55\n600 \(geteuid())\n"
+
+    @Test(
+        "The folder of a store whose files are inside is tagged as a cache, for backups by root; a tag that is whole stays"
+    )
+    func cacheTag() throws {
+        let fixture = try StoreFixture()
+        defer { fixture.remove() }
+        #expect(try output(fixture, Self.tag) == Self.goodTag)
+        for damage in ["rm CACHEDIR.TAG", "truncate -s 20 CACHEDIR.TAG", "echo other >CACHEDIR.TAG"] {
+            try shell(fixture, "cd .passhsm; \(damage)")
+            _ = try Store.inspect(fixture.path.utf8CString.map { $0 }, log: StoreFixture.log)
+            #expect(try output(fixture, Self.tag) != Self.goodTag, "looking changes nothing")
+            try fixture.restart()
+            #expect(try output(fixture, Self.tag) == Self.goodTag, "\(damage)")
+        }
+        try shell(fixture, "cd .passhsm; echo mine >>CACHEDIR.TAG; touch -d 2001-01-01 CACHEDIR.TAG")
+        try fixture.restart()
+        #expect(
+            try output(fixture, "cd .passhsm; tail -1 CACHEDIR.TAG; stat -c %Y CACHEDIR.TAG") == "mine\n978307200\n")
+        // Nothing depends on it, and nothing is written through a link.
+        try shell(fixture, "echo safe >target; ln -sf ../target .passhsm/CACHEDIR.TAG")
+        try fixture.restart()
+        #expect(try output(fixture, "cat target; ls -A .passhsm/tree") == "safe\n")
+        try shell(fixture, "rm target .passhsm/CACHEDIR.TAG; mkdir .passhsm/CACHEDIR.TAG")
+        try fixture.restart()
+        #expect(fixture.store.layout == .inside)
     }
 
     @Test("Local files are moved in when that is asked for; a name that the tree has stays, and is told")
@@ -121,6 +153,7 @@ import Testing
             try store.save(store.configuration())
             #expect(try output(fixture, "head -1 .passhsm/config; \(Self.names)") == "format=1\n./d/f\n./file\n")
             #expect(try output(fixture, "ls -A") == ".passhsm\nd\nfile\n", "no note")
+            #expect(try output(fixture, Self.tag) == "", "its folder has no files")
         }
     }
 
@@ -140,6 +173,7 @@ import Testing
             let store = try open(fixture, create: true)
             #expect(store.layout == .inside && store.exposure == nil)
             #expect(try output(fixture, "ls -A") == ".passhsm\nNOT-MOUNTED.txt\n")
+            #expect(try output(fixture, Self.tag) == Self.goodTag)
             #expect(
                 try output(fixture, "cd .passhsm/tree; \(Self.names); stat -c '%a %.9Y' .")
                     == "./d/f\n./file\n\(before)")
@@ -160,6 +194,7 @@ import Testing
             #expect(looking.layout == .moving)
             #expect(try output(fixture, "ls -A") == ".passhsm\nfile\n", "looking changes nothing")
             #expect(try open(fixture, create: create).layout == .inside)
+            #expect(try output(fixture, Self.tag) == Self.goodTag)
             #expect(try output(fixture, "cd .passhsm/tree; \(Self.names)") == "./d/f\n./file\n")
             #expect(
                 try output(fixture, "ls -A; head -2 .passhsm/config")

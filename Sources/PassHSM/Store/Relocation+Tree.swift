@@ -99,3 +99,33 @@ extension Relocation {
         }
     }
 }
+
+/// The mark of the store's folder for backups that root makes, whom its mode does not keep out.
+extension Relocation {
+    private static let cacheTagName = "CACHEDIR.TAG"
+    /// Of the Cache Directory Tagging Specification; to be the first bytes.
+    private static let cacheTagSignature = "Signature: 8a477f597d28d172789f06886806bc55"
+    private static let cacheTag = """
+        \(cacheTagSignature)
+        # The files below hold what PassHSM has fetched, and zeros for what it has not: a backup is made of the mount.
+        # A copy of the whole lower directory, with extended attributes, has to include this folder.
+        # See https://bford.info/cachedir/
+
+        """
+
+    /// Writes the tag where it is missing or damaged. Where it cannot be written there is none, and nothing depends on it.
+    func leaveCacheTag() {
+        try? Self.writeCacheTag(in: folder)
+    }
+
+    private static func writeCacheTag(in folder: Descriptor) throws(Errno) {
+        let file = try Descriptor.openOwn(at: folder, cacheTagName, O_RDWR | O_CREAT)
+        var start = [UInt8](repeating: 0, count: cacheTagSignature.utf8.count)
+        _ = try start.withMutableBytes { buffer throws(Errno) in try file.read(into: buffer, at: 0) }
+        if start == Array(cacheTagSignature.utf8) { return }
+        try file.truncate(to: 0)
+        try Array(cacheTag.utf8).withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
+        try file.fsync()
+        try folder.fsync()
+    }
+}

@@ -41,6 +41,8 @@ struct Relocation {
             configuration.layout = .moving
             try configuration.write(to: folder)
         }
+        // Before the first file is there.
+        if configuration.layout != .top { leaveCacheTag() }
         guard configuration.layout == .moving else { return false }
         let tree = try Store.openTop(in: folder, of: lower.place, .moving, shown: shown)
         // One that the tree has was made at the top since this was begun.
