@@ -87,12 +87,15 @@ let package = Package(
         module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", locks, logging]),
         module("Fanotify", ["CLinux", "HSMCore", "HSMSystem", "HSMStore", logging]),
         module("Control", ["HSMCore", "HSMSystem"]),
+        module(
+            "Daemon",
+            ["HSMCore", "HSMSystem", "HSMRemotes", "HSMImport", "HSMFuse", logging]),
         module("Diagnostics", ["HSMSystem", "HSMFuse", "HSMFanotify", "HSMControl"]),
         .executableTarget(
             name: "passhsm",
             dependencies: [
                 "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMRemotesS3", "HSMImport",
-                "HSMFuse", "HSMFanotify", "HSMControl", "HSMDiagnostics", arguments, logging,
+                "HSMFuse", "HSMFanotify", "HSMControl", "HSMDaemon", "HSMDiagnostics", arguments, logging,
             ],
             path: "Sources/PassHSM/CLI", swiftSettings: swift),
         // What `make bench` runs on every subject.
@@ -111,6 +114,7 @@ let package = Package(
             ["FaultServers", "HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
+        tests("DaemonTests", ["HSMDaemon", "HSMFuse", "HSMCore"]),
         tests("DiagnosticsTests", ["HSMDiagnostics", "HSMSystem"]),
         tests("FuseTests", ["HSMFuse", "HSMSystem"]),
         tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),

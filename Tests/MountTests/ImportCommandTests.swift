@@ -51,7 +51,10 @@ extension MountTests {
                 #expect(try mirror.optionsOfMount(arguments) == all.merging(own) { $1 })
                 #expect(try mirror.optionsOfMount() == all, "a mount records nothing")
                 #expect(try passhsm("import", mirror.source, mirror.lower, "--deadline", "0").code != 0)
-                for line in ["mount.offline=maybe", "mount.deadline=0", "mount.later=yes"] {
+                for line in [
+                    "mount.offline=maybe", "mount.deadline=0", "mount.later=yes", "mount.passthrough=maybe",
+                    "mount.trust-remote-rights=maybe",
+                ] {
                     try shell("cp .passhsm/config ../kept; echo \"$1\" >>.passhsm/config", in: mirror.lower, [line])
                     let output = try passhsm("mount", mirror.lower, mirror.mount)
                     #expect(output.code != 0 && output.err.contains("the configuration"), "\(line): \(output)")

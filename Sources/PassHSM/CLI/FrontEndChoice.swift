@@ -1,4 +1,5 @@
 import HSMControl
+import HSMDaemon
 import HSMFanotify
 import HSMSystem
 import Logging
@@ -17,7 +18,7 @@ struct FrontEndChoice {
         + "there for zeros"
 
     /// - Throws: `CommandError` when the front end that was asked for cannot be.
-    init(_ options: MountOptions, _ log: Logger) throws {
+    init(_ options: DaemonConfiguration, _ log: Logger) throws {
         let registry = RuntimeDirectory.standard()
         let folder = OwnProcess.isMachineRoot ? try registry.usableFolder() : nil
         let address = try folder.map { try GuardianAddress(folder: $0, lower: options.lower) }
@@ -43,7 +44,7 @@ struct FrontEndChoice {
     }
 
     private static func session(
-        _ options: MountOptions, _ address: GuardianAddress, _ log: Logger
+        _ options: DaemonConfiguration, _ address: GuardianAddress, _ log: Logger
     ) throws -> FanotifySession {
         let name = address.name
         let start: @Sendable () throws -> Void = { try GuardCommand.start(name) }
@@ -57,13 +58,13 @@ struct FrontEndChoice {
                     + "FUSE, make it the top of a file system of its own, or accept that with --allow-holes")
         }
         let guarded = GuardedMount(
-            mountpoint: options.mountpoint, lower: options.lower, takeoverSeconds: Double(options.takeoverSeconds),
+            mountpoint: options.mountpoint, lower: options.lower, takeoverSeconds: Double(options.takeover.seconds),
             isWholeFileSystem: support.isWholeFileSystem)
         return try FanotifySession(guarded, at: address, log: log, startGuardian: start)
     }
 
     /// A mount of another kind, or elsewhere, cannot take over what a daemon has left.
-    private static func expectSame(_ left: GuardedMount, _ options: MountOptions) throws {
+    private static func expectSame(_ left: GuardedMount, _ options: DaemonConfiguration) throws {
         if options.frontEnd != .fuse && left.mountpoint == options.mountpoint { return }
         throw CommandError(
             "\(left.mountpoint) is a fanotify mount whose daemon died: mount it there again with --frontend fanotify, or "

@@ -41,7 +41,7 @@ struct ImportCommand: ParsableCommand {
     @OptionGroup(title: "Owners and modes of what a web server or a bucket has, also of later imports")
     var rights: RightsOptions
 
-    @OptionGroup(title: "How later mounts are, unless they are told otherwise") var settings: MountSettings
+    @OptionGroup(title: "How later mounts are, unless they are told otherwise") var mount: MountSettingsArguments
 
     @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
     var delete = false
@@ -72,7 +72,7 @@ struct ImportCommand: ParsableCommand {
             location, authorities: try authorities(recorded), manifest: manifest?.path, readsMetadata: store.metadata)
         var options = Importer.Options()
         options.authorities = try authorities(recorded)
-        options.mountSettings = settings.recorded
+        options.mountSettings = mount.settings.recorded
         options.granuleSize = granule?.size
         options.rights = try rights.given(for: location)
         options.umask = OwnProcess.umask

@@ -1,6 +1,8 @@
 import ArgumentParser
 import Glibc
 import HSMControl
+import HSMDaemon
+import HSMRemotes
 import HSMSystem
 
 /// `passhsm mount`: starts a daemon that serves a lower directory at a mount point.
@@ -18,13 +20,16 @@ struct MountCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("Where to show it; else it is the same directory.", valueName: "mountpoint"))
     var place: PathArgument?
 
-    @Option(name: .customLong("frontend"), help: "How the kernel tells of accesses: fuse, fanotify or auto.")
-    var frontEnd = MountOptions.FrontEnd.fuse
+    @Option(
+        name: .customLong("frontend"), help: "How the kernel tells of accesses: fuse (the default), fanotify or auto.",
+        completion: .list(FrontEndOption.choices), transform: FrontEndOption.init(parsing:))
+    var frontEnd: FrontEndOption?
 
     @Option(
         help: ArgumentHelp(
-            "How long readers wait for a new daemon when this one dies (fanotify).", valueName: "seconds"))
-    var takeover = 30
+            "How long readers wait for a new daemon when this one dies (fanotify; 30).", valueName: "seconds"),
+        transform: TakeoverTime.init(parsing:))
+    var takeover: TakeoverTime?
 
     @Flag(
         help: ArgumentHelp(
@@ -34,7 +39,7 @@ struct MountCommand: ParsableCommand {
             """))
     var allowHoles = false
 
-    @OptionGroup(title: "What an import may have recorded") var settings: MountSettings
+    @OptionGroup(title: "What an import may have recorded") var given: MountSettingsArguments
 
     @Option(help: ArgumentHelp("The log of a daemon in the background.", valueName: "file"))
     var log: PathArgument?
@@ -45,34 +50,31 @@ struct MountCommand: ParsableCommand {
     @Flag(help: .hidden)
     var ignoreNothing = false
 
-    @Option(help: .hidden)
-    var simulate: String?
+    @Option(help: .hidden, transform: SimulatedBehaviour.init(_:))
+    var simulate: SimulatedBehaviour?
 
     private var mountpoint: PathArgument { place ?? lower }
 
     func validate() throws {
-        guard (0...86_400).contains(takeover) else {
-            throw ValidationError("--takeover is a number of seconds from 0 to 86400")
-        }
-        if frontEnd == .fanotify, let option = settings.fuseOption {
-            throw ValidationError("\(option) is for FUSE, and not with --frontend fanotify")
+        guard let frontEnd else { return }
+        do throws(OptionError) { _ = try DaemonConfiguration.frontEnd(frontEnd, with: given.settings) } catch {
+            throw ValidationError(error.description)
         }
     }
 
     func run() throws {
         guard foreground else {
-            let options = try checkedOptions()
-            let path = try absoluteLog(lower: options.lower)
+            let path = try absoluteLog(lower: checkedConfiguration().lower)
             Output.lines([try DaemonLauncher(log: path).launch()])
             return
         }
         let readiness = try Readiness.inherited()
         do {
-            var options = try checkedOptions()
-            if readiness.isDaemon { options.log = try absoluteLog(lower: options.lower) }
+            var configuration = try checkedConfiguration()
+            if readiness.isDaemon { configuration.log = try absoluteLog(lower: configuration.lower) }
             // Otherwise the daemon would keep the file system busy that it was started from.
             if readiness.isDaemon { _ = chdir("/") }
-            try serve(options, readiness: readiness)
+            try serve(configuration, readiness: readiness)
         } catch {
             readiness.failed((error as? Errno)?.text ?? "\(error)")
             throw error
@@ -97,8 +99,8 @@ struct MountCommand: ParsableCommand {
 
     // MARK: Checks
 
-    /// The options with canonical paths, after everything that can be found wrong with them before the daemon starts.
-    private func checkedOptions() throws -> MountOptions {
+    /// The configuration with canonical paths, after everything that can be found wrong with them before the daemon starts.
+    private func checkedConfiguration() throws -> DaemonConfiguration {
         let registry = RuntimeDirectory.standard()
         // Before the mount point is touched: its daemon may hang.
         if let daemon = try registry.daemon(forMountpoint: mountpoint.path) {
@@ -115,11 +117,16 @@ struct MountCommand: ParsableCommand {
             try EndingDaemon(daemon).wait(
                 orRefuse: "\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
         }
-        return MountOptions(
-            frontEnd: frontEnd == .auto && settings.fuseOption != nil ? .fuse : frontEnd, takeoverSeconds: takeover,
-            lower: lowerPath, mountpoint: mountPath, settings: settings, allowsHoles: allowHoles,
-            ignoresNothing: ignoreNothing,
-            simulate: simulate)
+        var configuration = DaemonConfiguration(lower: lowerPath, mountpoint: mountPath)
+        configuration.settings = given.settings
+        if let frontEnd {
+            configuration.frontEnd = try DaemonConfiguration.frontEnd(frontEnd, with: configuration.settings)
+        }
+        if let takeover { configuration.takeover = takeover }
+        configuration.allowsHoles = allowHoles
+        configuration.ignoresNothing = ignoreNothing
+        configuration.simulate = simulate
+        return configuration
     }
 
     /// A lower directory inside another one would be shown, filled and released by both.

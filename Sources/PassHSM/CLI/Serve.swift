@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import HSMControl
 import HSMCore
+import HSMDaemon
 import HSMFanotify
 import HSMFuse
 import HSMRemotes
@@ -11,7 +12,7 @@ import Logging
 
 /// Serves a mount in this process until it is unmounted, by whomever: wires store, remote, engine, front end and control
 /// socket together, and takes them down in order.
-func serve(_ options: MountOptions, readiness: Readiness) throws {
+func serve(_ options: DaemonConfiguration, readiness: Readiness) throws {
     let failures = RecentFailures()
     let limit = LogLimit()
     let log = Logger(label: "passhsm") { label in
@@ -33,7 +34,10 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let stored = try store.configuration()
     guard !stored.source.isEmpty else { throw CommandError("\(options.lower) was never imported") }
     if let warning = stored.warning { log.warning("\(warning)") }
-    let settings = try options.settings.over(stored.mountSettings)
+    let settings: MountSettings
+    do throws(OptionError) {
+        settings = options.settings.over(try MountSettings(recorded: stored.mountSettings))
+    } catch { throw CommandError("the configuration says \(error)") }
     let source = try remote(stored, options)
     var configuration = FillEngine.Configuration()
     // A directory as the remote takes a thread for each fetch, also for those that hang; and there is other work.
@@ -46,17 +50,17 @@ func serve(_ options: MountOptions, readiness: Readiness) throws {
     let isFuse = choice.session == nil
     if !isFuse, let option = settings.fuseOption { log.warning("\(option), which is recorded, is for FUSE: left out") }
     configuration.longestWait = isFuse ? longestWait(log) : nil
-    let deadline = Duration.seconds(settings.deadline ?? 60)
+    let deadline = Duration.seconds(settings.deadline.seconds)
     configuration.deadline = min(deadline, configuration.longestWait ?? deadline)
-    configuration.offline = RemoteGate.Offline(rawValue: (settings.offline ?? .block).rawValue) ?? .block
+    configuration.offline = settings.offline
     let engine = FillEngine(source: source, configuration: configuration, pool: pool)
     let isForeign = try RemoteLocation(stored.source).path == nil
     let wiring = Wiring(
-        options: options, settings: settings, withholdsRights: isForeign && settings.trustRemoteRights != true,
+        options: options, settings: settings, withholdsRights: isForeign && !settings.trustRemoteRights,
         store: store, engine: engine, pool: pool, log: log, warning: stored.warning)
 
     let frontEnd = isFuse ? "fuse" : "fanotify"
-    let cache = settings.cache ?? (options.lower == options.mountpoint ? .exclusive : .shared)
+    let cache = settings.cache(covering: options.lower == options.mountpoint)
     let registration = try RuntimeDirectory.standard().register(
         DaemonInfo(mountpoint: options.mountpoint, lower: options.lower, frontEnd: frontEnd))
     let mount: any FrontEnd
@@ -140,7 +144,7 @@ private func openTimers(_ pool: BlockingPool) {
 }
 
 /// What SIGHUP asks for: the log is opened again by its name, and credentials are looked for before they are next used.
-private func reload(_ options: MountOptions, _ source: any RemoteSource, _ log: Logger) {
+private func reload(_ options: DaemonConfiguration, _ source: any RemoteSource, _ log: Logger) {
     source.lookAnew()
     guard let path = options.log else { return log.info("credentials are looked for anew") }
     do throws(Errno) {
@@ -153,10 +157,9 @@ private func reload(_ options: MountOptions, _ source: any RemoteSource, _ log: 
 }
 
 /// The remote tier that the lower directory was imported from.
-private func remote(_ configuration: StoreConfiguration, _ options: MountOptions) throws -> any RemoteSource {
+private func remote(_ configuration: StoreConfiguration, _ options: DaemonConfiguration) throws -> any RemoteSource {
     let source = try RemoteTier(configuration).open()
-    guard let text = options.simulate else { return source }
-    return SimulatedSource(source, try SimulatedBehaviour(text))
+    return options.simulate.map { SimulatedSource(source, $0) } ?? source
 }
 
 /// How long a request may take: less than the kernel allows, which would abort the whole connection. Nil: it allows all.
@@ -181,7 +184,7 @@ extension StatusReport.Remote {
 
 /// What front ends are made of.
 private struct Wiring {
-    let options: MountOptions
+    let options: DaemonConfiguration
     let settings: MountSettings
     /// The remote may be anybody's: the mount is nosuid and nodev.
     let withholdsRights: Bool
@@ -192,14 +195,14 @@ private struct Wiring {
     /// Of the directory as a whole.
     let warning: String?
 
-    func startFuse(_ cache: MountOptions.Cache) throws(Errno) -> (any FrontEnd, String) {
+    func startFuse(_ cache: FuseMount.Cache) throws(Errno) -> (any FrontEnd, String) {
         var fuse = FuseMount.Options()
-        fuse.fill = FuseMount.Fill(rawValue: (settings.fill ?? .auto).rawValue) ?? .auto
-        fuse.onChange = FuseMount.OnChange(rawValue: (settings.onChange ?? .error).rawValue) ?? .error
+        fuse.fill = settings.fill
+        fuse.onChange = settings.onChange
         fuse.isStrict = settings.verify == .strict
-        fuse.cache = FuseMount.Cache(rawValue: cache.rawValue) ?? .shared
+        fuse.cache = cache
         fuse.withholdsRights = withholdsRights
-        fuse.allowsPassthrough = settings.passthrough ?? true
+        fuse.allowsPassthrough = settings.passthrough
         fuse.describe = { [warning] state in
             var report = StateReport(state)
             report.add(warning: warning)
@@ -212,7 +215,7 @@ private struct Wiring {
 
     func startFanotify(_ session: FanotifySession) throws(Errno) -> (any FrontEnd, String) {
         var fanotify = FanotifyMount.Options()
-        fanotify.fill = settings.fill == .read ? .read : .open
+        fanotify.fill = settings.fill
         fanotify.isStrict = settings.verify == .strict
         fanotify.withholdsRights = withholdsRights
         fanotify.ignoresNothing = options.ignoresNothing

@@ -8,16 +8,8 @@ import Synchronization
 
 /// A mounted mirror: the front end of pre-content events over a store and an engine, from the mount to its end.
 package final class FanotifyMount: Sendable {
-    /// When an incomplete file is filled.
-    package enum Fill: String, Sendable, CaseIterable {
-        /// Whole, when it is opened.
-        case open
-        /// By ranges, when they are read. Who looks for holes finds those of what is not there.
-        case read
-    }
-
     package struct Options: Sendable {
-        package var fill = Fill.open
+        package var fill = FillPolicy.auto
         /// Nothing of a remote's content is seen before all of it was compared with its digest.
         package var isStrict = false
         /// Complete files raise events too: to measure what that costs.

@@ -9,16 +9,6 @@ import Synchronization
 
 /// A mounted mirror: the FUSE front end over a store and an engine, from the mount to its end.
 package final class FuseMount: Sendable {
-    /// When an incomplete file is filled.
-    package enum Fill: String, Sendable, CaseIterable {
-        /// Small files (at most one fetch unit) whole at open, others by ranges at read.
-        case auto
-        /// Whole at open.
-        case open
-        /// By ranges at read.
-        case read
-    }
-
     /// How long the kernel believes names and attributes.
     package enum Cache: String, Sendable, CaseIterable {
         /// Others change the lower directory too: what they do shows within a second.
@@ -47,7 +37,7 @@ package final class FuseMount: Sendable {
     }
 
     package struct Options: Sendable {
-        package var fill = Fill.auto
+        package var fill = FillPolicy.auto
         package var onChange = OnChange.error
         /// Nothing of a remote's content is seen before all of it was compared with its digest.
         package var isStrict = false

@@ -1,0 +1,88 @@
+import HSMCore
+import HSMFuse
+import HSMImport
+
+/// How a lower directory is mounted: the options that an import may record for later mounts, and a mount may set for itself.
+package struct MountSettings: Equatable, Sendable {
+    /// When incomplete files are filled.
+    @Setting package var fill = FillPolicy.auto
+    /// What the kernel may cache of names and attributes (FUSE). Unless set, ``cache(covering:)`` says more.
+    @Setting package var cache = FuseMount.Cache.shared
+    /// What becomes of files whose remote copy has changed; `refetch` is FUSE's only.
+    @Setting package var onChange = FuseMount.OnChange.error
+    /// When content is compared with the remote's digest.
+    @Setting package var verify = VerifyPolicy.complete
+    /// What becomes of reads while the remote is down.
+    @Setting package var offline = RemoteGate.Offline.block
+    /// How long reads and opens wait for anything to come.
+    @Setting package var deadline = FillDeadline(checked: 60)
+    /// The kernel reads complete files by itself, without the daemon (FUSE).
+    @Setting package var passthrough = true
+    /// A web server or bucket is believed about set-user-ID, set-group-ID, root as the owner, and devices.
+    @Setting package var trustRemoteRights = false
+
+    package init() {}
+
+    /// Of what a store's configuration has recorded: values by the options' names.
+    ///
+    /// - Throws: `OptionError` for a name or a value that is not known: it could be the one that matters.
+    package init(recorded: [String: String]) throws(OptionError) {
+        for (name, text) in recorded.sorted(by: { $0.key < $1.key }) {
+            guard let option = Self.options.first(where: { $0.name == name }) else {
+                throw OptionError("\(name)=\(text): there is no such option")
+            }
+            do throws(OptionError) { try option.parse(text, &self) } catch {
+                throw OptionError("\(name)=\(text): \(error)")
+            }
+        }
+    }
+
+    /// What was set, as it is recorded: ``init(recorded:)`` reads it.
+    package var recorded: [String: String] {
+        var result: [String: String] = [:]
+        for option in Self.options { result[option.name] = option.text(self) }
+        return result
+    }
+
+    /// These settings, and those of `other` where these set nothing.
+    package func over(_ other: MountSettings) -> MountSettings {
+        var result = self
+        for option in Self.options { option.inherit(other, &result) }
+        return result
+    }
+
+    /// The cache mode in force. A mount that covers its lower directory is the only way to it, unless set otherwise.
+    package func cache(covering isCovering: Bool) -> FuseMount.Cache { $cache ?? (isCovering ? .exclusive : cache) }
+
+    /// The option that is set and that only FUSE can have, as people write it.
+    package var fuseOption: String? {
+        if $cache != nil { return "--cache" }
+        if onChange == .refetch { return "--on-change refetch" }
+        return passthrough ? nil : "--no-passthrough"
+    }
+
+    // MARK: The options by name
+
+    /// Every option, by the name that a configuration has for it.
+    private static let options = [
+        Option("fill", \.$fill), Option("cache", \.$cache), Option("on-change", \.$onChange),
+        Option("verify", \.$verify), Option("offline", \.$offline), Option("deadline", \.$deadline),
+        Option("passthrough", \.$passthrough), Option(RemoteRights.trustSetting, \.$trustRemoteRights),
+    ]
+
+    private struct Option: Sendable {
+        let name: String
+        let parse: @Sendable (String, inout MountSettings) throws(OptionError) -> Void
+        let text: @Sendable (MountSettings) -> String?
+        let inherit: @Sendable (MountSettings, inout MountSettings) -> Void
+
+        init<Value: OptionValue>(_ name: String, _ field: any (WritableKeyPath<MountSettings, Value?> & Sendable)) {
+            self.name = name
+            parse = { text, settings throws(OptionError) in settings[keyPath: field] = try Value(parsing: text) }
+            text = { $0[keyPath: field]?.text }
+            inherit = { other, settings in
+                if settings[keyPath: field] == nil { settings[keyPath: field] = other[keyPath: field] }
+            }
+        }
+    }
+}

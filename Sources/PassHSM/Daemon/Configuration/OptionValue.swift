@@ -1,0 +1,64 @@
+/// A value of an option. It has one text, and one parser of it, wherever it is written: on the command line, or in a
+/// store's configuration.
+package protocol OptionValue: Equatable, Sendable {
+    /// - Throws: `OptionError` for text that is no value of this type.
+    init(parsing text: String) throws(OptionError)
+
+    /// What ``init(parsing:)`` makes this value of.
+    var text: String { get }
+}
+
+/// Why text is no value of an option, or why options contradict each other: one line for people, behind the option.
+package struct OptionError: Error, Equatable, Sendable, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) { self.description = description }
+}
+
+/// An option with a few named values.
+extension OptionValue where Self: RawRepresentable & CaseIterable, RawValue == String {
+    package init(parsing text: String) throws(OptionError) {
+        guard let value = Self(rawValue: text) else {
+            throw OptionError("it is none of \(Self.choices.joined(separator: ", "))")
+        }
+        self = value
+    }
+
+    package var text: String { rawValue }
+
+    /// The texts of all values, in the order of their declaration.
+    package static var choices: [String] { allCases.map(\.rawValue) }
+}
+
+/// A switch: `yes` or `no`.
+extension Bool: OptionValue {
+    package init(parsing text: String) throws(OptionError) {
+        switch text {
+        case "yes": self = true
+        case "no": self = false
+        default: throw OptionError("it is neither yes nor no")
+        }
+    }
+
+    package var text: String { self ? "yes" : "no" }
+}
+
+/// An option that is a number of seconds.
+package protocol SecondsOption: OptionValue {
+    /// The values that are allowed.
+    static var range: ClosedRange<Int> { get }
+    var seconds: Int { get }
+    /// - Parameter seconds: in ``range``.
+    init(checked seconds: Int)
+}
+
+extension SecondsOption {
+    package init(parsing text: String) throws(OptionError) {
+        guard let seconds = Int(text), Self.range.contains(seconds) else {
+            throw OptionError("it is no number of seconds from \(Self.range.lowerBound) to \(Self.range.upperBound)")
+        }
+        self.init(checked: seconds)
+    }
+
+    package var text: String { "\(seconds)" }
+}
