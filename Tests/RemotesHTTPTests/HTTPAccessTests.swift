@@ -155,4 +155,16 @@ import Testing
         #expect(try ProxyRules(environment: ["ALL_PROXY": "a:1"]).proxy(for: "h", isEncrypted: true)?.host == "a")
         #expect(throws: LocationError.self) { try ProxyRules(environment: ["http_proxy": "socks5://a:1"]) }
     }
+
+    @Test func `what fails below HTTP is told in plain words, with the address`() async throws {
+        let sample = Sample()
+        let server = try FaultServer(sample.answer)
+        let closed = server.url
+        server.stop()
+        let refused = await Outcome(try source(closed), sample.object, 0..<1).error
+        #expect(refused?.cause == "\(closed)file: Connection refused (errno 111)")
+        let unknown = await Outcome(try source("http://no-such-host.invalid/"), sample.object, 0..<1).error
+        #expect(
+            unknown?.cause == "http://no-such-host.invalid/file: the address of no-such-host.invalid cannot be found")
+    }
 }

@@ -1,8 +1,5 @@
-import AsyncHTTPClient
 import HSMCore
-import NIOCore
 import NIOHTTP1
-import NIOPosix
 
 extension FillError {
     /// What an answer without content comes to.
@@ -44,13 +41,7 @@ extension FillError {
             self = .cancelledRequest
             return
         }
-        let cause: String
-        switch error {
-        case let error as HTTPClientError: cause = error.shortDescription
-        case let error as NIOConnectionError: cause = "no connection to \(error.host) port \(error.port)"
-        default: cause = "\(error)"
-        }
-        self.init(.io, .remoteFailed, "\(url): \(cause)", isOutage: isOutage)
+        self.init(.io, .remoteFailed, "\(url): \(TransportCause.text(error))", isOutage: isOutage)
     }
 
     package static let cancelledRequest = FillError(.interrupted, .cancelled, "the read was cancelled")
