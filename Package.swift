@@ -105,6 +105,7 @@ let package = Package(
         .executableTarget(name: "hostile-user", path: "Tests/HostileUser", cSettings: [.define("_GNU_SOURCE")]),
         .target(name: "FaultServers", path: "Tests/FaultServers", swiftSettings: swift),
         tests("CoreTests", ["HSMCore"]),
+        tests("DocumentTests", []),
         tests("SystemTests", ["HSMSystem"]),
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
