@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import HSMCore
+import HSMFiles
 import HSMStore
 import HSMSystem
 import Logging
@@ -9,16 +10,18 @@ import Logging
 ///
 /// Two rules make that safe although nobody tells when an access that was allowed has happened. A file is filled whole
 /// before it is opened for writing, or cut off: so no fill ever meets a local change. And whatever decides on a file, or
-/// changes its record, does so under its node's transition lock.
+/// changes its record, does so under its transition lock.
 final class EventHandler: Sendable {
-    let store: Store
-    let engine: FillEngine
-    let group: EventGroup
-    let options: FanotifyMount.Options
-    let log: Logger
+    typealias Files = ManagedFiles<TrackedFiles>
+
+    let files: Files
+    let tracked: TrackedFiles
+    private let store: Store
+    private let engine: FillEngine
+    private let options: FanotifyMount.Options
+    private let log: Logger
     /// Runs what may block on the lower file system.
-    let pool: BlockingPool
-    let nodes = NodeTable()
+    private let pool: BlockingPool
     private static let mostReadByRanges = 1000
     private static let large = 1 << 20
 
@@ -28,10 +31,12 @@ final class EventHandler: Sendable {
     ) {
         self.store = store
         self.engine = engine
-        self.group = group
         self.options = options
         self.pool = pool
         self.log = log
+        tracked = TrackedFiles(tree: store.tree, group: group, ignoresNothing: options.ignoresNothing)
+        files = Files(
+            store: store, engine: engine, observer: tracked, isStrict: options.isStrict, pool: pool, log: log)
     }
 
     // MARK: Events
@@ -40,104 +45,133 @@ final class EventHandler: Sendable {
     private enum Step {
         case allow
         /// It waits until the range (nil: the whole file) is there; then it is looked at again, or allowed.
-        case fill(IncompleteFile, Range<Int>?)
-        /// More than may be done on the reader's thread: an incomplete file is to be taken into use.
-        case use
+        case fill(Range<Int>?)
+        /// More than may be done on the reader's thread: an incomplete file is to become active.
+        case activate
         /// The same, whatever it is.
         case later
     }
 
+    /// A step with the lease that it needs; it ends after the answer, without the transition lock.
+    private struct Decision: ~Copyable {
+        let step: Step
+        let lease: Lease<TrackedFiles>?
+    }
+
     /// Answers `event`, now or later. Called on the reader's thread: does not block for long.
     ///
-    /// - Parameter file: open on the file.
-    func handle(_ event: WaitingEvent, _ file: Descriptor) {
-        let node = nodes.use(event.handle)
+    /// - Parameter descriptor: open on the file.
+    func handle(_ event: WaitingEvent, _ descriptor: Descriptor) {
+        let file = tracked.hold(event.handle)
         do throws(Errno) {
-            let step = try node.transition.withLockIfFree { () throws(Errno) in
-                try stepLocked(event, node, file, mayBlock: false)
+            let step = try files.transitionIfFree(file) { () throws(Errno) in
+                try stepLocked(event, file, descriptor, mayBlock: false)
             }
             switch step {
             case .allow:
                 event.answer(nil)
-                endUse(node)
-            case .use: pool.run { [self] in proceed(event, node, isIncomplete: true) }
-            case .fill, .later, nil: pool.run { [self] in proceed(event, node) }
+                tracked.drop(file)
+            case .activate: pool.run { [self] in proceed(event, file, isIncomplete: true) }
+            case .fill, .later, nil: pool.run { [self] in proceed(event, file) }
             }
         } catch {
             event.answer(error)
-            endUse(node)
+            tracked.drop(file)
         }
     }
 
     /// As ``handle(_:_:)`` for an event of which only the handle is known. May block.
     func handleInherited(_ event: WaitingEvent) {
-        let node = nodes.use(event.handle)
-        pool.run { [self] in proceed(event, node) }
+        let file = tracked.hold(event.handle)
+        pool.run { [self] in proceed(event, file) }
     }
 
-    /// Takes the next step of an event; comes back after each wait. Ends the use of `node`.
+    /// Takes the next step of an event; comes back after each wait. Drops `file`.
     ///
     /// - Parameter isIncomplete: so its record has said: it is read once less.
-    private func proceed(_ event: WaitingEvent, _ node: Node, isIncomplete: Bool = false) {
+    private func proceed(_ event: WaitingEvent, _ file: TrackedFile, isIncomplete: Bool = false) {
+        defer { tracked.drop(file) }
         do throws(Errno) {
-            let step = try node.transition.withLock { () throws(Errno) in
-                if isIncomplete, node.state.withLock({ $0.file == nil }), let used = try useLocked(node) {
-                    return fillStep(event, used)
-                }
-                return try stepLocked(event, node, try store.tree.open(node.handle, O_RDONLY), mayBlock: true)
+            let decision = try files.transition(file) { () throws(Errno) in
+                try decideLocked(event, file, isIncomplete: isIncomplete)
             }
-            switch step {
+            switch decision.step {
             case .allow: event.answer(nil)
-            case .use, .later: throw Errno(rawValue: EIO)
-            case .fill(let file, let range): return fill(event, node, file, range)
+            case .fill(let range):
+                guard let lease = decision.lease else { throw Errno(rawValue: EIO) }
+                fill(event, lease, range)
+            case .activate, .later: throw Errno(rawValue: EIO)
             }
-        } catch {
-            event.answer(error)
-        }
-        endUse(node)
+        } catch { event.answer(error) }
     }
 
-    private func fill(_ event: WaitingEvent, _ node: Node, _ file: IncompleteFile, _ range: Range<Int>?) {
+    private func decideLocked(
+        _ event: WaitingEvent, _ file: TrackedFile, isIncomplete: Bool
+    ) throws(Errno) -> Decision {
+        var step = Step.activate
+        if !isIncomplete || file.content != nil {
+            step = try stepLocked(event, file, try tracked.open(file, O_RDONLY), mayBlock: true)
+        }
+        switch step {
+        case .allow, .later: return Decision(step: step, lease: nil)
+        case .activate, .fill: break
+        }
+        guard let lease = try files.leaseLocked(file) else {
+            // It was complete after all.
+            let step = try stepLocked(event, file, try tracked.open(file, O_RDONLY), mayBlock: true)
+            return Decision(step: step, lease: nil)
+        }
+        if case .activate = step { step = fillStep(event, lease.content) }
+        return Decision(step: step, lease: lease)
+    }
+
+    private func fill(_ event: WaitingEvent, _ lease: consuming Lease<TrackedFiles>, _ range: Range<Int>?) {
+        let (file, content) = (lease.file, lease.content)
+        let held = HeldLease(lease)
         let ticket = engine.makeTicket { [self] error in
             if let error, error.comesAtOnce {
                 event.answer(Errno(error))
-                return pool.run { [self] in
-                    try? file.stored.restoreModified()
-                    node.state.withLock { $0.isReadByRanges = false }
-                    endUse(node)
+                return pool.run {
+                    try? content.stored.restoreModified()
+                    file.withState { $0.lifecycle.stopKeeping() }
+                    held.end()
                 }
             }
             // Here users see the lower file's own time.
-            try? file.stored.restoreModified()
+            try? content.stored.restoreModified()
             if let error {
                 // The next reader starts anew.
-                node.state.withLock { $0.isReadByRanges = false }
+                file.withState { $0.lifecycle.stopKeeping() }
                 event.answer(Errno(error))
-            } else if range != nil || isAllowed(event, node, file) {
+            } else if range != nil || isAllowed(event, file, content) {
                 event.answer(nil)
             } else {
                 // On a thread of its own: this one may be the caller's, who holds nothing but is on its way.
-                return pool.run { [self] in proceed(event, node) }
+                let file = tracked.hold(event.handle)
+                return pool.run { [self] in
+                    proceed(event, file)
+                    held.end()
+                }
             }
-            endUse(node)
+            held.end()
         }
         let user = CallerSyscall.user(of: event.thread) ?? 0
         if let range {
             // Many at once cost descriptors.
-            if nodes.count < Self.mostReadByRanges { node.state.withLock { $0.isReadByRanges = true } }
+            if tracked.count < Self.mostReadByRanges { file.withState { $0.lifecycle.keepActive() } }
             // Feeds the read-ahead.
-            if engine.isResident(range, of: file.fill, user: user) { return engine.finish(ticket) }
-            engine.ensureResident(range, of: file.fill, user: user, ticket: ticket)
+            if engine.isResident(range, of: content.fill, user: user) { return engine.finish(ticket) }
+            engine.ensureResident(range, of: content.fill, user: user, ticket: ticket)
         } else {
-            engine.ensureResident(0..<file.fill.layout.limit, of: file.fill, user: user, ticket: ticket)
+            engine.ensureResident(0..<content.fill.layout.limit, of: content.fill, user: user, ticket: ticket)
         }
     }
 
-    /// Whether an event that waited for the whole of `file` needs nothing more: then its answer wakes no thread before. Does
-    /// not wait for whoever decides on the file now.
-    private func isAllowed(_ event: WaitingEvent, _ node: Node, _ file: IncompleteFile) -> Bool {
-        node.transition.withLockIfFree {
-            node.state.withLock { $0.file === file } && file.fill.isComplete && !isFinishedFirst(file, for: event)
+    /// Whether an event that waited for the whole of `content` needs nothing more: then its answer wakes no thread before.
+    /// Does not wait for whoever decides on the file now.
+    private func isAllowed(_ event: WaitingEvent, _ file: TrackedFile, _ content: IncompleteFile) -> Bool {
+        files.transitionIfFree(file) {
+            file.content === content && content.fill.isComplete && !isFinishedFirst(content, for: event)
                 && isHarmless(event, false)
         } ?? false
     }
@@ -145,94 +179,88 @@ final class EventHandler: Sendable {
     // MARK: Decisions
 
     /// Of a large file the record would be written while it is read, and tar(1) find that it has changed.
-    private func isFinishedFirst(_ used: IncompleteFile, for event: WaitingEvent) -> Bool {
-        event.isOpen && used.fill.layout.limit > Self.large
+    private func isFinishedFirst(_ content: IncompleteFile, for event: WaitingEvent) -> Bool {
+        event.isOpen && content.fill.layout.limit > Self.large
     }
 
     private func stepLocked(
-        _ event: WaitingEvent, _ node: Node, _ file: Descriptor, mayBlock: Bool
+        _ event: WaitingEvent, _ file: TrackedFile, _ descriptor: Descriptor, mayBlock: Bool
     ) throws(Errno) -> Step {
-        if let used = node.state.withLock(\.file) {
-            if !used.fill.isComplete { return mayBlock ? fillStep(event, used) : .later }
+        if let content = file.content {
+            if !content.fill.isComplete { return mayBlock ? fillStep(event, content) : .later }
             let isHarmless = isHarmless(event, mayBlock)
-            if isHarmless && !isFinishedFirst(used, for: event) { return .allow }
+            if isHarmless && !isFinishedFirst(content, for: event) { return .allow }
             guard mayBlock else { return .later }
-            do throws(Errno) { try finishLocked(node, used) } catch { if !isHarmless { throw error } }
+            do throws(Errno) {
+                // A change needs a finished record, which can say dirty before the change comes.
+                if try !files.finalizeLocked(file, content) { throw Errno(rawValue: EBUSY) }
+            } catch { if !isHarmless { throw error } }
             if isHarmless { return .allow }
         }
         let record: Record?
-        do throws(RecordError) { record = try store.record(of: file) } catch {
-            log.error("\(error.cause)", metadata: ["file": "\(node.handle.name)"])
+        do throws(RecordError) { record = try store.record(of: descriptor) } catch {
+            log.error("\(error.cause)", metadata: ["file": "\(file.handle.name)"])
             throw Errno(rawValue: EIO)
         }
         guard let record, record.state != .local else {
-            ignore(.all, of: file)
+            tracked.ignore(.all, of: descriptor)
             return .allow
         }
-        if record.isComplete { return try completeStep(event, node, file, record, mayBlock) }
-        guard mayBlock else { return .use }
-        guard let used = try useLocked(node) else { return .later }
-        return fillStep(event, used)
-    }
-
-    /// A change needs a finished record, which can say dirty before the change comes.
-    private func finishLocked(_ node: Node, _ file: IncompleteFile) throws(Errno) {
-        file.stored.contentComplete()
-        try file.stored.commit()
-        settleLocked(node, file)
-        if node.state.withLock({ $0.file != nil }) { throw Errno(rawValue: EBUSY) }
+        if record.isComplete { return try completeStep(event, file, descriptor, record, mayBlock) }
+        return .activate
     }
 
     /// A file of which something is missing.
-    private func fillStep(_ event: WaitingEvent, _ file: IncompleteFile) -> Step {
-        if file.fill.isComplete && isHarmless(event, true) { return .allow }
+    private func fillStep(_ event: WaitingEvent, _ content: IncompleteFile) -> Step {
+        if content.fill.isComplete && isHarmless(event, true) { return .allow }
         if let range = event.range {
             // Cut off by its path, it is filled first: see the type. What is mapped or cloned, because more may be seen of it
             // than is told.
             guard options.fill == .read, !range.isEmpty,
                 CallerSyscall(event.thread, mayBlock: true)?.readsRange ?? false
             else {
-                return .fill(file, nil)
+                return .fill(nil)
             }
-            return .fill(file, range)
+            return .fill(range)
         }
         if options.fill == .read && isHarmless(event, true) { return .allow }
-        return .fill(file, nil)
+        return .fill(nil)
     }
 
     /// A file that is complete on disk. It becomes dirty before it can be changed.
     private func completeStep(
-        _ event: WaitingEvent, _ node: Node, _ file: Descriptor, _ record: Record, _ mayBlock: Bool
+        _ event: WaitingEvent, _ file: TrackedFile, _ descriptor: Descriptor, _ record: Record, _ mayBlock: Bool
     ) throws(Errno) -> Step {
-        let isMarked = node.state.withLock { $0.dirtyMark != nil }
+        let isMarked = file.withState { $0.lifecycle.mark != nil }
         if record.flags.contains(.dirty) {
-            ignore(isMarked ? .access : .all, of: file)
+            tracked.ignore(isMarked ? .access : .all, of: descriptor)
             return .allow
         }
         // The opener counts as one who writes before the event comes; a lease that it refuses tells. Others are refused it
         // too, and this process by a fill that is just over.
-        let mayChange = (!event.isOpen || store.isOpenForWriting(file)) && !isHarmless(event, mayBlock)
+        let mayChange = (!event.isOpen || store.isOpenForWriting(descriptor)) && !isHarmless(event, mayBlock)
         // Cut off by its path, while accesses were ignored, or by an open that only reads (O_TRUNC).
-        let wasChanged = event.isOpen ? record.wasChangedUnseen(try file.stat()) : false
+        let wasChanged = event.isOpen ? record.wasChangedUnseen(try descriptor.stat()) : false
         guard mayChange || wasChanged else {
-            ignore(.access, of: file)
+            tracked.ignore(.access, of: descriptor)
             return .allow
         }
         guard mayBlock else { return .later }
-        let mark = try wasChanged ? store.markDirtyForGood(file) : store.markDirty(file)
-        node.state.withLock { $0.dirtyMark = mark }
-        ignore(mark == nil ? .all : .access, of: file)
+        let isMarkable = try files.markDirtyLocked(file, descriptor, isForGood: wasChanged)
+        tracked.ignore(isMarkable ? .access : .all, of: descriptor)
         return .allow
-    }
-
-    /// See ``EventGroup/ignore(_:of:)``.
-    func ignore(_ ignored: EventGroup.Ignored, of file: Descriptor) {
-        if !options.ignoresNothing { group.ignore(ignored, of: file) }
     }
 
     /// Nothing is changed by what the event tells, nor by what the descriptor of an open allows.
     private func isHarmless(_ event: WaitingEvent, _ mayBlock: Bool) -> Bool {
         guard let caller = CallerSyscall(event.thread, mayBlock: mayBlock) else { return false }
         return event.isOpen ? caller.opensForReading : !caller.mayTruncate
+    }
+
+    // MARK: Looking after files
+
+    /// Once a second: deactivates files that nobody uses, and looks again after those that were opened for writing.
+    func sweep() {
+        for file in tracked.all(where: { $0.unusedContent != nil || $0.mark != nil }) { files.sweep(file) }
     }
 }

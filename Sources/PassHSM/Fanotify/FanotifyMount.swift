@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import HSMCore
+import HSMFiles
 import HSMStore
 import HSMSystem
 import Logging
@@ -60,10 +61,6 @@ package final class FanotifyMount: Sendable {
         handler = EventHandler(
             store: store, engine: engine, group: session.group, options: options, pool: pool, log: log)
         reader = EventReader(link: session.link, handler: handler, log: log)
-        store.afterCommit { [weak handler] handle in
-            guard let handler, let node = handler.nodes.find(handle) else { return }
-            handler.letGo(node)
-        }
     }
 
     /// Mounts, unless the mount was taken over, and returns when events are answered; a line that says what was got.
@@ -82,7 +79,7 @@ package final class FanotifyMount: Sendable {
         return session.isInherited ? "taken over; \(session.scope)" : session.scope
     }
 
-    /// Files that can be put down: once a second.
+    /// Files that nobody uses any more: once a second.
     private func tick() {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
@@ -153,8 +150,8 @@ package final class FanotifyMount: Sendable {
 
     package var status: Status {
         Status(
-            events: session.link.counters.snapshot, knownFiles: handler.nodes.count,
-            incompleteFiles: handler.nodes.all { $0.state.withLock { $0.file != nil } }.count, scope: session.scope)
+            events: session.link.counters.snapshot, knownFiles: handler.tracked.count,
+            incompleteFiles: handler.tracked.all { $0.content != nil }.count, scope: session.scope)
     }
 }
 
@@ -171,18 +168,18 @@ extension FanotifyMount {
     ///
     /// - Parameter goesOn: asked about five times a second; false gives up.
     package func release(_ file: Descriptor, _ goesOn: () -> Bool) throws(Refusal) -> Int {
-        try handler.release(file, goesOn)
+        try handler.files.release(file, while: goesOn)
     }
 
     /// Fills a file whole, behind whatever else wants the remote.
     ///
     /// - Parameter progress: told the bytes that became present or were so already; false gives up.
     package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) {
-        try await handler.recall(file, progress)
+        try await handler.files.recall(file, progress)
     }
 
     /// Forbids that a file is released, or allows it again.
     package func setPinned(_ isPinned: Bool, _ file: Descriptor) throws(Refusal) {
-        try handler.setPinned(isPinned, file)
+        try handler.files.setPinned(isPinned, file)
     }
 }

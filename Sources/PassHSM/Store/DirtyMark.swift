@@ -11,7 +11,7 @@ package struct DirtyMark: Sendable {
     /// The change time that was shown before.
     fileprivate let shown: timespec
 
-    fileprivate init(_ status: stat, showing shown: timespec) {
+    init(_ status: stat, showing shown: timespec) {
         self.shown = shown
         size = status.st_size
         modified = RemoteEntry.Time(seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec)

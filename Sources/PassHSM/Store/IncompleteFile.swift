@@ -27,12 +27,16 @@ package enum Residence: Sendable {
     case unknown(RecordError)
 }
 
-extension RecordValue {
-    fileprivate var residence: Residence {
+extension Residence {
+    package init(_ record: Record) { self.init(record.state, record.flags, modified: record.modified) }
+
+    fileprivate init(_ value: RecordValue) { self.init(value.state, value.flags, modified: value.modified) }
+
+    private init(_ state: Record.State, _ flags: Record.Flags, modified: RemoteEntry.Time) {
         switch state {
-        case .local: .local
-        case .dual: .dual(flags)
-        case .partial, .offline, .releasing: .incomplete(state, flags, modified: modified)
+        case .local: self = .local
+        case .dual: self = .dual(flags)
+        case .partial, .offline, .releasing: self = .incomplete(state, flags, modified: modified)
         }
     }
 }
@@ -40,7 +44,7 @@ extension RecordValue {
 extension Store {
     /// What the file that `file` is open on is (O_PATH will do).
     package func residence(of file: Descriptor) -> Residence {
-        do throws(RecordError) { return try believedValue(of: file)?.0.residence ?? .local } catch {
+        do throws(RecordError) { return try believedValue(of: file).map { Residence($0.0) } ?? .local } catch {
             return .unknown(error)
         }
     }
@@ -49,7 +53,7 @@ extension Store {
     package func residence(of file: Descriptor, _ status: stat) -> (Residence, changed: timespec) {
         do throws(RecordError) {
             guard let (record, _) = try believedValue(of: file) else { return (.local, status.st_ctim) }
-            return (record.residence, record.stamp.time(status))
+            return (Residence(record), record.stamp.time(status))
         } catch {
             return (.unknown(error), status.st_ctim)
         }

@@ -47,6 +47,21 @@ extension Scenario {
             try File.put("new", mirror.at("new"))
             #expect(try refusal("new").contains("local"))
         },
+        Scenario(name: "a file that is pinned while it is open for writing is clean when it was not written") {
+            mirror, _ throws in
+            for isWritten in [false, true] {
+                let name = isWritten ? "b" : "a"
+                _ = try mirror.content(name)
+                try mirror.await(name, "complete") { $0.state == "dual" }
+                var writer: Descriptor? = try File.open(mirror.at(name), O_RDWR)
+                try done("pin", mirror.at(name))
+                try mirror.await(name, "marked") { $0.flags.sorted() == ["dirty", "pinned"] }
+                if isWritten { try writer?.put([1], at: 9) }
+                writer = nil
+                if isWritten { sleep(2) } else { try mirror.await(name, "clean") { $0.flags == ["pinned"] } }
+                #expect(try mirror.state(name).flags.contains("dirty") == isWritten)
+            }
+        },
         Scenario(name: "a file is released where XFS has no block free", disk: .xfs) { mirror, _ throws in
             #expect(try mirror.content("a") == Scenario.content(0))
             try mirror.await("a", "complete") { $0.state == "dual" }

@@ -1,0 +1,260 @@
+import Glibc
+import HSMCore
+import HSMStore
+
+/// The lifecycle of a managed file's content.
+package typealias FileLifecycle = Lifecycle<IncompleteFile>
+
+/// The state of one file in memory: its residence, whether its content is active, who has leases and handles, and whether
+/// it may have been changed.
+///
+/// Pure: its methods are told facts and return decisions. It does no I/O, takes no lock and knows no front end. It is
+/// guarded by its file's leaf lock; a method that says so is called under the transition lock too.
+///
+/// `Content` is what stands for the content of an incomplete file while it is used: the file is then *active*.
+package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
+    /// By the file's record. Nil where records are read each time, because users reach the lower file themselves.
+    package private(set) var residence: Residence?
+    /// Set while the file is active: from the first lease to the deactivation. Never two for one file.
+    package private(set) var content: Content?
+    package private(set) var leases: Int32 = 0
+    /// Counts whatever may leave something to be recorded: beginnings and ends of leases, ends of handles, users' changes.
+    private var uses: UInt32 = 0
+    package private(set) var handles = Handles()
+    private var returnable: ReturnableMark?
+    private var keeping: Keeping?
+
+    package init(_ residence: Residence?) { self.residence = residence }
+
+    /// The front end's open handles, as it reports them.
+    package struct Handles: Sendable {
+        /// They read and write through the daemon, and need the content.
+        package fileprivate(set) var served: Int32 = 0
+        /// They reach the lower file without the daemon.
+        package fileprivate(set) var direct: Int32 = 0
+        /// Those of either kind that can write.
+        package fileprivate(set) var writers: Int32 = 0
+
+        package var areNone: Bool { served == 0 && direct == 0 }
+    }
+
+    /// An object, because most files never have one.
+    private final class ReturnableMark: Sendable {
+        let mark: DirtyMark
+
+        init(_ mark: DirtyMark) { self.mark = mark }
+    }
+
+    /// Something is still to be done with the file, and nobody else knows of it.
+    package var isNeeded: Bool { content != nil || leases > 0 || returnable != nil }
+
+    /// By its record; one that cannot be believed is neither complete nor incomplete.
+    package var isIncomplete: Bool { if case .incomplete = residence { true } else { false } }
+
+    /// Nothing is left to be done for its content.
+    package var isComplete: Bool {
+        switch residence {
+        case .local, .dual: content == nil
+        case .incomplete, .unknown, nil: false
+        }
+    }
+
+    /// The remote has the same content.
+    package var isClean: Bool { if case .dual(let flags) = residence { !flags.contains(.dirty) } else { false } }
+
+    /// What the record says now.
+    package mutating func note(_ new: Residence) { if residence != nil { residence = new } }
+
+    // MARK: Leases
+
+    /// What somebody gets who wants to use an incomplete file.
+    package enum Access {
+        /// A lease on the active content.
+        case leased(Content)
+        /// Nothing is missing.
+        case complete
+        /// The content is to be loaded, and then ``Lifecycle/activate(_:)`` to be called.
+        case load
+        /// The record cannot be believed.
+        case refused(RecordError)
+    }
+
+    package mutating func lease() -> Access {
+        if let content = leaseActive() { return .leased(content) }
+        switch residence {
+        case .local, .dual: return .complete
+        case .unknown(let error): return .refused(error)
+        case .incomplete, nil: return .load
+        }
+    }
+
+    /// As ``lease()``; nil when the file is not active.
+    package mutating func leaseActive() -> Content? {
+        guard let content else { return nil }
+        leases += 1
+        uses &+= 1
+        return content
+    }
+
+    /// Under the transition lock: the content was loaded. It has a lease, whose it is decides the caller.
+    package mutating func activate(_ new: Content) {
+        assert(content == nil)
+        content = new
+        _ = leaseActive()
+    }
+
+    package mutating func endLease() {
+        leases -= 1
+        uses &+= 1
+    }
+
+    /// A user changes the file without a lease. The content has to record it, and so is not deactivated by whoever has
+    /// looked before whether there is something to record.
+    package mutating func noteUserChange() { if content != nil { uses &+= 1 } }
+
+    // MARK: Handles
+
+    /// - Parameter isServed: it reads and writes through the daemon.
+    package mutating func openHandle(isServed: Bool, isWritable: Bool) {
+        if isServed { handles.served += 1 } else { handles.direct += 1 }
+        if isWritable { handles.writers += 1 }
+    }
+
+    package mutating func closeHandle(isServed: Bool, isWritable: Bool) {
+        if isServed { handles.served -= 1 } else { handles.direct -= 1 }
+        if isWritable { handles.writers -= 1 }
+        uses &+= 1
+    }
+
+    // MARK: Deactivation
+
+    /// What is known of the active content from outside.
+    package struct Facts {
+        /// Its record is final, durably.
+        package var isFinished: Bool
+        /// Something of it is not on disk yet.
+        package var hasPending: Bool
+        /// No fetch is under way, and nobody waits.
+        package var isIdle: Bool
+
+        package init(isFinished: Bool, hasPending: Bool, isIdle: Bool) {
+            (self.isFinished, self.hasPending, self.isIdle) = (isFinished, hasPending, isIdle)
+        }
+    }
+
+    /// The active content when neither a lease nor a handle needs it.
+    package var unusedContent: Content? { leases == 0 && handles.served == 0 ? content : nil }
+
+    /// It is to stay active without leases while it is incomplete; see ``keepActive()``.
+    package var isKeptActive: Bool { keeping != nil }
+
+    /// What ``deactivate(_:_:since:)`` wants, from before the facts are looked at.
+    package func beginDeactivation() -> UInt32 { uses }
+
+    /// Under the transition lock: lets go of `old` when nothing needs it; a finished one does not need its leases.
+    ///
+    /// - Parameters:
+    ///   - facts: of `old`, looked at after ``beginDeactivation()`` had returned `uses`. Whoever has used it since then keeps it,
+    ///     also when the use had begun before and is over.
+    ///   - new: what the record says, read after the facts.
+    /// - Returns: whether the file is no longer active.
+    package mutating func deactivate(_ old: Content, _ facts: Facts, since uses: UInt32, _ new: Residence) -> Bool {
+        guard facts.isFinished || (!facts.hasPending && facts.isIdle) else { return false }
+        guard content === old, handles.served == 0 else { return false }
+        guard facts.isFinished || (leases == 0 && uses == self.uses) else { return false }
+        content = nil
+        keeping = nil
+        note(new)
+        return true
+    }
+
+    // MARK: Keeping what is read by ranges
+
+    /// A file is read by ranges, and nobody tells when it is closed: its content stays active until nobody has come for
+    /// ``maxIdleSweeps`` sweeps, so that the engine knows who reads on.
+    private struct Keeping: Sendable {
+        /// ``Lifecycle/uses`` at the last sweep.
+        var uses: UInt32?
+        /// Sweeps that have found the same.
+        var idleSweeps: UInt8 = 0
+    }
+
+    package static var maxIdleSweeps: Int { 10 }
+
+    package mutating func keepActive() { keeping = keeping ?? Keeping() }
+
+    package mutating func stopKeeping() { keeping = nil }
+
+    /// Once a second: what is to be tried with the file now.
+    package mutating func sweep() -> (deactivates: Bool, unmarks: Bool) {
+        let deactivates = unusedContent != nil
+        if deactivates, var keeping {
+            keeping.idleSweeps = keeping.uses == uses ? keeping.idleSweeps + 1 : 0
+            keeping.uses = uses
+            self.keeping = keeping.idleSweeps == Self.maxIdleSweeps ? nil : keeping
+        }
+        return (deactivates, returnableMark != nil)
+    }
+
+    // MARK: Local changes
+
+    /// What the file was like when it was marked dirty because it was opened for writing; nil when it was not, or is dirty
+    /// for good.
+    package var mark: DirtyMark? { returnable?.mark }
+
+    /// ``mark`` when no handle can write any more.
+    package var returnableMark: DirtyMark? { handles.writers == 0 ? mark : nil }
+
+    /// The record says dirty, durably.
+    ///
+    /// - Parameter mark: what it takes to take that back; nil: it stays.
+    package mutating func becomeDirty(_ mark: DirtyMark?) {
+        returnable = mark.map(ReturnableMark.init)
+        if case .dual(let flags) = residence { residence = .dual(flags.union(.dirty)) }
+    }
+
+    /// The file is changed: it stays dirty.
+    package mutating func stayDirty() { becomeDirty(nil) }
+
+    /// The record was written for another reason, which moved the change time.
+    package mutating func noteRecordWritten(before: stat, after: stat) {
+        returnable = mark?.kept(before: before, after: after).map(ReturnableMark.init)
+    }
+
+    /// Under the transition lock: the mark is about to be taken back, once. The file stays dirty, unless ``becomeClean()``
+    /// follows.
+    package mutating func takeMark() -> DirtyMark? {
+        guard let mark = returnableMark else { return nil }
+        returnable = nil
+        return mark
+    }
+
+    /// The record no longer says dirty.
+    package mutating func becomeClean() {
+        if case .dual(let flags) = residence { residence = .dual(flags.subtracting(.dirty)) }
+    }
+
+    // MARK: Giving up and replacing the content
+
+    /// Nobody uses the file, as far as is known here.
+    package var isUnused: Bool { content == nil && leases == 0 && handles.areNone }
+
+    /// Why the file cannot be flushed now.
+    ///
+    /// - Parameter isIdle: whether no fetch of the content is under way; nil: the file is not active.
+    package func obstacle(isIdle: Bool?) -> Refusal? {
+        guard leases > 0 || !handles.areNone || isIdle == false else { return nil }
+        return Refusal("it is open, or being filled", isBusy: true)
+    }
+
+    /// Under the transition lock: the content is about to be given up. From here on the file is opened as an incomplete
+    /// one.
+    ///
+    /// - Returns: why it may not be; then nothing has changed.
+    package mutating func beginRelease(_ flags: Record.Flags, modified: RemoteEntry.Time) -> Refusal? {
+        if flags.contains(.dirty) || returnable != nil { return Refusal("it has local changes") }
+        guard isUnused else { return Refusal("it is open", isBusy: true) }
+        note(.incomplete(.releasing, flags, modified: modified))
+        return nil
+    }
+}
