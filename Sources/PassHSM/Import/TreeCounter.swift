@@ -1,5 +1,6 @@
 import Glibc
 import HSMRemotes
+import HSMStore
 import HSMSystem
 import Synchronization
 
@@ -26,25 +27,18 @@ package final class TreeCounter: Sendable {
     package func cancel() { isCancelled.store(true, ordering: .relaxed) }
 
     private func walk(_ place: Descriptor) throws(Errno) {
-        var stack = try DirectoryStack(top: try Descriptor.openDirectory(at: place, [0x2e]))
-        var cursors = [DirectoryCursor()]
+        var walk = try NameWalk(top: place, hiding: Store.folder)
         while !isCancelled.load(ordering: .relaxed) {
-            // A directory that fails is left like one that has ended.
-            if let entry = try? cursors[cursors.count - 1].next(in: stack.current) {
-                if stack.depth == 0 && entry.name == Array(".passhsm".utf8) { continue }
-                count.add(1, ordering: .relaxed)
-                guard isDirectory(entry, in: stack.current),
-                    let directory = try? Descriptor.openDirectory(at: stack.current, entry.name)
-                else { continue }
-                if let closed = try stack.push(directory, name: entry.name) { cursors[closed].suspend() }
-                cursors.append(DirectoryCursor())
-            } else if stack.depth > 0 {
-                try stack.pop()
-                cursors.removeLast()
-            } else {
+            guard let step = try walk.next() else {
                 isFinished.store(true, ordering: .releasing)
                 return
             }
+            guard case .name(let entry) = step else { continue }
+            count.add(1, ordering: .relaxed)
+            guard isDirectory(entry, in: walk.current),
+                let directory = try? Descriptor.openDirectory(at: walk.current, entry.name)
+            else { continue }
+            try walk.enter(directory, entry.name)
         }
     }
 

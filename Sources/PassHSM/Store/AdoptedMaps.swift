@@ -4,7 +4,7 @@ import HSMSystem
 
 /// The residency maps of a store that was copied: they are called after handles that the files no longer have.
 final class AdoptedMaps {
-    /// What the maps of before are put away in while a moved store is adopted: a new handle may be another file's old one.
+    /// The folder of the maps of before while a moved store is adopted: a new handle may be another file's old one.
     private static let oldFolder = "partial.old"
     /// The same until it has all of them.
     private static let newFolder = "partial.moving"

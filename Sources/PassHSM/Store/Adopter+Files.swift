@@ -2,7 +2,7 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// What is believed of one file.
+/// The decision about one file.
 extension Adopter {
     /// Local changes: nobody else has them.
     func adoptDirty(_ file: AdoptedFile, _ record: Record, _ owner: RecordValue.Owner) throws(Errno) -> Outcome {
@@ -14,7 +14,7 @@ extension Adopter {
             return .left("it has local changes, and its record says that it is empty")
         }
         let lower = try file.place.reopen(O_RDWR)
-        // What the map says was written is in the copy, or nowhere.
+        // The copy has what the map says was written, or nothing has.
         try lower.fsync()
         do throws(RecordError) {
             _ = try maps.takeOver(record, from: owner, file.status.st_size, lower)
@@ -86,11 +86,7 @@ extension Adopter {
     private func goOffline(_ file: AdoptedFile, _ record: Record) throws(Errno) -> Outcome {
         let isOffline = ![.dual, .partial].contains(record.state)
         var record = record
-        record.state = .offline
-        record.beginEpoch()
-        record.limit = record.object.size
-        record.flags.remove(.error)
-        record.lastError = ""
+        record.forgetContent()
         let hasSize = file.status.st_size == record.object.size
         let hadContent = try file.status.st_size > 0 ? file.place.reopen(O_RDONLY).seekData(from: 0) != nil : false
         if hasSize && !hadContent {

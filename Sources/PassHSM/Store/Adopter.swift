@@ -2,7 +2,7 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// What ``Adopter`` has done.
+/// The work of an ``Adopter``, in numbers.
 package struct AdoptCounts: Sendable, Equatable {
     /// Names of every kind.
     package var names = 0
@@ -29,7 +29,7 @@ package struct AdoptCounts: Sendable, Equatable {
 /// Makes the files of a lower directory that was copied, moved or restored its own again: their records are of the files
 /// from which they were copied.
 ///
-/// What can be proven of a file is believed. Local changes are always kept. What cannot be told is left as it is, and
+/// It believes what it can prove of a file, and always keeps local changes. A file of which it cannot tell is left as it is, and
 /// answers EIO as before. A run that broke off is simply done again: files are independent, and the top comes last. Used
 /// by one thread.
 package final class Adopter {
@@ -40,7 +40,7 @@ package final class Adopter {
     let maps: AdoptedMaps
     private let report: (_ path: [UInt8], _ cause: String) -> Void
     private let progress: (AdoptCounts) -> Void
-    private var stack: DirectoryStack
+    private var walk: NameWalk
 
     /// - Parameters:
     ///   - store: opened with ``Store/openForAdoption(_:log:)``.
@@ -55,27 +55,18 @@ package final class Adopter {
         self.report = report
         self.progress = progress
         maps = try AdoptedMaps(store, isMoved: store.isMoved())
-        stack = try DirectoryStack(top: Descriptor.openDirectory(at: store.tree.root, [0x2e]))
+        walk = try NameWalk(top: store.tree.root, hiding: Store.folder)
     }
 
     /// - Throws: `Errno` when it cannot go on; what was done until then is good.
     package func run() throws(Errno) -> AdoptCounts {
-        var cursors = [DirectoryCursor()]
-        while true {
-            let entry = try cursors[cursors.count - 1].next(in: stack.current)
-            if let entry {
-                if stack.depth == 0 && entry.name == Array(Store.folder.utf8) { continue }
+        while let step = try walk.next() {
+            switch step {
+            case .unlisted(let error): throw error
+            case .name(let entry):
                 counts.names += 1
                 progress(counts)
-                if let directory = try visit(entry.name) {
-                    if let closed = try stack.push(directory, name: entry.name) { cursors[closed].suspend() }
-                    cursors.append(DirectoryCursor())
-                }
-            } else if stack.depth > 0 {
-                try stack.pop()
-                cursors.removeLast()
-            } else {
-                break
+                if let directory = try visit(entry.name) { try walk.enter(directory, entry.name) }
             }
         }
         try store.tree.directory.original.syncFileSystem()
@@ -89,11 +80,11 @@ package final class Adopter {
     /// - Returns: the directory to go into, when it is one.
     private func visit(_ name: [UInt8]) throws(Errno) -> Descriptor? {
         let place: Descriptor
-        do throws(Errno) { place = try Descriptor.openPlace(at: stack.current, name) } catch {
+        do throws(Errno) { place = try Descriptor.openPlace(at: walk.current, name) } catch {
             if error.rawValue == ENOENT { return nil }
             throw error
         }
-        let path = stack.path.isEmpty ? name : stack.path + [0x2f] + name
+        let path = walk.path(of: name)
         let status = try place.stat()
         if status.st_dev != store.tree.device { return nil }
         let type = status.st_mode & S_IFMT
@@ -103,7 +94,7 @@ package final class Adopter {
             counts.others += 1
             try adoptOther(place, path)
         }
-        return type == S_IFDIR ? try Descriptor.openDirectory(at: stack.current, name) : nil
+        return type == S_IFDIR ? try Descriptor.openDirectory(at: walk.current, name) : nil
     }
 
     /// The record says only which object it was made of.

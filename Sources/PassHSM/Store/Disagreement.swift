@@ -18,7 +18,7 @@ package struct Disagreement: Sendable, Equatable {
     package enum Outcome: String, Sendable {
         /// Nothing was changed, as nothing was asked to be.
         case found
-        /// What was wrong is no longer believed, and will be fetched again.
+        /// The wrong part is no longer believed, and will be fetched again.
         case dropped
         /// It cannot be put right without losing what only this file holds.
         case left
@@ -34,7 +34,7 @@ package struct Disagreement: Sendable, Equatable {
     package var outcome: Outcome
 }
 
-/// What ``Verifier`` has looked at.
+/// The work of a ``Verifier``, in numbers.
 package struct VerifyCounts: Sendable, Equatable {
     /// Names of every kind below the top directory.
     package var names = 0

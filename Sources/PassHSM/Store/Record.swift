@@ -98,8 +98,8 @@ package struct Record: Equatable, Sendable {
         lastError = Self.cut(value.lastError)
     }
 
-    /// The same, of an object that is in the table at `reference`.
-    func at(_ reference: ObjectReference) -> Record {
+    /// The same, of an object that is in the table at `reference`; nil: it is not there.
+    func at(_ reference: ObjectReference?) -> Record {
         var result = self
         result.reference = reference
         return result
@@ -128,6 +128,15 @@ package struct Record: Equatable, Sendable {
     mutating func beginEpoch() {
         // A disk may say any number; what counts is that it is another one.
         epoch &+= 1
+    }
+
+    /// Makes it the record of a file of which nothing is present.
+    mutating func forgetContent() {
+        state = .offline
+        beginEpoch()
+        limit = object.size
+        flags.remove(.error)
+        lastError = ""
     }
 
     package var isComplete: Bool { state == .dual || state == .local }

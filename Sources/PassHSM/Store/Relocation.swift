@@ -57,7 +57,7 @@ struct Relocation {
 
     // MARK: Names
 
-    /// What lies in the lower directory and is neither the store's nor the file system's.
+    /// The names in the lower directory that are neither the store's nor the file system's.
     func names() throws(StoreError) -> [[UInt8]] {
         do throws(Errno) {
             return try DirectoryReader.names(in: lower.place).map { Array($0.dropLast()) }.filter { !isOwn($0) }

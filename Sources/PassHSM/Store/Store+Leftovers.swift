@@ -2,7 +2,7 @@ import CLinux
 import Glibc
 import HSMSystem
 
-/// What a store holds of files that do not need it any more.
+/// The rest of files that are gone, or that do not need it any more.
 extension Store {
     /// After a crash: residency maps and keys of files that are gone, keys of records that are of format 2 by now, and
     /// unfinished new files.

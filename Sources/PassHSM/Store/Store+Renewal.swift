@@ -19,10 +19,8 @@ extension Store {
         let isOther = record.object.version != object.version || record.object.size != object.size
         let size = try lower.stat().st_size
         if isOther || size != object.size {
-            record.state = .offline
-            record.beginEpoch()
             record.object = object
-            record.limit = object.size
+            record.forgetContent()
             record.modified = modified
             (record.changed, record.written) = (nil, nil)
             record.flags.insert(.stale)

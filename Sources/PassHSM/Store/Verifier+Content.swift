@@ -29,7 +29,7 @@ extension Verifier {
             if record.object.digest != nil { checksum = content?.checksum }
         }
         if let remote { checksum = compare(file, record, lower, with: remote) ?? checksum }
-        // What was right as a whole is compared more easily the next time.
+        // It is compared more easily the next time.
         guard repairs, record.contentChecksum == nil, let checksum else { return }
         var record = record
         record.contentChecksum = checksum

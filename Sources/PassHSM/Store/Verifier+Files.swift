@@ -2,7 +2,7 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// What can be wrong with one file.
+/// The checks of one file.
 extension Verifier {
     private static let isDirty = "the file has local changes, and is left as it is"
 
@@ -10,7 +10,7 @@ extension Verifier {
         let handle = try FileHandle(of: file.place).name
         let record: Record?
         do throws(RecordError) { record = try store.record(of: file.place) } catch {
-            // Whatever is kept about it is all that is left to tell of it.
+            // Its map and key are all that is left to tell of it.
             maps.remove(handle)
             keys.remove(handle)
             return found(Disagreement(path: file.path, kind: .record, cause: error.cause, outcome: .left))
@@ -128,11 +128,7 @@ extension Verifier {
     func takeOffline(_ file: VerifiedFile, _ record: Record) throws(Errno) {
         let lower = try file.place.reopen(O_RDWR)
         var record = record
-        record.state = .offline
-        record.beginEpoch()
-        record.limit = record.object.size
-        record.flags.remove(.error)
-        record.lastError = ""
+        record.forgetContent()
         try store.write(record, to: lower)
         // Before a byte goes: what is not believed can show no zeros.
         try lower.fsync()

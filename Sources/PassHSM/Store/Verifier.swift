@@ -22,7 +22,7 @@ package final class Verifier {
     var keys: Set<String>
     private let report: (Disagreement) -> Void
     private let progress: (VerifyCounts) -> Void
-    private var stack: DirectoryStack
+    private var walk: NameWalk
     /// Something could not be looked at, and may need what seems to be left over.
     private var isPartial = false
     /// Files with several names that were looked at.
@@ -42,7 +42,7 @@ package final class Verifier {
         self.remote = remote
         self.report = report
         self.progress = progress
-        stack = try DirectoryStack(top: Descriptor.openDirectory(at: store.tree.root, [0x2e]))
+        walk = try NameWalk(top: store.tree.root, hiding: Store.folder)
         maps = try Self.names(in: store.partial)
         keys = try store.keys.map { folder throws(Errno) in try Self.names(in: folder) } ?? []
     }
@@ -57,25 +57,13 @@ package final class Verifier {
 
     /// - Throws: `Errno` when the walk cannot go on; what was found until then has been reported.
     package func run() throws(Errno) -> VerifyCounts {
-        var cursors = [DirectoryCursor()]
-        while true {
-            var entry: DirectoryCursor.Entry?
-            do throws(Errno) { entry = try cursors[cursors.count - 1].next(in: stack.current) } catch {
-                unreadable(stack.path, "cannot be listed", error)
-            }
-            if let entry {
-                if stack.depth == 0 && entry.name == Array(Store.folder.utf8) { continue }
+        while let step = try walk.next() {
+            switch step {
+            case .unlisted(let error): unreadable(walk.path, "cannot be listed", error)
+            case .name(let entry):
                 counts.names += 1
                 progress(counts)
-                if let directory = visit(entry.name) {
-                    if let closed = try stack.push(directory, name: entry.name) { cursors[closed].suspend() }
-                    cursors.append(DirectoryCursor())
-                }
-            } else if stack.depth > 0 {
-                try stack.pop()
-                cursors.removeLast()
-            } else {
-                break
+                if let directory = visit(entry.name) { try walk.enter(directory, entry.name) }
             }
         }
         checkLeftovers()
@@ -84,15 +72,15 @@ package final class Verifier {
 
     /// - Returns: the directory to go into, when it is one.
     private func visit(_ name: [UInt8]) -> Descriptor? {
-        let path = stack.path.isEmpty ? name : stack.path + [0x2f] + name
+        let path = walk.path(of: name)
         do throws(Errno) {
-            let place = try Descriptor.openPlace(at: stack.current, name)
+            let place = try Descriptor.openPlace(at: walk.current, name)
             let status = try place.stat()
             // A mount inside the tree, met without a private one: not part of it.
             if status.st_dev != store.tree.device { return nil }
             // Records of format 1 of directories and links need theirs, too.
             if !keys.isEmpty, let handle = try? FileHandle(of: place) { keys.remove(handle.name) }
-            if status.st_mode & S_IFMT == S_IFDIR { return try Descriptor.openDirectory(at: stack.current, name) }
+            if status.st_mode & S_IFMT == S_IFDIR { return try Descriptor.openDirectory(at: walk.current, name) }
             guard status.st_mode & S_IFMT == S_IFREG else { return nil }
             if status.st_nlink > 1 && !linked.insert(status.st_ino).inserted { return nil }
             try check(VerifiedFile(path: path, place: place, status: status))
@@ -145,7 +133,7 @@ package final class Verifier {
 
     // MARK: .passhsm
 
-    /// What a kill or a removal leaves is no fault: nothing is believed of it.
+    /// A kill or a removal leaves such, and nothing is believed of it: it is no fault.
     private func checkLeftovers() {
         for (directory, names) in [(store.partial, maps), (store.keys, keys)] {
             guard let directory else { continue }
