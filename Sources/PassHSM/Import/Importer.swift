@@ -86,16 +86,25 @@ package struct Importer: Sendable {
         configuration.isImported = false
         try store.save(configuration)
         let isMoved = !isSame || !isSameFileSystem
-        let summary = try build(in: store, &configuration, recorded, rights, isMoved: isMoved, progress)
+        let (summary, objectBytes) = try build(in: store, &configuration, recorded, rights, isMoved: isMoved, progress)
         configuration.isImported = true
         try store.save(configuration)
+        compact(store, expecting: objectBytes)
         return summary
+    }
+
+    /// The import is done, whatever becomes of this.
+    private func compact(_ store: Store, expecting objectBytes: Int) {
+        do throws(StoreError) {
+            let freed = try Compactor(store).run(expecting: objectBytes)
+            if freed > 0 { log.info("the tables of remote objects were compacted: \(freed) bytes less") }
+        } catch { log.warning("\(lowerName): the tables of remote objects stay as they are: \(error)") }
     }
 
     private func build(
         in store: Store, _ configuration: inout StoreConfiguration, _ recorded: StoreConfiguration,
         _ rights: RemoteRights, isMoved: Bool, _ progress: @escaping (ImportProgress) -> Void
-    ) throws -> ImportSummary {
+    ) throws -> (ImportSummary, objectBytes: Int) {
         let withdraws = rights.isForeign && !rights.trustsRemote && !configuration.withholdsRights
         let before = try store.importedNames()
         // Where nothing is recorded of the source's file system, this may be the directory that it is mounted on.
@@ -130,7 +139,7 @@ package struct Importer: Sendable {
         let isWhole = builder.summary.counts.unreadable == 0
         try store.save(ImportedNames(builder.noted + (isWhole ? [] : before?.entries ?? [])))
         configuration.withholdsRights = rights.isForeign && !rights.trustsRemote && isWithheld
-        return builder.summary
+        return (builder.summary, builder.objectBytes)
     }
 
     /// Whether the tree has something of the source that is recorded.

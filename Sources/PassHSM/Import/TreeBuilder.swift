@@ -54,6 +54,8 @@ final class TreeBuilder {
     /// Paths of the directories of the source that were entered and that the lower tree does not follow, each in the one before.
     private var skipped: [[UInt8]] = []
     private var entries = 0
+    /// About as many bytes as the records of the source's names need in the tables of objects.
+    private(set) var objectBytes = 0
     /// What the import before noted, and what this one does; nil: none has.
     let before: ImportedNames?
     var noted: [ImportedNames.Entry] = []
@@ -165,6 +167,12 @@ final class TreeBuilder {
 
     private func note(_ entry: RemoteEntry) {
         entries += 1
+        var object: RemoteObject?
+        if case .file(let found) = entry.kind { object = found }
+        // A checksum, the key, and of a file version and digest.
+        objectBytes.add(
+            saturating: 8 + path.count + entry.name.count + (object?.version.bytes.count ?? 0)
+                + (object?.digest?.bytes.count ?? 0))
         see(entry.name)
     }
 

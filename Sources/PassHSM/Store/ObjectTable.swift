@@ -145,7 +145,7 @@ final class ObjectTable: Sendable {
         }
     }
 
-    /// New entries go to a new file from here on: its number.
+    /// New entries go to a new table from here on: its number.
     func beginTable() throws(Errno) -> UInt32 {
         try lock.withLock { () throws(Errno) in
             let old = try writerLocked()
@@ -156,13 +156,13 @@ final class ObjectTable: Sendable {
         }
     }
 
-    /// Removes the tables before `table`, to which no record refers any more.
-    func removeTables(before table: UInt32) throws(Errno) {
+    /// Removes the tables before `table`, but those that records refer to.
+    func removeTables(before table: UInt32, but needed: Set<UInt32>) throws(Errno) {
         guard let folder = try openFolder() else { return }
-        for number in try Self.numbers(in: folder) where number < table {
+        for number in try Self.numbers(in: folder) where number < table && !needed.contains(number) {
+            lock.withLock { state.readers[number] = nil }
             try folder.unlink(Array("\(number)".utf8))
         }
-        lock.withLock { state.readers = state.readers.filter { $0.key >= table } }
     }
 
     /// Bytes of all tables together.

@@ -2,9 +2,9 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// Writes the records of many new files, for an import: the entries that they need in the table of objects are synced
-/// together. Until then a record has its object in itself, so that it can be believed after a power cut at any moment; only
-/// then it gets short.
+/// Writes the records of many files: the entries that they need in the table of objects are synced together. Until then a new
+/// file's record has its object in itself, and any other file its record of before, so that each can be believed after a power
+/// cut at any moment.
 ///
 /// Used by one thread; nobody else changes the records meanwhile.
 package final class RecordWriter {
@@ -15,9 +15,12 @@ package final class RecordWriter {
 
     private struct Waiting {
         let file: Descriptor
+        /// The attribute until then.
         let value: [UInt8]
         let record: Record
         let reference: ObjectReference
+        /// The change time that the file goes on to show; nil: the one that the file gets by this.
+        let shown: timespec?
     }
 
     private let store: Store
@@ -40,12 +43,34 @@ package final class RecordWriter {
             try store.write(record, to: file)
             return
         }
-        waiting.append(
-            Waiting(file: file, value: value, record: record, reference: try store.objects.append(record.object)))
+        try wait(
+            Waiting(
+                file: file, value: value, record: record, reference: try store.objects.append(record.object), shown: nil
+            ))
+    }
+
+    /// Gives a file another record than it has (O_PATH will do), with its next ``flush()`` at the latest.
+    ///
+    /// - Parameter shown: the change time that the file goes on to show; nil: the one that it gets by this.
+    /// - Throws: also what ``flush()`` throws.
+    package func replace(with record: Record, of file: Descriptor, showing shown: timespec?) throws(Errno) {
+        if record.keepsObject || record.reference != nil { return try set(record, of: file, showing: shown) }
+        try wait(
+            Waiting(
+                file: file, value: try store.value(of: file), record: record,
+                reference: try store.objects.append(record.object), shown: shown))
+    }
+
+    private func wait(_ one: Waiting) throws(Errno) {
+        waiting.append(one)
         if waiting.count >= Self.maxWaiting { try flush() }
     }
 
-    /// Makes the records short whose objects are not in the table yet. To be called at the end.
+    private func set(_ record: Record, of file: Descriptor, showing shown: timespec?) throws(Errno) {
+        if let shown { try store.rewrite(record, to: file, showing: shown) } else { try store.write(record, to: file) }
+    }
+
+    /// Writes the records whose objects were not in the table yet. To be called at the end.
     package func flush() throws(Errno) {
         let all = waiting
         waiting = []
@@ -55,7 +80,8 @@ package final class RecordWriter {
             do throws(Errno) {
                 // Written otherwise since: then it is as it is to be.
                 guard try store.value(of: one.file) == one.value else { continue }
-                try store.set(one.record.encoded(one.reference), of: one.file)
+                try Failpoint.reach("records.set")
+                try set(one.record.at(one.reference), of: one.file, showing: one.shown)
             } catch {
                 // Without privilege, of a file that its owner may not write: only space is lost. Or gone meanwhile.
                 guard [EACCES, EPERM, ENODATA].contains(error.rawValue) else { throw error }
