@@ -92,6 +92,33 @@ extension MountTests {
             }
         }
 
+        @Test(
+            "A daemon that is killed at any step of it leaves the old version or the new one, whole, and its size",
+            arguments: ["refetch.recorded", "refetch.cut", "refetch.sized", "refetch.done"])
+        func killed(point: String) throws {
+            for size in [1 << 20, 5 << 20] {
+                try withMirror(mounting: nil) { mirror throws in
+                    try Pattern.write(mirror.remote("file"), size: Self.size, seed: 1)
+                } _: { mirror throws in
+                    try mirror.start(["--fill", "read", "--on-change", "refetch"], failpoints: "\(point):kill")
+                    _ = try File.bytes(mirror.at("file"), 0..<100_000)
+                    usleep(300_000)
+                    try change(mirror, size: size)
+                    _ = try? File.bytes(mirror.at("file"))
+                    try until("the kill") { !isRunning(mirror.pid) }
+                    try mirror.killDaemon()
+                    // Without a refetch: the size is right at the first look.
+                    try mirror.start(["--fill", "read"])
+                    #expect(try File.stat(mirror.at("file")).st_size == size)
+                    #expect(try File.bytes(mirror.at("file")) == Pattern.bytes(0..<size, seed: 2))
+                    #expect(try mirror.state("file").flags.isEmpty)
+                    try mirror.stop()
+                    let left = try FileManager.default.contentsOfDirectory(atPath: mirror.lower + "/.passhsm/tmp")
+                    #expect(left.isEmpty)
+                }
+            }
+        }
+
         @Test("A file with local changes is never taken to another version")
         func dirty() throws {
             try withRefetch("read") { mirror throws in

@@ -8,7 +8,13 @@ extension Store {
     /// unfinished new files.
     func removeLeftovers() {
         for name in Self.names(in: partial) where isGone(name) { Self.remove(name, from: partial) }
-        for name in Self.names(in: temporary) { Self.remove(name, from: temporary) }
+        for name in Self.names(in: temporary) {
+            do throws(Errno) { try endRefetch(name) } catch {
+                log.error("a file whose refetch was broken off stays as it is: \(error.text)")
+                continue
+            }
+            Self.remove(name, from: temporary)
+        }
         guard let keys else { return }
         let needless = Self.names(in: keys).filter { !needsKey($0) }
         // The record that does not need its key any more may not be on disk yet.

@@ -5,8 +5,9 @@ import HSMSystem
 extension Store {
     /// Takes a clean incomplete file to another version of its remote object: nothing of it is present then.
     ///
-    /// The order: record of the new version, offline and still stale, durable; size; record that is no longer stale. A
-    /// crash in between leaves a stale file, of which nothing is believed.
+    /// The order: mark in `tmp`, durable; record of the new version, offline and still stale, durable; size; record that is no
+    /// longer stale; mark removed. A crash in between leaves a stale file, of which nothing is believed. Its size may be another
+    /// one than the record's, until ``endRefetch(_:)``.
     ///
     /// - Parameter lower: open for reading and writing; nobody may have the file in use.
     /// - Returns: false when there is nothing to be done: the file is complete, or dirty.
@@ -24,19 +25,60 @@ extension Store {
             record.modified = modified
             (record.changed, record.written) = (nil, nil)
             record.flags.insert(.stale)
+            try markRefetch(record.identity)
             try write(record, to: lower)
             // Before a byte goes: what is not believed can show no zeros.
             try lower.fsync()
             forgetResidency(of: record.identity)
-            try lower.truncate(to: 0)
-            try lower.truncate(to: object.size)
-            try lower.setModified(modified)
-            try lower.fsync()
+            try Failpoint.reach("refetch.recorded")
+            try prepareForRefetch(lower, record)
         }
+        try endRefetch(of: lower, record)
+        return true
+    }
+
+    private func markRefetch(_ identity: FileHandle) throws(Errno) {
+        do throws(Errno) { _ = try temporary.makeFile(Array(identity.name.utf8), mode: 0o600) } catch {
+            if error.rawValue != EEXIST { throw error }
+        }
+        try temporary.fsync()
+    }
+
+    private func prepareForRefetch(_ lower: Descriptor, _ record: Record) throws(Errno) {
+        try lower.truncate(to: 0)
+        try Failpoint.reach("refetch.cut")
+        try lower.truncate(to: record.object.size)
+        try lower.setModified(record.modified)
+        try Failpoint.reach("refetch.sized")
+        try lower.fsync()
+    }
+
+    private func endRefetch(of lower: Descriptor, _ old: Record) throws(Errno) {
+        var record = old
         record.flags.subtract([.stale, .lost, .error])
         record.lastError = ""
         try write(record, to: lower)
+        try Failpoint.reach("refetch.done")
         try lower.fsync()
-        return true
+        try? temporary.unlink(Array(record.identity.name.utf8))
+    }
+
+    /// Ends a refetch that a daemon was killed in, when the store is opened for use: programs would see the wrong size.
+    ///
+    /// - Parameter name: of a file in `tmp`.
+    /// - Throws: the mark is to stay.
+    func endRefetch(_ name: [UInt8]) throws(Errno) {
+        guard let handle = FileHandle(name: String(decoding: name, as: UTF8.self)), tree.opensHandles else { return }
+        let lower: Descriptor
+        do throws(Errno) { lower = try tree.open(handle, O_RDWR) } catch {
+            if error.rawValue == ESTALE { return }
+            throw error
+        }
+        // Of any other record the refetch had not begun, or was over.
+        guard let record = (try? record(of: lower)) ?? nil, record.state == .offline, record.flags.contains(.stale),
+            !record.flags.contains(.dirty)
+        else { return }
+        if try lower.stat().st_size != record.object.size { try prepareForRefetch(lower, record) }
+        try endRefetch(of: lower, record)
     }
 }
