@@ -127,12 +127,13 @@ import Testing
         fixture.options.restores = true
         let failure = FillError(.io, .remoteFailed, "unplugged")
         for unreadable in ["d", ""] {
-            let builder = try TreeBuilder(
-                store: fixture.store(), granuleSize: GranuleLayout.defaultGranuleSize, options: fixture.options)
             let source = ScriptedSource([
                 .enter(RemoteEntry(name: [], kind: .directory, metadata: .init())),
                 .unreadable(RemoteKey(Array(unreadable.utf8)), failure), .leave,
             ])
+            let builder = try TreeBuilder(
+                store: fixture.store(), granuleSize: GranuleLayout.defaultGranuleSize, options: fixture.options,
+                remote: ListedRemote(source))
             let summary = try waitFor { [builder = Unchecked(builder)] in
                 try await builder.value.build(from: source) { _ in }
                 return builder.value.summary

@@ -1,5 +1,7 @@
+import Glibc
 import HSMCore
 import HSMStore
+import HSMSystem
 import Testing
 
 @testable import HSMImport
@@ -72,6 +74,58 @@ import Testing
         fixture.options.rebind = false
         fixture.shell("cd other; cp -p g kept; echo new > g; touch -r kept g; rm kept")
         #expect(try fixture.run(from: "other").counts.changed == 1)
+    }
+
+    @Test func `a complete file whose source changed its attributes alone keeps its content, and gets them`() throws {
+        let fixture = try ImportFixture(
+            "for f in f g h; do echo old > $f; setfattr -n user.a -v 1 $f; touch -d 2001-01-01 $f; done")
+        defer { fixture.remove() }
+        try fixture.run()
+        // As fills leave them: g with bytes that are not the source's.
+        fixture.shell("echo old > lower/f; echo bad > lower/g; for f in f g; do touch -r source/$f lower/$f; done")
+        for name in ["f", "g"] {
+            try fixture.change(name) {
+                $0.state = .dual
+                $0.flags = [.pinned, .stale]
+            }
+        }
+        let before = try fixture.record("f")?.object.version
+        fixture.shell(
+            "cd source; chmod 600 f g h; chown 12:34 f g h; setfattr -x user.a f; setfattr -n user.b -v 2 f; ln f f2; rm f2"
+        )
+        let summary = try fixture.run()
+        #expect(summary.isClean && summary.counts.unchanged == 1 && summary.counts.changed == 2)
+        let record = try #require(try fixture.record("f"))
+        #expect(record.state == .dual && record.flags == .pinned && record.contentChecksum != nil)
+        #expect(record.object.version != before)
+        fixture.shell(
+            "test $(cat lower/f) = old; getfattr -d lower/f | grep -q user.b && ! getfattr -d lower/f | grep user.a")
+        for name in ["g", "h"] {
+            #expect(try fixture.record(name)?.state == .offline)
+            #expect(try fixture.firstData(name) == nil)
+        }
+        fixture.expectSame("%n %s %a %u %g %.9Y", "f g h")
+        #expect(try fixture.run().counts.unchanged == 3)
+    }
+
+    @Test func `a new version in the record moves no change time that is shown`() throws {
+        let fixture = try ImportFixture("echo old > f; touch -d 2001-01-01 f")
+        defer { fixture.remove() }
+        try fixture.run()
+        fixture.shell("echo old > lower/f; touch -r source/f lower/f")
+        try fixture.change("f") {
+            $0.state = .dual
+            $0.flags = .stale
+        }
+        usleep(50_000)
+        func shown() throws -> [Int] {
+            let time = try #require(try fixture.record("f")).changeTime(
+                Descriptor.open(fixture.lower("f"), O_RDONLY).stat())
+            return [time.tv_sec, time.tv_nsec]
+        }
+        let before = try shown()
+        #expect(try fixture.run().counts.unchanged == 1)
+        #expect(try fixture.record("f")?.flags == [] && shown() == before)
     }
 
     @Test func `a file with local changes is a conflict and stays, unless the source is as it was`() throws {

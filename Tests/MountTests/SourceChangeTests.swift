@@ -38,6 +38,31 @@ extension MountTests {
             }
         }
 
+        @Test func `A chmod in the source: what is absent says what to do, and complete files keep their content`()
+            throws
+        {
+            try withMirror(mounting: ["--fill", "read"]) { mirror throws in
+                for name in ["whole", "half"] { try Pattern.write(mirror.remote(name), size: Self.size) }
+            } _: { mirror throws in
+                #expect(try File.sameContent(mirror.at("whole"), mirror.remote("whole")))
+                _ = try File.bytes(mirror.at("half"), 0..<10)
+                try until("the completion") { try mirror.state("whole").state == "dual" }
+                try shell("chmod -R u=rwX,go= .", in: mirror.source)
+                #expect(File.readError(mirror.at("half")) == EIO)
+                let state = try passhsm("state", mirror.at("half"))
+                #expect(state.out.contains("unmount, and run the import again"), "\(state)")
+                #expect(mirror.log.contains("unmount, and run the import again"))
+                try mirror.stop()
+                try mirror.importSource()
+                try mirror.start(["--fill", "read"])
+                #expect(try mirror.state("whole").state == "dual" && mirror.state("half").state == "offline")
+                for name in ["whole", "half"] {
+                    #expect(try File.stat(mirror.at(name)).st_mode & 0o777 == 0o600)
+                    #expect(try File.sameContent(mirror.at(name), mirror.remote(name)))
+                }
+            }
+        }
+
         @Test func `A changed file that is copied onto its object before all of it came says what that has cost`()
             throws
         {

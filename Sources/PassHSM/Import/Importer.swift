@@ -114,8 +114,8 @@ package struct Importer: Sendable {
         nonisolated(unsafe) let progress = progress
         nonisolated(unsafe) let builder = try TreeBuilder(
             store: store, granuleSize: configuration.granuleSize, options: options, rights: rights, before: before,
-            refusesEmpty: refusesEmpty && !recorded.source.isEmpty && (options.deleteGone || isDoubtful)
-        ) { [source] in source.agrees($0, with: $1, isMoved: isMoved) }
+            refusesEmpty: refusesEmpty && !recorded.source.isEmpty && (options.deleteGone || isDoubtful),
+            remote: ListedRemote(source, isMoved: isMoved))
         let isWithheld: Bool
         do {
             isWithheld = try waitFor {

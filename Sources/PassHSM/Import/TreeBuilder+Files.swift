@@ -17,7 +17,7 @@ extension TreeBuilder {
             guard try removeDirectoryInTheWay(entry, existing) else { return }
             try placeStub(entry, object, isNew: false)
         } else if let record = existing.record, existing.kind == S_IFREG, isCurrent(record, entry, object) {
-            try confirm(record, existing.place, object)
+            try confirm(record, existing, object)
             summary.counts.unchanged += 1
             register(entry, existing.status, record.object.key)
             try setGiven(of: existing.place, existing.status, entry)
@@ -25,13 +25,55 @@ extension TreeBuilder {
         } else if let refusal = refusal(existing, object) {
             conflict(entry.name, refusal)
         } else {
-            try replace(existing, by: entry, object)
+            try bringUpToDate(existing, entry, object)
         }
+    }
+
+    /// A clean file, of which the source has another version.
+    private func bringUpToDate(
+        _ existing: Existing, _ entry: RemoteEntry, _ object: RemoteObject
+    ) throws(Errno) {
+        switch try comparison(existing, object) {
+        case .same(let checksum): try keepContent(of: existing, entry, object, checksum)
+        case .differs, .other, nil: try replace(existing, by: entry, object)
+        case .failed(let cause): summary.note(.unreadable, path(of: entry.name), cause)
+        }
+    }
+
+    /// Compares the content, both copies of which are read, where it may be the same: the file is complete here, and the source
+    /// has the size and the modification time of before. A chmod(1) or a new link there makes another version, too.
+    ///
+    /// - Returns: nil where it is another one, or not here.
+    private func comparison(_ existing: Existing, _ object: RemoteObject) throws(Errno) -> ContentComparison.Answer? {
+        guard existing.kind == S_IFREG, let record = existing.record, record.state == .dual,
+            remote.agrees(record.object, object, true)
+        else { return nil }
+        return remote.compare(object, try existing.place.reopen(O_RDONLY))
+    }
+
+    /// Owner, mode and attributes as the source has them now, and its version in the record.
+    private func keepContent(
+        of existing: Existing, _ entry: RemoteEntry, _ object: RemoteObject, _ checksum: UInt32
+    ) throws(Errno) {
+        guard var record = existing.record else { return }
+        let path = path(of: entry.name)
+        let changes = try localChanges(entry.name, in: current, existing.status, path)
+        let lower = try existing.place.reopen(O_RDWR)
+        try removeAttributes(of: lower, entry, keeping: changes)
+        try apply(entry, to: lower, replacing: existing, keeping: changes)
+        record.object = object
+        record.contentChecksum = checksum
+        record.flags.subtract([.lost, .stale])
+        hasTouched = true
+        try records.replace(with: record, of: existing.place, showing: lower.stat().st_ctim)
+        summary.counts.unchanged += 1
+        register(entry, existing.status, object.key)
+        try noteGiven(entry.name, in: current, path, changes)
     }
 
     /// The record is of the very content that the source has.
     private func isCurrent(_ record: Record, _ entry: RemoteEntry, _ object: RemoteObject) -> Bool {
-        guard record.state != .local, agrees(record.object, object) else { return false }
+        guard record.state != .local, remote.agrees(record.object, object, false) else { return false }
         // A file with several names is recorded under one of them.
         return record.object.key == object.key || entry.linkIdentity != nil
     }
@@ -42,12 +84,12 @@ extension TreeBuilder {
         if existing.kind != S_IFREG || record.object.key == object.key { return nil }
         // With further names, it is what is left of a file that had several in the source too.
         let hadNames = existing.status.st_nlink > 1 || links.severed.contains(existing.status.st_ino)
-        if hadNames || agrees(record.object, object) { return nil }
+        if hadNames || remote.agrees(record.object, object, false) { return nil }
         return "\(record.object.key) was renamed to this name in the lower directory"
     }
 
     /// The source has it again, or still: what an earlier import or fill found otherwise is over.
-    private func confirm(_ old: Record, _ place: Descriptor, _ object: RemoteObject) throws(Errno) {
+    private func confirm(_ old: Record, _ existing: Existing, _ object: RemoteObject) throws(Errno) {
         var record = old
         record.flags.subtract([.lost, .stale])
         // In the words of today, and of this disk.
@@ -55,7 +97,7 @@ extension TreeBuilder {
         if object.digest != nil { record.object.digest = object.digest }
         if record == old { return }
         hasTouched = true
-        try records.write(record, to: place)
+        try records.replace(with: record, of: existing.place, showing: old.changeTime(existing.status))
     }
 
     private func replace(_ existing: Existing, by entry: RemoteEntry, _ object: RemoteObject) throws(Errno) {

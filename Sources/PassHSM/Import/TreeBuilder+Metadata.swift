@@ -33,6 +33,17 @@ extension TreeBuilder {
         try file.setTimes(of: nil, access: access, modification: modification)
     }
 
+    /// Takes away the attributes that the source's file has no more, but those that were changed locally.
+    func removeAttributes(of file: Descriptor, _ entry: RemoteEntry, keeping changes: LocalChanges) throws(Errno) {
+        let told = Set(rights.attributes(of: entry).map(\.name))
+        for attribute in try ownAttributes(entry.name, in: current, withACLs: true) where !told.contains(attribute.name)
+        {
+            if Self.isACL(attribute.name) ? rights.isForeign || changes.rights : changes.attributes { continue }
+            let name = String(decoding: attribute.name, as: UTF8.self)
+            try file.withProcPath { path throws(Errno) in try removeAttribute(name, of: path) }
+        }
+    }
+
     /// Gives a directory what the source's has, after everything in it was made, and notes in its record that this is
     /// done.
     ///

@@ -25,29 +25,23 @@ extension TreeBuilder {
     ///
     /// - Returns: false when something keeps them, which is reported.
     func withdrawRights() throws -> Bool {
-        var stack = try DirectoryStack(top: try Descriptor.openDirectory(at: store.tree.root, [0x2e]))
-        var cursors = [DirectoryCursor()]
+        var walk = try NameWalk(top: store.tree.root, hiding: Store.folder)
         var isDone = true
-        while true {
-            guard let entry = try cursors[cursors.count - 1].next(in: stack.current) else {
-                cursors.removeLast()
-                if cursors.isEmpty { return isDone }
-                try stack.pop()
+        while let step = try walk.next() {
+            guard case .name(let entry) = step else {
+                if case .unlisted(let error) = step { throw error }
                 continue
             }
-            let name = entry.name
-            if stack.depth == 0 && name == Array(Store.folder.utf8) { continue }
-            let path = stack.path.isEmpty ? name : stack.path + [0x2f] + name
+            let (name, path) = (entry.name, walk.path(of: entry.name))
             try attempt(path) { () throws(Errno) in
-                let place = try Descriptor.openPlace(at: stack.current, name)
+                let place = try Descriptor.openPlace(at: walk.current, name)
                 let status = try place.stat()
                 if status.st_mode & 0o6000 != 0 && !withdraw(from: place, status, path) { isDone = false }
                 guard status.st_mode & S_IFMT == S_IFDIR else { return }
-                let directory = try Descriptor.openDirectory(at: stack.current, name)
-                if let closed = try stack.push(directory, name: name) { cursors[closed].suspend() }
-                cursors.append(DirectoryCursor())
+                try walk.enter(Descriptor.openDirectory(at: walk.current, name), name)
             }
         }
+        return isDone
     }
 
     private func withdraw(from place: Descriptor, _ status: stat, _ path: [UInt8]) -> Bool {

@@ -71,16 +71,15 @@ final class TreeBuilder {
     var hasTouched = false
     /// A source without a name is refused.
     private let refusesEmpty: Bool
-    /// Whether what is recorded is what the source has.
-    let agrees: (_ recorded: RemoteObject, _ found: RemoteObject) -> Bool
+    let remote: ListedRemote
     var lastTemporary = 0
 
     init(
         store: Store, granuleSize: Int, options: Importer.Options, rights: RemoteRights = .directory,
         before: ImportedNames? = nil, refusesEmpty: Bool = false,
-        agrees: @escaping (_ recorded: RemoteObject, _ found: RemoteObject) -> Bool = { $0 == $1 }
+        remote: ListedRemote
     ) throws(Errno) {
-        self.agrees = agrees
+        self.remote = remote
         self.before = before
         self.refusesEmpty = refusesEmpty
         self.rights = rights

@@ -91,7 +91,10 @@ package final class DirectorySource: RemoteSource {
         let version = DirectoryVersion.of(status, isExact: isExact)
         let found = RemoteObject(key: object.key, version: version, size: status.st_size)
         guard DirectoryVersion.agrees(object, with: found) else {
-            throw FillError(.io, .remoteChanged, "\(object.key) has version \(version), not \(object.version)")
+            throw FillError(
+                .io, .remoteChanged,
+                "\(object.key) was changed in the source since it was imported (a chmod or a new link counts too): "
+                    + "unmount, and run the import again")
         }
     }
 

@@ -34,7 +34,7 @@ extension Record {
     private var stamp: ChangeStamp { ChangeStamp(changed: changed, written: written) }
 
     /// The change time to show of the lower file with `status`.
-    func changeTime(_ status: stat) -> timespec { stamp.time(status) }
+    package func changeTime(_ status: stat) -> timespec { stamp.time(status) }
 
     /// Nothing but the store has changed the lower file since the record was written, as far as times tell.
     func isOwnChange(_ status: stat) -> Bool { stamp.isOwn(status.st_ctim) }

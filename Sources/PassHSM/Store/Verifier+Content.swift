@@ -74,10 +74,10 @@ extension Verifier {
         _ file: VerifiedFile, _ record: Record, _ lower: Descriptor, with remote: any RemoteSource
     ) -> UInt32? {
         let object = record.object
-        let answer = pool.wait { () async -> Comparison.Answer in
-            var answer = Comparison.Answer.failed("")
+        let answer = pool.wait { () async -> ContentComparison.Answer in
+            var answer = ContentComparison.Answer.failed("")
             for attempt in 0..<Self.maxAttempts {
-                var comparison = Comparison(lower)
+                var comparison = ContentComparison(lower)
                 answer = await comparison.run(object, remote)
                 guard case .failed = answer, attempt + 1 < Self.maxAttempts else { break }
                 try? await Task.sleep(for: .milliseconds(200 << (2 * attempt)))
@@ -103,62 +103,5 @@ extension Verifier {
         case .failed: break
         }
         return nil
-    }
-}
-
-/// The comparison of a lower file with its remote object. Used by one task.
-private struct Comparison {
-    enum Answer: Sendable {
-        /// With this checksum.
-        case same(UInt32)
-        /// From the first byte that differs to the last one.
-        case differs(Range<Int>)
-        /// The remote has another version, or none.
-        case other
-        case failed(String)
-    }
-
-    private let lower: Descriptor
-    private var offset = 0
-    private var checksum: UInt32 = 0
-    private var difference: Range<Int>?
-    private var own: [UInt8] = []
-
-    init(_ lower: Descriptor) { self.lower = lower }
-
-    mutating func run(_ object: RemoteObject, _ remote: any RemoteSource) async -> Answer {
-        do throws(FillError) {
-            while offset < object.size {
-                let end = min(object.size, offset + remote.fetchUnit)
-                let range = offset..<end
-                var part = self
-                try await remote.read(object, range: range) { bytes throws(FillError) in try part.take(bytes) }
-                self = part
-                guard offset == end else { return .failed("the remote has sent \(offset - range.lowerBound) bytes") }
-            }
-        } catch {
-            return [.remoteChanged, .remoteGone].contains(error.reason) ? .other : .failed(error.cause)
-        }
-        return difference.map(Answer.differs) ?? .same(checksum)
-    }
-
-    private mutating func take(_ bytes: UnsafeRawBufferPointer) throws(FillError) {
-        if own.count < bytes.count { own = [UInt8](repeating: 0, count: bytes.count) }
-        let count: Int
-        do throws(Errno) {
-            let (file, offset) = (lower, offset)
-            count = try own.withMutableBytes { buffer throws(Errno) in
-                try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<bytes.count]), at: offset)
-            }
-        } catch { throw FillError(lowerErrno: error, "reading the lower file") }
-        own.withUnsafeBytes { mine in
-            checksum = CRC32C.of(UnsafeRawBufferPointer(rebasing: mine[..<count]), continuing: checksum)
-            guard let a = mine.baseAddress, let b = bytes.baseAddress else { return }
-            if count == bytes.count && memcmp(a, b, count) == 0 { return }
-            let wrong = (0..<bytes.count).filter { $0 >= count || mine[$0] != bytes[$0] }
-            guard let first = wrong.first, let last = wrong.last else { return }
-            difference = (difference?.lowerBound ?? offset + first)..<offset + last + 1
-        }
-        offset += bytes.count
     }
 }

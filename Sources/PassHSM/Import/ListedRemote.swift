@@ -1,0 +1,32 @@
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// The source of an import, for questions about files beside its listing. Used by one thread at a time, which may block.
+struct ListedRemote {
+    let source: any RemoteSource
+    /// It was moved, or is a copy of the one that is recorded: see ``RemoteSource/agrees(_:with:isMoved:)``.
+    var isMoved = false
+    /// A task of the import's blocks while it waits.
+    private let pool = BlockingPool(name: "compare", limit: 1)
+
+    init(_ source: any RemoteSource, isMoved: Bool = false) {
+        self.source = source
+        self.isMoved = isMoved
+    }
+
+    /// Whether what is recorded is what the source has.
+    ///
+    /// - Parameter isLenient: a change of the attributes alone does not count, where the source can tell.
+    func agrees(_ recorded: RemoteObject, _ found: RemoteObject, _ isLenient: Bool) -> Bool {
+        source.agrees(recorded, with: found, isMoved: isMoved || isLenient)
+    }
+
+    /// Compares a lower file with the object of the source.
+    func compare(_ object: RemoteObject, _ lower: Descriptor) -> ContentComparison.Answer {
+        pool.wait { [source] () async -> ContentComparison.Answer in
+            var comparison = ContentComparison(lower)
+            return await comparison.run(object, source)
+        }
+    }
+}
