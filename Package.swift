@@ -90,13 +90,17 @@ let package = Package(
         module("Control", ["HSMCore", "HSMSystem"]),
         module(
             "Daemon",
-            ["HSMCore", "HSMSystem", "HSMRemotes", "HSMImport", "HSMFuse", logging]),
+            [
+                "CLinux", "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMRemotesS3",
+                "HSMImport",
+                "HSMFuse", "HSMFanotify", "HSMControl", logging,
+            ]),
         module("Diagnostics", ["HSMSystem", "HSMFuse", "HSMFanotify", "HSMControl"]),
         .executableTarget(
             name: "passhsm",
             dependencies: [
-                "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMRemotesS3", "HSMImport",
-                "HSMFuse", "HSMFanotify", "HSMControl", "HSMDaemon", "HSMDiagnostics", arguments, logging,
+                "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMImport", "HSMFuse", "HSMControl", "HSMDaemon",
+                "HSMDiagnostics", arguments, logging,
             ],
             path: "Sources/PassHSM/CLI", swiftSettings: swift),
         // What `make bench` runs on every subject.
@@ -116,7 +120,9 @@ let package = Package(
             ["FaultServers", "HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
-        tests("DaemonTests", ["HSMDaemon", "HSMFuse", "HSMCore"]),
+        tests(
+            "DaemonTests",
+            ["HSMDaemon", "HSMControl", "HSMFuse", "HSMStore", "HSMRemotes", "HSMCore", "HSMSystem", logging]),
         tests("DiagnosticsTests", ["HSMDiagnostics", "HSMSystem"]),
         tests("FilesTests", ["HSMFiles", "HSMStore", "HSMCore", "HSMSystem", logging]),
         tests("FuseTests", ["HSMFuse", "HSMSystem"]),

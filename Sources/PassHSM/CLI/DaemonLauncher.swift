@@ -34,20 +34,10 @@ struct DaemonLauncher {
         let variable = Array("\(Readiness.variable)=".utf8)
         let environment = ChildProcess.environment.filter { !$0.bytes.starts(with: variable) }
         let child = try ChildProcess(
-            program: Self.program, arguments: arguments, environment: environment + [BytePath(variable + [0x33])],
+            program: OwnProcess.program, arguments: arguments, environment: environment + [BytePath(variable + [0x33])],
             descriptors: .init(
                 input: try Descriptor.open("/dev/null", O_RDONLY), output: output, errors: output, extra: writer),
             newSession: true)
         return (reader, child)
-    }
-
-    /// This program's file by its name, so that the daemon is called `passhsm` in lists of processes.
-    static var program: BytePath {
-        let link = BytePath("/proc/self/exe")
-        // Replaced by an upgrade, the old file has no name any more.
-        guard let path = try? link.readLink(), let named = try? path.stat(), let own = try? link.stat(),
-            named.st_ino == own.st_ino, named.st_dev == own.st_dev
-        else { return link }
-        return path
     }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import HSMControl
 import HSMCore
+import HSMDaemon
 import HSMRemotes
 import HSMStore
 import HSMSystem

@@ -1,5 +1,6 @@
 import Glibc
 import HSMControl
+import HSMDaemon
 import HSMStore
 import HSMSystem
 import Logging

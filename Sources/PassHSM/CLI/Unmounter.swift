@@ -1,6 +1,6 @@
 import Glibc
 import HSMControl
-import HSMFanotify
+import HSMDaemon
 import HSMSystem
 
 /// Takes the mount of one daemon away, and waits for the daemon's end, so that the next mount finds the lower free.
@@ -82,7 +82,7 @@ struct Unmounter {
             kill(process.id, SIGKILL)
             try waitForEnd(of: process)
         }
-        if try Self.unmountGuarded(mountpoint) { return }
+        if try GuardianProcess.endMount(at: mountpoint) { return }
         // A daemon that was killed between the two leaves its mount behind.
         if try MountTable.entry(at: mountpoint)?.type == MountEntry.fuseType { try Self.unmountAbandoned(mountpoint) }
     }
@@ -107,7 +107,7 @@ struct Unmounter {
     /// A mount whose daemon is gone: every access to it fails with ENOTCONN. One whose daemon runs, and is not registered, is
     /// unmounted only when nobody uses it.
     static func unmountAbandoned(_ mountpoint: BytePath) throws {
-        if try unmountGuarded(mountpoint) { return }
+        if try GuardianProcess.endMount(at: mountpoint) { return }
         guard let entry = try MountTable.entry(at: mountpoint) else {
             throw CommandError("\(mountpoint) is not mounted")
         }
@@ -128,23 +128,5 @@ struct Unmounter {
         } catch {
             throw CommandError("cannot unmount \(mountpoint): \(error)")
         }
-    }
-
-    /// A mount of fanotify's whose daemon is gone: its guardian denies everybody who waits, and ends with the mount. False
-    /// when there is no such mount.
-    private static func unmountGuarded(_ mountpoint: BytePath) throws -> Bool {
-        guard OwnProcess.isMachineRoot, let folder = try? RuntimeDirectory.standard().folder() else { return false }
-        for address in GuardianAddress.all(in: folder) {
-            guard let link = try? GuardianLink(address), let left = (try? link.tell()) ?? nil, !left.isServed,
-                left.mount.mountpoint == mountpoint
-            else { continue }
-            try link.end()
-            // Whoever has a file open still is denied what is not there.
-            try? MountTable.unmount(mountpoint, lazily: true)
-            let deadline = Deadline(seconds: 1)
-            while !deadline.hasPassed && (try? GuardianLink(address)) != nil { usleep(20_000) }
-            return true
-        }
-        return false
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import HSMControl
+import HSMDaemon
 import HSMRemotes
 import HSMStore
 import HSMSystem

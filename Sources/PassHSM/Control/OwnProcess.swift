@@ -27,4 +27,14 @@ package enum OwnProcess {
         // One of them is the directory that is read.
         max(0, DirectoryReader.texts(in: "/proc/self/fd").count - 1)
     }
+
+    /// This program's file by its name, so that the daemon is called `passhsm` in lists of processes.
+    package static var program: BytePath {
+        let link = BytePath("/proc/self/exe")
+        // Replaced by an upgrade, the old file has no name any more.
+        guard let path = try? link.readLink(), let named = try? path.stat(), let own = try? link.stat(),
+            named.st_ino == own.st_ino, named.st_dev == own.st_dev
+        else { return link }
+        return path
+    }
 }

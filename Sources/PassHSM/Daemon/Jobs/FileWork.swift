@@ -5,10 +5,10 @@ import HSMStore
 import HSMSystem
 
 /// One kind of work on many files, done by a few tasks at once.
-final class FileWork: Sendable {
+package final class FileWork: Sendable {
     /// Does the work on one file (O_PATH), and tells the bytes that it has come forward; it ends when it is answered false,
     /// or the task is cancelled. May block.
-    typealias Action = @Sendable (Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) -> Void
+    package typealias Action = @Sendable (Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) -> Void
 
     private struct State {
         var walk: FileWalk
@@ -31,7 +31,9 @@ final class FileWork: Sendable {
     private static let pool = BlockingPool(name: "work", limit: 64)
 
     /// - Parameter tasks: files at once.
-    init(top: Descriptor, paths: [BytePath], isRecursive: Bool, tasks: Int, _ action: @escaping Action) {
+    package init(
+        top: Descriptor, paths: [BytePath], isRecursive: Bool, tasks: Int, _ action: @escaping Action
+    ) {
         self.action = action
         counting = FileWalk(
             top: top, paths: paths.map(\.bytes), isRecursive: isRecursive, hidden: Store.folder)
@@ -57,7 +59,7 @@ final class FileWork: Sendable {
 
     /// Does it all; `report` is called about twice a second, and at the end. It gives up what is not done when a report is
     /// answered false.
-    func run(_ report: (WorkReport) -> Bool) {
+    package func run(_ report: (WorkReport) -> Bool) {
         condition.lock()
         let count = state.tasks
         condition.unlock()

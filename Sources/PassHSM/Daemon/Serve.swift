@@ -2,7 +2,6 @@ import CLinux
 import Glibc
 import HSMControl
 import HSMCore
-import HSMDaemon
 import HSMFanotify
 import HSMFuse
 import HSMRemotes
@@ -12,11 +11,19 @@ import Logging
 
 /// Serves a mount in this process until it is unmounted, by whomever: wires store, remote, engine, front end and control
 /// socket together, and takes them down in order.
-func serve(_ options: DaemonConfiguration, readiness: Readiness) throws {
+///
+/// - Parameters:
+///   - handler: where lines are logged to, by the logger's label.
+///   - ready: told when the mount can be used, with a line for the user.
+/// - Throws: why it cannot be used.
+package func serve(
+    _ options: DaemonConfiguration, log handler: @escaping @Sendable (String) -> any LogHandler,
+    ready: (String) -> Void
+) throws {
     let failures = RecentFailures()
     let limit = LogLimit()
     let log = Logger(label: "passhsm") { label in
-        LimitedLogHandler(MultiplexLogHandler([Output.log(label), failures.handler()]), limit)
+        LimitedLogHandler(MultiplexLogHandler([handler(label), failures.handler()]), limit)
     }
     // Before the first thread: all inherit it, and only the waiting thread gets the signals.
     let signals = TerminationSignals()
@@ -32,12 +39,12 @@ func serve(_ options: DaemonConfiguration, readiness: Readiness) throws {
         (path ?? options.lower).cString, create: false, purpose: "mounted on \(options.mountpoint)", log: log,
         prepare: { tree throws(Errno) in try choice.session?.prepare(tree) })
     let stored = try store.configuration()
-    guard !stored.source.isEmpty else { throw CommandError("\(options.lower) was never imported") }
+    guard !stored.source.isEmpty else { throw DaemonError("\(options.lower) was never imported") }
     if let warning = stored.warning { log.warning("\(warning)") }
     let settings: MountSettings
     do throws(OptionError) {
         settings = options.settings.over(try MountSettings(recorded: stored.mountSettings))
-    } catch { throw CommandError("the configuration says \(error)") }
+    } catch { throw DaemonError("the configuration says \(error)") }
     let source = try remote(stored, options)
     var configuration = FillEngine.Configuration()
     // A directory as the remote takes a thread for each fetch, also for those that hang; and there is other work.
@@ -73,9 +80,9 @@ func serve(_ options: DaemonConfiguration, readiness: Readiness) throws {
         }
     } catch {
         if !isFuse && error.rawValue == EOPNOTSUPP {
-            throw CommandError("cannot mount on \(options.mountpoint): the file system has no pre-content events")
+            throw DaemonError("cannot mount on \(options.mountpoint): the file system has no pre-content events")
         }
-        throw CommandError("cannot mount on \(options.mountpoint): \(error.text)")
+        throw DaemonError("cannot mount on \(options.mountpoint): \(error.text)")
     }
     let begin = ContinuousClock.now
     let status: @Sendable () -> StatusReport = {
@@ -115,7 +122,7 @@ func serve(_ options: DaemonConfiguration, readiness: Readiness) throws {
         + (isFuse || settings.fill != .read ? "" : FrontEndChoice.holesWarning)
         + remarks.compactMap { $0.map { "; WARNING: \($0)" } }.joined()
     log.info("\(line)")
-    readiness.ready(line)
+    ready(line)
     mount.run()
     server.stop()
 }

@@ -4,7 +4,7 @@ import HSMSystem
 
 extension StateReport {
     /// What the store knows of a file, for display.
-    init(_ state: StoredState, path: BytePath = BytePath([])) {
+    package init(_ state: StoredState, path: BytePath = BytePath([])) {
         let kind = Self.kind(ofMode: state.type)
         let error = state.problem ?? state.record?.lastError ?? ""
         var flags = state.record?.flags.names ?? []
@@ -26,7 +26,7 @@ extension StateReport {
     }
 
     /// Adds what a user has to know; nil: nothing.
-    mutating func add(warning: String?) {
+    package mutating func add(warning: String?) {
         guard let warning else { return }
         self.warning = self.warning.map { "\($0); \(warning)" } ?? warning
     }

@@ -7,7 +7,7 @@ import HSMStore
 import HSMSystem
 
 /// Opens the remote tier at a location, whatever it is: the one place that knows every kind.
-struct RemoteTier {
+package struct RemoteTier {
     private let location: RemoteLocation
     private let authorities: String?
     private let manifest: BytePath?
@@ -24,7 +24,7 @@ struct RemoteTier {
     ///   - isComplete: the environment adds nothing to the location but credentials.
     ///   - mayBeAway: a directory need not be there now.
     ///   - identity: what file system such a directory has to be on; nil: any.
-    init(
+    package init(
         _ location: RemoteLocation, authorities: String?, manifest: BytePath? = nil, readsMetadata: Bool = true,
         isComplete: Bool = true, mayBeAway: Bool = false, identity: SourceIdentity? = nil
     ) {
@@ -38,7 +38,7 @@ struct RemoteTier {
     }
 
     /// The one that a lower directory was imported from.
-    init(_ configuration: StoreConfiguration) throws(LocationError) {
+    package init(_ configuration: StoreConfiguration) throws(LocationError) {
         let recorded = configuration.sourceFileSystem
         self.init(
             try RemoteLocation(configuration.source), authorities: configuration.authorities,
@@ -47,7 +47,7 @@ struct RemoteTier {
     }
 
     /// The location with what the environment says of it, and an earlier import, whose configuration is `recorded`.
-    static func complete(
+    package static func complete(
         _ location: RemoteLocation, after recorded: StoreConfiguration?
     ) throws(LocationError) -> RemoteLocation {
         guard let bucket = location.bucket else { return location }
@@ -56,7 +56,7 @@ struct RemoteTier {
     }
 
     /// - Throws: `LocationError` when it cannot be opened.
-    func open() throws -> any RemoteSource {
+    package func open() throws -> any RemoteSource {
         if manifest != nil && location.web == nil {
             throw LocationError("--manifest is for http:// and https:// sources")
         }

@@ -1,5 +1,4 @@
 import HSMControl
-import HSMDaemon
 import HSMFanotify
 import HSMSystem
 import Logging
@@ -17,7 +16,7 @@ struct FrontEndChoice {
         "; WARNING: with --fill read, programs that look for holes (cp, tar -S, rsync -S), and loop devices, take what is not "
         + "there for zeros"
 
-    /// - Throws: `CommandError` when the front end that was asked for cannot be.
+    /// - Throws: `DaemonError` when the front end that was asked for cannot be.
     init(_ options: DaemonConfiguration, _ log: Logger) throws {
         let registry = RuntimeDirectory.standard()
         let folder = OwnProcess.isMachineRoot ? try registry.usableFolder() : nil
@@ -38,7 +37,7 @@ struct FrontEndChoice {
             (session, remark) = (nil, "")
             return
         }
-        guard let address else { throw CommandError("--frontend fanotify needs the root of the machine") }
+        guard let address else { throw DaemonError("--frontend fanotify needs the root of the machine") }
         remark = reason
         session = try Self.session(options, address, log)
     }
@@ -47,12 +46,12 @@ struct FrontEndChoice {
         _ options: DaemonConfiguration, _ address: GuardianAddress, _ log: Logger
     ) throws -> FanotifySession {
         let name = address.name
-        let start: @Sendable () throws -> Void = { try GuardCommand.start(name) }
+        let start: @Sendable () throws -> Void = { try GuardianProcess.start(name) }
         if let session = try FanotifySession(takingOver: address, log: log, startGuardian: start) { return session }
         let support = PreContentSupport(lower: options.lower, mayAdministrate: true)
-        if let obstacle = support.obstacle { throw CommandError("--frontend fanotify: \(obstacle)") }
+        if let obstacle = support.obstacle { throw DaemonError("--frontend fanotify: \(obstacle)") }
         guard support.isWholeFileSystem || options.allowsHoles else {
-            throw CommandError(
+            throw DaemonError(
                 "--frontend fanotify: \(options.lower) is a part of its file system, of which only this mount can be marked: "
                     + "programs in other mount namespaces (containers, services) would read zeros for what is not there. Take "
                     + "FUSE, make it the top of a file system of its own, or accept that with --allow-holes")
@@ -66,7 +65,7 @@ struct FrontEndChoice {
     /// A mount of another kind, or elsewhere, cannot take over what a daemon has left.
     private static func expectSame(_ left: GuardedMount, _ options: DaemonConfiguration) throws {
         if options.frontEnd != .fuse && left.mountpoint == options.mountpoint { return }
-        throw CommandError(
+        throw DaemonError(
             "\(left.mountpoint) is a fanotify mount whose daemon died: mount it there again with --frontend fanotify, or "
                 + "take it away with `passhsm unmount`")
     }

@@ -1,0 +1,6 @@
+/// Why a daemon cannot begin: one line for the user.
+package struct DaemonError: Error, Sendable, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) { self.description = description }
+}
