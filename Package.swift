@@ -122,7 +122,10 @@ let package = Package(
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
         tests(
             "DaemonTests",
-            ["HSMDaemon", "HSMControl", "HSMFuse", "HSMStore", "HSMRemotes", "HSMCore", "HSMSystem", logging]),
+            [
+                "HSMDaemon", "HSMControl", "HSMFuse", "HSMStore", "HSMRemotes", "HSMCore", "HSMSystem", logging,
+                "HSMImport",
+            ]),
         tests("DiagnosticsTests", ["HSMDiagnostics", "HSMSystem"]),
         tests("FilesTests", ["HSMFiles", "HSMStore", "HSMCore", "HSMSystem", logging]),
         tests("FuseTests", ["HSMFuse", "HSMSystem"]),

@@ -22,7 +22,7 @@ import Testing
         // Two daemons need two living processes: this one, and init.
         let start = try #require(ProcessHandle.startTime(of: 1))
         let inner = DaemonInfo(
-            pid: 1, startTime: start, mountpoint: BytePath("/mnt/a/b/c"), lower: BytePath("/in"), frontEnd: "fuse")
+            pid: 1, startTime: start, mountpoint: BytePath("/mnt/a/b/c"), lower: BytePath("/in"), frontEnd: .fuse)
         try registry.write(inner)
         let registration = try registry.directory.register(outer)
         defer { registration.remove() }
@@ -76,8 +76,8 @@ import Testing
         #expect(registry().all() == [info])
         #expect(try registry().daemon(forMountpoint: BytePath("/mnt/a")) == info)
         let server = try ControlServer(
-            registration, handlers: ControlHandlers(status: { .example() }, drain: {}, stop: { _ in }))
-        #expect(try ControlClient(info, in: registry()).request(ControlRequest(.status)).status != nil)
+            registration, handlers: .example())
+        #expect(try ControlClient(info, in: registry()).request(.status).status != nil)
         server.stop()
         #expect(registry().all() == [])
         // The folder is used again, and a place that is free later comes first.
@@ -92,7 +92,7 @@ import Testing
     @Test func anyBytesAreKeptInTheRegistry() throws {
         let registry = try TemporaryRegistry()
         let path = BytePath([0x2F, 0x6D, 0xFF, 0xFE, 0x0A, 0x22, 0xC3])
-        let info = DaemonInfo(mountpoint: path, lower: BytePath("/l"), frontEnd: "fuse")
+        let info = DaemonInfo(mountpoint: path, lower: BytePath("/l"), frontEnd: .fuse)
         let registration = try registry.directory.register(info)
         defer { registration.remove() }
         #expect(try registry.directory.daemon(forMountpoint: path)?.mountpoint == path)

@@ -26,7 +26,7 @@ import Testing
             let calls = calls
             server = try ControlServer(
                 registration,
-                handlers: ControlHandlers(
+                handlers: .example(
                     status: status, drain: { calls.drains.add(1, ordering: .relaxed) },
                     stop: { force in calls.stops.withLock { $0.append(force) } }),
                 limits: limits, users: users)
@@ -50,15 +50,15 @@ import Testing
 
     @Test func statusIsAnswered() throws {
         let fixture = try Fixture()
-        let status = try #require(try fixture.client.request(ControlRequest(.status)).status)
+        let status = try #require(try fixture.client.request(.status).status)
         #expect(status.mountpoint == StatusReport.example().mountpoint)
         #expect(status.counters == StatusReport.example().counters)
     }
 
     @Test func drainAndStopReachTheirHandlers() throws {
         let fixture = try Fixture()
-        _ = try fixture.client.request(ControlRequest(.drain))
-        _ = try fixture.client.request(ControlRequest(.stop, force: true))
+        _ = try fixture.client.request(.drain)
+        _ = try fixture.client.request(.stop(force: true))
         #expect(fixture.calls.drains.load(ordering: .relaxed) == 1)
         while fixture.calls.stops.withLock(\.isEmpty) { usleep(1000) }
         #expect(fixture.calls.stops.withLock { $0 } == [true])
@@ -76,6 +76,42 @@ import Testing
         #expect(second.status != nil)
     }
 
+    @Test(
+        "A command that is not known, or lacks what it takes, is refused, and nothing is done",
+        arguments: [
+            (#"{"command":"evict","paths":["a"]}"#, "there is no command evict"),
+            (#"{"command":"RELEASE","paths":["a"]}"#, "there is no command RELEASE"),
+            (#"{"command":"\u001b[31m"}"#, "there is no command"), (#"{"command":"pin"}"#, "pin takes paths"),
+            (#"{"command":"state"}"#, "state takes one path"),
+            (#"{"command":"state","paths":["a","b"]}"#, "state takes one path"),
+            (#"{"command":"pin","paths":["a"],"recursive":"yes"}"#, ""), (#"{"command":"stop","force":1}"#, ""),
+        ])
+    func refusals(line: String, reason: String) throws {
+        let fixture = try Fixture()
+        let socket = try fixture.connect()
+        try socket.write(Array(line.utf8) + [10], until: soon)
+        let reply = try ControlJSON.decode(ControlReply.self, from: socket.readLine(limit: 1 << 20, until: soon))
+        #expect(reply.error?.hasPrefix("not a request: \(reason)") == true, "\(reply.error ?? "")")
+        #expect(reply.error?.contains("\u{1b}") == false)
+        // Each command that is known comes back as it was sent.
+        let all: [ControlRequest] =
+            [.status, .drain, .stop(force: true), .stop(force: false), .state(BytePath([0xff, 0x0a]))]
+            + FileRequest.Action.allCases.map { .files(FileRequest($0, paths: [BytePath("a")], isRecursive: true)) }
+        for request in all {
+            #expect(try ControlJSON.decode(ControlRequest.self, from: ControlJSON.encode(request)) == request)
+        }
+        #expect(fixture.calls.stops.withLock { $0 } == [])
+    }
+
+    @Test("The reason why work on files is refused comes to the client")
+    func refusedWork() throws {
+        let fixture = try Fixture()
+        let error = #expect(throws: ControlError.self) {
+            try fixture.client.work(FileRequest(.pin, paths: [BytePath("a")])) { _ in }
+        }
+        #expect(error?.reason == .refused && error?.description.contains("there are no files") == true)
+    }
+
     @Test func deepNestingDoesNotExhaustTheStack() throws {
         let fixture = try Fixture()
         let socket = try fixture.connect()
@@ -83,7 +119,7 @@ import Testing
         try socket.write(nested + [10], until: soon)
         let reply = try ControlJSON.decode(ControlReply.self, from: socket.readLine(limit: 1 << 20, until: soon))
         #expect(reply.error != nil)
-        #expect(try fixture.client.request(ControlRequest(.status)).status != nil)
+        #expect(try fixture.client.request(.status).status != nil)
     }
 
     @Test func aRequestOfMoreThanAMebibyteEndsTheConnection() throws {
@@ -91,7 +127,7 @@ import Testing
         let socket = try fixture.connect()
         let flood = [UInt8](repeating: 0x20, count: 3 << 20)
         #expect(throws: Errno.self) { try socket.write(flood, until: soon) }
-        #expect(try fixture.client.request(ControlRequest(.status)).status != nil)
+        #expect(try fixture.client.request(.status).status != nil)
     }
 
     @Test func silentAndVanishedClientsHoldNobodyUp() throws {
@@ -102,7 +138,7 @@ import Testing
             let vanished = try fixture.connect()
             try vanished.write(Array("{\"command\":\"status\"}\n{\"comm".utf8), until: soon)
         }
-        #expect(try fixture.client.request(ControlRequest(.status), seconds: 5).status != nil)
+        #expect(try fixture.client.request(.status, seconds: 5).status != nil)
         withExtendedLifetime(silent) {}
     }
 
@@ -110,7 +146,7 @@ import Testing
         let fixture = try Fixture(connections: 2, waiting: 3, seconds: 60)
         let held = try (0..<5).map { _ in try fixture.connect() }
         let error = try #require(throws: ControlError.self) {
-            try fixture.client.request(ControlRequest(.status), seconds: 20)
+            try fixture.client.request(.status, seconds: 20)
         }
         #expect(error.reason == .refused && error.description.contains("too many connections"), "\(error)")
         withExtendedLifetime(held) {}
@@ -145,7 +181,7 @@ import Testing
         withExtendedLifetime(writer) {}
         #expect(String(decoding: try reader.readToEnd(limit: 4), as: UTF8.self) == "held")
         for name in ["\(folder)/\(getpid())", folder] { chmod(name, 0o700) }
-        #expect(try fixture.client.request(ControlRequest(.status), seconds: 20).status != nil)
+        #expect(try fixture.client.request(.status, seconds: 20).status != nil)
     }
 
     @Test func aClientThatTricklesIsCutOff() throws {
@@ -166,7 +202,7 @@ import Testing
         })
         let start = ContinuousClock.now
         let error = try #require(throws: ControlError.self) {
-            try fixture.client.request(ControlRequest(.status), seconds: 0.2)
+            try fixture.client.request(.status, seconds: 0.2)
         }
         #expect(error.reason == .noAnswer)
         #expect(ContinuousClock.now - start < .milliseconds(550))
@@ -176,9 +212,9 @@ import Testing
         let fixture = try Fixture()
         fixture.server.stop()
         fixture.server.stop()
-        #expect(throws: ControlError.self) { try fixture.client.request(ControlRequest(.status)) }
+        #expect(throws: ControlError.self) { try fixture.client.request(.status) }
         let gone = ControlClient(try .gone("/mnt/x"), in: fixture.registry.directory)
-        let error = try #require(throws: ControlError.self) { try gone.request(ControlRequest(.status)) }
+        let error = try #require(throws: ControlError.self) { try gone.request(.status) }
         #expect(error.reason == .noDaemon)
     }
 }

@@ -32,7 +32,7 @@ final class TemporaryRegistry {
 extension DaemonInfo {
     /// This process under other paths.
     static func own(_ mountpoint: String, lower: String = "/lower") -> DaemonInfo {
-        DaemonInfo(mountpoint: BytePath(mountpoint), lower: BytePath(lower), frontEnd: "fuse")
+        DaemonInfo(mountpoint: BytePath(mountpoint), lower: BytePath(lower), frontEnd: .fuse)
     }
 
     /// A process that is not there.
@@ -41,14 +41,27 @@ extension DaemonInfo {
             program: BytePath("/bin/true"), arguments: [BytePath("true")], descriptors: .init())
         _ = try child.wait()
         return DaemonInfo(
-            pid: child.id, startTime: 1, mountpoint: BytePath(mountpoint), lower: BytePath("/gone"), frontEnd: "fuse")
+            pid: child.id, startTime: 1, mountpoint: BytePath(mountpoint), lower: BytePath("/gone"), frontEnd: .fuse)
+    }
+}
+
+extension ControlHandlers {
+    /// Of a daemon that works on no files.
+    static func example(
+        status: @escaping @Sendable () -> StatusReport = { .example() }, drain: @escaping @Sendable () -> Void = {},
+        stop: @escaping @Sendable (_ force: Bool) -> Void = { _ in }
+    ) -> ControlHandlers {
+        ControlHandlers(
+            status: status, drain: drain, stop: stop,
+            files: { request, answer in _ = answer(ControlReply(error: "\(request.action): there are no files")) },
+            state: { _ throws(Errno) in throw Errno(rawValue: 2) })
     }
 }
 
 extension StatusReport {
     static func example() -> StatusReport {
         var report = StatusReport(
-            frontEnd: "fuse", mountpoint: BytePath([0x2F, 0xFF]), lower: BytePath("/lower"), source: "dir:/tier",
+            frontEnd: .fuse, mountpoint: BytePath([0x2F, 0xFF]), lower: BytePath("/lower"), source: "dir:/tier",
             cache: "shared")
         report.passthrough = Passthrough(enabled: true, reason: "kernel 6.18, CAP_SYS_ADMIN")
         report.counters = NamedCounts([("hits", 3), ("joins", 0), ("misses", 2)])

@@ -1,6 +1,7 @@
 import HSMCore
 import HSMDaemon
 import HSMFuse
+import HSMSystem
 import Testing
 
 /// Each option has one text and one parser.
@@ -89,10 +90,12 @@ import Testing
 
     @Test("The cache is exclusive where the mount covers the lower directory, unless it is set")
     func cache() throws {
-        #expect(MountSettings().cache(covering: true) == .exclusive)
-        #expect(MountSettings().cache(covering: false) == .shared)
+        let covering = DaemonConfiguration(lower: BytePath("/a"), mountpoint: BytePath("/a"))
+        let beside = DaemonConfiguration(lower: BytePath("/a"), mountpoint: BytePath("/b"))
+        #expect(covering.cache(MountSettings()) == .exclusive)
+        #expect(beside.cache(MountSettings()) == .shared)
         let settings = try MountSettings(recorded: ["cache": "shared"])
-        #expect(settings.cache(covering: true) == .shared)
+        #expect(covering.cache(settings) == .shared)
     }
 
     @Test("A setting that only FUSE can have decides auto, and contradicts fanotify")

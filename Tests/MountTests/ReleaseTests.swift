@@ -225,6 +225,21 @@ extension MountTests {
             }
         }
 
+        @Test("A recall that runs when its mount ends is told so, and the mount ends", arguments: FrontEnd.allCases)
+        func recallAtUnmount(frontEnd: FrontEnd) throws {
+            try withFiles(frontEnd.arguments + ["--deadline", "300"]) { mirror in
+                try mirror.hold()
+                let recall = try Child([Machine.program, "recall", "-r", mirror.mount])
+                try until("waiting fills") { try mirror.status().waiting >= 4 }
+                try done("unmount", mirror.mount)
+                let output = try recall.wait(seconds: 20)
+                #expect(output.code == 1 && output.err.contains("the mount ends"), "\(output)")
+                mirror.letGo()
+                try mirror.start()
+                try done("recall", "-r", mirror.mount)
+            }
+        }
+
         @Test("Readers and writers never see anything else while their files are released again and again")
         func race() throws {
             try withFiles(apart: true) { mirror in

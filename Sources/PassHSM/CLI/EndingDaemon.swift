@@ -33,7 +33,7 @@ struct EndingDaemon {
         guard let entries = try? MountTable.entries(of: daemon.pid) else { return daemon.isAlive }
         return entries.contains { entry in
             guard entry.mountpoint == daemon.mountpoint else { return false }
-            return daemon.frontEnd != "fuse" || entry.type == MountEntry.fuseType
+            return daemon.frontEnd != .fuse || entry.type == MountEntry.fuseType
         }
     }
 }

@@ -68,17 +68,17 @@ final class FileTargets {
     private static let most = 100
 
     /// Does it, and throws when a file was left as it was; those were told by then.
-    func run(_ command: ControlRequest.Command, _ summary: (WorkReport) -> String) throws {
+    func run(_ action: FileRequest.Action, _ summary: (WorkReport) -> String) throws {
         defer { display.finish() }
         for group in groups {
-            let store = try group.daemon == nil ? Self.open(group.root, command) : nil
+            let files = try group.daemon == nil ? UnmountedFiles(Self.open(group.root, action)) : nil
             for start in stride(from: 0, to: group.paths.count, by: Self.most) {
                 let paths = Array(group.paths[start..<min(start + Self.most, group.paths.count)])
-                let request = ControlRequest(command, paths: paths, recursive: arguments.recursive)
+                let request = FileRequest(action, paths: paths, isRecursive: arguments.recursive)
                 if let daemon = group.daemon {
                     try ControlClient(daemon, in: registry).work(request) { take($0, group) }
-                } else if let store {
-                    try work(request, on: store).run { report in
+                } else if let files {
+                    _ = FileJob(request, on: files).run { report in
                         take(report, group)
                         return true
                     }
@@ -116,30 +116,9 @@ final class FileTargets {
 
     // MARK: Without a daemon
 
-    private static func open(_ root: BytePath, _ command: ControlRequest.Command) throws -> Store {
+    private static func open(_ root: BytePath, _ action: FileRequest.Action) throws -> Store {
         var log = Logger(label: "passhsm", factory: Output.log)
         log.logLevel = .error
-        return try Store.open(root.cString, create: false, purpose: "`passhsm \(command.rawValue)`", log: log)
-    }
-
-    private func work(_ request: ControlRequest, on store: Store) throws -> FileWork {
-        let source = try RemoteTier(store.configuration()).open()
-        let pool = BlockingPool(name: "remote", limit: 2)
-        let action: FileWork.Action = { file, progress throws(Refusal) in
-            let lower: Descriptor
-            do throws(Errno) {
-                guard try file.stat().st_mode & S_IFMT == S_IFREG else { throw Errno(rawValue: EINVAL) }
-                lower = try file.reopen(O_RDWR)
-            } catch {
-                throw Refusal(error.rawValue == EINVAL ? "it is not a regular file" : "opening it: \(error.text)")
-            }
-            if request.command != .release { return try store.setPinned(request.command == .pin, lower) }
-            let record = try store.releasable(lower)
-            try source.confirm(record, on: pool) { progress(0) }
-            _ = progress(try store.release(lower, expecting: record))
-        }
-        return FileWork(
-            top: store.tree.root, paths: request.paths ?? [], isRecursive: request.recursive ?? false, tasks: 2,
-            action)
+        return try Store.open(root.cString, create: false, purpose: "`passhsm \(action.rawValue)`", log: log)
     }
 }

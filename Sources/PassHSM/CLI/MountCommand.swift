@@ -74,7 +74,7 @@ struct MountCommand: ParsableCommand {
             if readiness.isDaemon { configuration.log = try absoluteLog(lower: configuration.lower) }
             // Otherwise the daemon would keep the file system busy that it was started from.
             if readiness.isDaemon { _ = chdir("/") }
-            try serve(configuration, log: Output.log, ready: readiness.ready)
+            try DaemonProcess.serve(configuration, log: Output.log, ready: readiness.ready)
         } catch {
             readiness.failed((error as? Errno)?.text ?? "\(error)")
             throw error

@@ -70,7 +70,7 @@ struct StateCommand: ParsableCommand {
         if let daemon = try registry.daemon(containing: canonical) {
             if error.rawValue == ENOENT { throw error }
             let below = canonical.bytes.dropFirst(daemon.mountpoint.bytes.count).drop { $0 == UInt8(ascii: "/") }
-            let request = ControlRequest(.state, paths: [BytePath(below)])
+            let request = ControlRequest.state(BytePath(below))
             guard let report = try ControlClient(daemon, in: registry).request(request).state else {
                 throw CommandError("the daemon (process \(daemon.pid)) sent no state")
             }

@@ -22,7 +22,7 @@ struct StatusCommand: ParsableCommand {
             let whose = OwnProcess.isMachineRoot ? "" : " of this user's"
             throw CommandError("no daemon\(whose) is mounted at \(mountpoint.path)")
         }
-        let reply = try ControlClient(daemon, in: registry).request(ControlRequest(.status))
+        let reply = try ControlClient(daemon, in: registry).request(.status)
         guard let status = reply.status else {
             throw CommandError("the daemon (process \(daemon.pid)) sent no status")
         }
@@ -34,7 +34,8 @@ struct StatusCommand: ParsableCommand {
         let reason = status.passthrough.reason.isEmpty ? "" : " (\(status.passthrough.reason))"
         var rows = [
             ["mount point", "\(status.mountpoint)"], ["lower", "\(status.lower)"], ["source", status.source],
-            ["remote", text(of: status.remote)], ["front end", status.frontEnd], ["passthrough", passthrough + reason],
+            ["remote", text(of: status.remote)], ["front end", status.frontEnd.rawValue],
+            ["passthrough", passthrough + reason],
             ["cache", status.cache],
             [
                 "options",

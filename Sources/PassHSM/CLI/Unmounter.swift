@@ -53,7 +53,7 @@ struct Unmounter {
             if !isDrained && users.allSatisfy(\.isWaiting) {
                 // Once: for the time of the retries the daemon also refuses what the kernel asks for again. One that does
                 // not answer keeps nothing from being unmounted.
-                _ = try? client.request(ControlRequest(.drain), seconds: 2)
+                _ = try? client.request(.drain, seconds: 2)
                 isDrained = true
                 deadline = Deadline(seconds: Self.busySeconds)
             }
@@ -73,7 +73,7 @@ struct Unmounter {
     func force() throws {
         let process = try openProcess()
         do {
-            _ = try client.request(ControlRequest(.stop, force: true))
+            _ = try client.request(.stop(force: true))
             try waitForEnd(of: process)
         } catch {
             guard let process, (try? process.waitForEnd(seconds: 0)) != true else { return }

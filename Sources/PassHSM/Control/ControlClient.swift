@@ -5,6 +5,8 @@ import HSMSystem
 package struct ControlClient: Sendable {
     package let daemon: DaemonInfo
     private let directory: RuntimeDirectory
+    /// Of one reply at most.
+    private static let replyBytes = 64 << 20
 
     package init(_ daemon: DaemonInfo, in directory: RuntimeDirectory) {
         self.daemon = daemon
@@ -14,30 +16,28 @@ package struct ControlClient: Sendable {
     /// Sends `request`, and waits for the reply for `seconds` at most.
     package func request(_ request: ControlRequest, seconds: Double = 5) throws(ControlError) -> ControlReply {
         let deadline = Deadline(seconds: seconds)
-        let line: [UInt8]
-        do throws(Errno) {
-            let socket = try send(request, until: deadline)
-            line = try socket.readLine(limit: 64 << 20, until: deadline)
-        } catch {
-            throw explain(error, seconds: seconds)
+        let line = try explaining(seconds) { () throws(Errno) in
+            try send(request, until: deadline).readLine(limit: Self.replyBytes, until: deadline)
         }
         return try decode(line)
     }
 
-    /// Sends a request for work on files, and hands on its reports until it is done. No report for `seconds` is an error.
+    /// Asks for work on files, and hands on its reports until it is done. No report for `seconds` is an error.
     package func work(
-        _ request: ControlRequest, seconds: Double = 60, _ report: (WorkReport) -> Void
+        _ request: FileRequest, seconds: Double = 60, _ report: (WorkReport) -> Void
     ) throws(ControlError) {
-        do throws(Errno) {
-            let socket = try send(request, until: Deadline(seconds: seconds))
-            while true {
-                let line = try socket.readLine(limit: 64 << 20, until: Deadline(seconds: seconds))
-                guard let work = try? decode(line).work else { throw Errno(rawValue: ECONNRESET) }
-                report(work)
-                if work.isDone { return }
+        let socket = try explaining(seconds) { () throws(Errno) in
+            try send(.files(request), until: Deadline(seconds: seconds))
+        }
+        while true {
+            let line = try explaining(seconds) { () throws(Errno) in
+                try socket.readLine(limit: Self.replyBytes, until: Deadline(seconds: seconds))
             }
-        } catch {
-            throw explain(error, seconds: seconds)
+            guard let work = try decode(line).work else {
+                throw ControlError(.noAnswer, "the daemon (process \(daemon.pid)) sent no report of the work")
+            }
+            report(work)
+            if work.isDone { return }
         }
     }
 
@@ -59,6 +59,12 @@ package struct ControlClient: Sendable {
         }
         if let error = reply.error { throw ControlError(.refused, "the daemon (process \(daemon.pid)): \(error)") }
         return reply
+    }
+
+    private func explaining<Result>(
+        _ seconds: Double, _ body: () throws(Errno) -> Result
+    ) throws(ControlError) -> Result {
+        do throws(Errno) { return try body() } catch { throw explain(error, seconds: seconds) }
     }
 
     private func explain(_ error: Errno, seconds: Double) -> ControlError {

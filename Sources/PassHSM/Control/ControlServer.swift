@@ -1,36 +1,6 @@
 import Glibc
 import HSMSystem
 
-/// What a daemon does when it is asked; called on the server's threads, several at once.
-package struct ControlHandlers: Sendable {
-    package var status: @Sendable () -> StatusReport
-    /// Fails every fill that waits now, and for a few seconds those that are asked for; returns when the waiters are
-    /// answered.
-    package var drain: @Sendable () -> Void
-    /// Starts the end of the daemon and returns; with `force` the mount is detached although it is used. Called after
-    /// the client has its reply.
-    package var stop: @Sendable (_ force: Bool) -> Void
-    /// Works on files until it is done, and reports now and then; a report that is not taken ends the work.
-    package var work: @Sendable (ControlRequest, _ report: (WorkReport) -> Bool) -> Void
-    /// What is known of the file at a path below the mount point.
-    package var state: @Sendable (BytePath) throws(Errno) -> StateReport
-
-    package init(
-        status: @escaping @Sendable () -> StatusReport, drain: @escaping @Sendable () -> Void,
-        stop: @escaping @Sendable (_ force: Bool) -> Void,
-        work: @escaping @Sendable (ControlRequest, _ report: (WorkReport) -> Bool) -> Void = { _, _ in },
-        state: @escaping @Sendable (BytePath) throws(Errno) -> StateReport = { _ throws(Errno) in
-            throw Errno(rawValue: EOPNOTSUPP)
-        }
-    ) {
-        self.status = status
-        self.drain = drain
-        self.stop = stop
-        self.work = work
-        self.state = state
-    }
-}
-
 /// A daemon's control socket: one JSON request a line, one JSON reply a line, any number of them a connection.
 ///
 /// Serves on threads of its own: one that accepts, and one for each of at most ``Limits/connections`` connections of each
@@ -195,19 +165,10 @@ package final class ControlServer: Sendable {
             while true {
                 let line = try connection.readLine(
                     limit: limits.requestBytes, until: Deadline(seconds: limits.seconds))
-                let request = try? ControlJSON.decode(ControlRequest.self, from: line)
-                if let refusal, let request, request.command.isWork {
-                    try send(ControlReply(error: "no thread for it: \(refusal.text)"), connection)
-                    continue
+                switch Self.request(line) {
+                case .success(let request): try answer(request, connection, refusingWork: refusal)
+                case .failure(let error): try send(ControlReply(error: "not a request: \(error)"), connection)
                 }
-                if let request, request.command.isWork {
-                    handlers.work(request) { report in
-                        (try? send(ControlReply(work: report), connection)) != nil
-                    }
-                    continue
-                }
-                try send(request.map(reply) ?? ControlReply(error: "not a request: \(Self.excerpt(line))"), connection)
-                if let request, request.command == .stop { handlers.stop(request.force ?? false) }
             }
         } catch {
             // The client is gone or too slow (then it is told nothing more), or sends without end.
@@ -217,19 +178,34 @@ package final class ControlServer: Sendable {
         }
     }
 
-    private func reply(to request: ControlRequest) -> ControlReply {
-        switch request.command {
-        case .status: return ControlReply(status: handlers.status())
-        case .state:
-            do throws(Errno) {
-                return ControlReply(state: try handlers.state(request.paths?.first ?? BytePath("")))
-            } catch {
-                return ControlReply(error: error.text)
-            }
-        case .drain: handlers.drain()
-        case .stop, .release, .recall, .pin, .unpin: break
+    private static func request(_ line: [UInt8]) -> Result<ControlRequest, RequestError> {
+        do { return .success(try ControlJSON.decode(ControlRequest.self, from: line)) } catch {
+            let text = ArgumentText.readable(ArgumentText.encode(line.prefix(60)))
+            return .failure(error as? RequestError ?? RequestError(text))
         }
-        return ControlReply()
+    }
+
+    private func answer(
+        _ request: ControlRequest, _ connection: LocalSocket, refusingWork refusal: Errno?
+    ) throws(Errno) {
+        switch request {
+        case .status: try send(ControlReply(status: handlers.status()), connection)
+        case .drain:
+            handlers.drain()
+            try send(ControlReply(), connection)
+        case .stop(let force):
+            try send(ControlReply(), connection)
+            handlers.stop(force)
+        case .state(let path):
+            let reply: ControlReply
+            do throws(Errno) { reply = ControlReply(state: try handlers.state(path)) } catch {
+                reply = ControlReply(error: error.text)
+            }
+            try send(reply, connection)
+        case .files(let work):
+            if let refusal { return try send(ControlReply(error: "no thread for it: \(refusal.text)"), connection) }
+            handlers.files(work) { reply in (try? send(reply, connection)) != nil }
+        }
     }
 
     /// - Parameter seconds: how long the client may take to read it; nil: ``Limits/seconds``.
@@ -237,9 +213,5 @@ package final class ControlServer: Sendable {
         // Numbers that JSON cannot hold would be the only reason to fail, and reports have none.
         guard let line = try? ControlJSON.encode(reply) else { throw Errno(rawValue: EINVAL) }
         try connection.write(line + [UInt8(ascii: "\n")], until: Deadline(seconds: seconds ?? limits.seconds))
-    }
-
-    private static func excerpt(_ line: [UInt8]) -> String {
-        ArgumentText.readable(ArgumentText.encode(line.prefix(60)))
     }
 }

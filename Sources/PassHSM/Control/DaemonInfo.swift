@@ -9,10 +9,9 @@ package struct DaemonInfo: Codable, Sendable, Equatable {
     package var mountpoint: BytePath
     /// Canonical.
     package var lower: BytePath
-    /// `fuse` or `fanotify`.
-    package var frontEnd: String
+    package var frontEnd: FrontEndKind
 
-    package init(pid: Int32, startTime: UInt64, mountpoint: BytePath, lower: BytePath, frontEnd: String) {
+    package init(pid: Int32, startTime: UInt64, mountpoint: BytePath, lower: BytePath, frontEnd: FrontEndKind) {
         self.pid = pid
         self.startTime = startTime
         self.mountpoint = mountpoint
@@ -21,7 +20,7 @@ package struct DaemonInfo: Codable, Sendable, Equatable {
     }
 
     /// Of this process.
-    package init(mountpoint: BytePath, lower: BytePath, frontEnd: String) {
+    package init(mountpoint: BytePath, lower: BytePath, frontEnd: FrontEndKind) {
         let pid = OwnProcess.id
         self.init(
             pid: pid, startTime: ProcessHandle.startTime(of: pid) ?? 0, mountpoint: mountpoint, lower: lower,

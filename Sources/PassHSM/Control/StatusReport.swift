@@ -47,8 +47,7 @@ package struct StatusReport: Codable, Sendable, Equatable {
 
     package var pid: Int32
     package var version: String
-    /// `fuse` or `fanotify`.
-    package var frontEnd: String
+    package var frontEnd: FrontEndKind
     package var mountpoint: BytePath
     package var lower: BytePath
     /// The remote tier's location, without secrets.
@@ -80,7 +79,7 @@ package struct StatusReport: Codable, Sendable, Equatable {
     package var warnings: [String]
 
     /// The daemon's own process is described from /proc; everything that is not given is empty.
-    package init(frontEnd: String, mountpoint: BytePath, lower: BytePath, source: String, cache: String) {
+    package init(frontEnd: FrontEndKind, mountpoint: BytePath, lower: BytePath, source: String, cache: String) {
         pid = OwnProcess.id
         version = ProgramVersion.text
         self.frontEnd = frontEnd

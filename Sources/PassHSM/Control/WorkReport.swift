@@ -28,13 +28,3 @@ package struct WorkReport: Codable, Sendable, Equatable {
 
     package init() {}
 }
-
-extension ControlRequest.Command {
-    /// Work on files, which is answered by ``WorkReport``s.
-    package var isWork: Bool {
-        switch self {
-        case .release, .recall, .pin, .unpin: true
-        case .status, .drain, .stop, .state: false
-        }
-    }
-}

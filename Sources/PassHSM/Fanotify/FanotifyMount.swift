@@ -95,8 +95,8 @@ package final class FanotifyMount: Sendable {
         }
     }
 
-    /// Serves until the mount is gone, by whomever; then everything is on disk.
-    package func run() {
+    /// Returns when the mount is gone, by whomever.
+    package func waitForUnmount() {
         let table = try? Descriptor.open("/proc/self/mountinfo", O_RDONLY)
         // After a change of the mount table the mount is gone in a moment; one that was detached goes without a change.
         var hastyUntil = ContinuousClock.now
@@ -116,6 +116,10 @@ package final class FanotifyMount: Sendable {
                 if table == nil { usleep(500_000) }
             } while !isAborted.load(ordering: .acquiring) && .now < next
         }
+    }
+
+    /// After ``waitForUnmount()``: returns when everything is on disk.
+    package func finish() {
         isDone.store(true, ordering: .releasing)
         engine.shutDown()
         handler.sweep()
@@ -130,7 +134,7 @@ package final class FanotifyMount: Sendable {
     package func drain() { engine.refuse(for: .seconds(5)) }
 
     /// Ends the mount: everyone who waits is answered and the mount is detached. What is still open is denied what is not
-    /// there by the guardian. Returns when ``run()`` can return.
+    /// there by the guardian. Returns when ``waitForUnmount()`` can return.
     package func stop() {
         if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
         engine.shutDown()

@@ -70,18 +70,22 @@ package final class FuseMount: Sendable {
     private let passthrough = Mutex(FuseSession.Passthrough(isOn: false, reason: "not mounted"))
     private let isStopping = Atomic<Bool>(false)
     private let isDone = Atomic<Bool>(false)
+    private let source: BytePath
     private let mountpoint: [CChar]
 
     /// - Parameters:
+    ///   - source: what mount(8) shows as the device.
     ///   - mountpoint: an absolute path, NUL-terminated.
     ///   - pool: runs fills' answers and what may block.
     /// - Throws: what finding the lower tree's own handle throws.
     package init(
-        store: Store, engine: FillEngine, mountpoint: [CChar], options: Options, pool: BlockingPool, log: Logger
+        store: Store, engine: FillEngine, source: BytePath, mountpoint: [CChar], options: Options, pool: BlockingPool,
+        log: Logger
     ) throws(Errno) {
         CallerIdentity.prepareProcess()
         self.store = store
         self.engine = engine
+        self.source = source
         self.mountpoint = mountpoint
         self.log = log
         fileSystem = try FileSystem(store: store, engine: engine, options: options, pool: pool, log: log)
@@ -94,11 +98,9 @@ package final class FuseMount: Sendable {
     }
 
     /// Mounts, and returns when requests are answered; a line that says what was got.
-    ///
-    /// - Parameter source: what mount(8) shows as the device.
-    package func start(source: String) throws(Errno) -> String {
+    package func start() throws(Errno) -> String {
         let isRoot = geteuid() == 0
-        var options = "fsname=\(Self.escaped(source)),subtype=passhsm,default_permissions"
+        var options = "fsname=\(Self.escaped("\(source)")),subtype=passhsm,default_permissions"
         // Set-user-ID files and devices act as they do in the lower directory, which the same administrator mounted.
         // Of two that contradict each other the last one counts.
         let own = fileSystem.options.withholdsRights ? ["nosuid", "nodev"] : []
@@ -137,9 +139,11 @@ package final class FuseMount: Sendable {
         }
     }
 
-    /// Serves until the file system is unmounted, by whomever; then everything is on disk.
-    package func run() {
-        session.wait()
+    /// Returns when the file system is unmounted, by whomever.
+    package func waitForUnmount() { session.wait() }
+
+    /// After ``waitForUnmount()``: returns when everything is on disk.
+    package func finish() {
         isDone.store(true, ordering: .releasing)
         fileSystem.locks.stop()
         engine.shutDown()
@@ -153,7 +157,7 @@ package final class FuseMount: Sendable {
     package func drain() { engine.refuse(for: .seconds(5)) }
 
     /// Ends the mount: everyone who waits is answered, what users wrote through mappings is written, the mount is
-    /// detached, and handles that are still open lose their file system. Returns when ``run()`` can return.
+    /// detached, and handles that are still open lose their file system. Returns when ``waitForUnmount()`` can return.
     package func stop() {
         if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
         engine.shutDown()

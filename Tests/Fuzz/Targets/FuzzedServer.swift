@@ -15,21 +15,21 @@ final class FuzzedServer: Sendable {
         var template = Array("/tmp/passhsm-fuzz-XXXXXX\0".utf8CString)
         guard mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
         let path = BytePath(cString: template)
-        let info = DaemonInfo(mountpoint: BytePath("/mnt"), lower: BytePath("/lower"), frontEnd: "fuse")
+        let info = DaemonInfo(mountpoint: BytePath("/mnt"), lower: BytePath("/lower"), frontEnd: .fuse)
         let registration = try RuntimeDirectory(path: path).register(info)
         folder = registration.folder
         let status = StatusReport(
-            frontEnd: "fuse", mountpoint: BytePath("/mnt"), lower: BytePath("/lower"), source: "dir:/", cache: "shared")
+            frontEnd: .fuse, mountpoint: BytePath("/mnt"), lower: BytePath("/lower"), source: "dir:/", cache: "shared")
         server = try ControlServer(
             registration,
             handlers: ControlHandlers(
                 status: { status }, drain: {}, stop: { _ in },
-                work: { request, report in
+                files: { request, answer in
                     var end = WorkReport()
-                    end.files = request.paths?.count ?? 0
+                    end.files = request.paths.count
                     end.isDone = true
-                    _ = report(end)
-                }))
+                    _ = answer(ControlReply(work: end))
+                }, state: { _ throws(Errno) in throw Errno(rawValue: ENOENT) }))
     }
 
     /// Sends `input` as a client that then ends its side; the lines of the answers. Whatever the input was, a request for the

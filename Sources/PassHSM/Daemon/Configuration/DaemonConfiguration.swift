@@ -1,3 +1,4 @@
+import HSMFuse
 import HSMRemotes
 import HSMSystem
 
@@ -21,6 +22,12 @@ package struct DaemonConfiguration: Sendable {
     package var simulate: SimulatedBehaviour?
 
     package init(lower: BytePath, mountpoint: BytePath) { (self.lower, self.mountpoint) = (lower, mountpoint) }
+
+    /// The cache mode of a FUSE mount with `settings` in force. A mount that covers its lower directory is the only way to
+    /// it, unless it is set otherwise.
+    package func cache(_ settings: MountSettings) -> FuseMount.Cache {
+        settings.$cache ?? (lower == mountpoint ? .exclusive : settings.cache)
+    }
 
     /// Settings that only FUSE can have decide `auto`.
     ///

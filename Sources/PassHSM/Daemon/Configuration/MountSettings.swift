@@ -6,7 +6,7 @@ import HSMImport
 package struct MountSettings: Equatable, Sendable {
     /// When incomplete files are filled.
     @Setting package var fill = FillPolicy.auto
-    /// What the kernel may cache of names and attributes (FUSE). Unless set, ``cache(covering:)`` says more.
+    /// What the kernel may cache of names and attributes (FUSE). Unless it is set, see ``DaemonConfiguration/cache(_:)``.
     @Setting package var cache = FuseMount.Cache.shared
     /// What becomes of files whose remote copy has changed; `refetch` is FUSE's only.
     @Setting package var onChange = FuseMount.OnChange.error
@@ -50,9 +50,6 @@ package struct MountSettings: Equatable, Sendable {
         for option in Self.options { option.inherit(other, &result) }
         return result
     }
-
-    /// The cache mode in force. A mount that covers its lower directory is the only way to it, unless set otherwise.
-    package func cache(covering isCovering: Bool) -> FuseMount.Cache { $cache ?? (isCovering ? .exclusive : cache) }
 
     /// The option that is set and that only FUSE can have, as people write it.
     package var fuseOption: String? {

@@ -5,14 +5,18 @@ import Logging
 import Synchronization
 
 /// The last errors that were logged, for `passhsm status`.
-final class RecentFailures: Sendable {
+package final class RecentFailures: Sendable {
+    package init() {}
+
     private static let most = 10
     /// A leaf lock.
     private let failures = Mutex<[StatusReport.Failure]>([])
 
+    /// Oldest first.
     var last: [StatusReport.Failure] { failures.withLock { $0 } }
 
-    func handler() -> any LogHandler { Handler(failures: self) }
+    /// A handler of a log whose errors are to be told.
+    package func handler() -> any LogHandler { Handler(failures: self) }
 
     private func add(_ cause: String) {
         failures.withLock { failures in

@@ -4,20 +4,20 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// One kind of work on many files, done by a few tasks at once.
-package final class FileWork: Sendable {
-    /// Does the work on one file (O_PATH), and tells the bytes that it has come forward; it ends when it is answered false,
-    /// or the task is cancelled. May block.
-    package typealias Action = @Sendable (Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) -> Void
-
+/// Work on many files, done by a few tasks at once. Safe on every thread.
+package final class FileJob: Sendable {
     private struct State {
         var walk: FileWalk
         var report = WorkReport()
+        /// Those that have not ended.
         var tasks: Int
-        var isStopped = false
+        /// All of them, once they are started.
+        var started: [Task<Void, Never>] = []
+        var isCancelled = false
     }
 
-    private let action: Action
+    private let action: FileRequest.Action
+    private let files: any FileActions
     private let condition = Condition()
     // Guarded by the condition's lock. The walk does lower I/O under it, which its users wait for anyway.
     private nonisolated(unsafe) var state: State
@@ -27,59 +27,35 @@ package final class FileWork: Sendable {
     private static let large = 1 << 20
     /// Files that are recalled at once: of small ones, each of which is a round trip to the remote, as many as it is asked
     /// for at a time; each holds some descriptors.
-    private static let mostRecalls = 64
+    private static let maxRecalls = 64
     private static let pool = BlockingPool(name: "work", limit: 64)
 
-    /// - Parameter tasks: files at once.
-    package init(
-        top: Descriptor, paths: [BytePath], isRecursive: Bool, tasks: Int, _ action: @escaping Action
-    ) {
-        self.action = action
+    package init(_ request: FileRequest, on files: any FileActions) {
+        action = request.action
+        self.files = files
         counting = FileWalk(
-            top: top, paths: paths.map(\.bytes), isRecursive: isRecursive, hidden: Store.folder)
-        state = State(walk: counting, tasks: tasks)
+            top: files.top, paths: request.paths.map(\.bytes), isRecursive: request.isRecursive, hidden: Store.folder)
+        state = State(walk: counting, tasks: request.action == .recall ? Self.maxRecalls : 2)
     }
 
-    /// What a client of the control socket asks for.
-    convenience init(_ request: ControlRequest, on mount: some FrontEnd) {
-        let action: Action =
-            switch request.command {
-            case .release:
-                { file, progress throws(Refusal) in
-                    _ = progress(try mount.release(file) { progress(0) })
-                }
-            case .recall: { file, progress throws(Refusal) in try await mount.recall(file, progress) }
-            default:
-                { file, _ throws(Refusal) in try mount.setPinned(request.command == .pin, file) }
-            }
-        self.init(
-            top: mount.top, paths: request.paths ?? [], isRecursive: request.recursive ?? false,
-            tasks: request.command == .recall ? Self.mostRecalls : 2, action)
-    }
-
-    /// Does it all; `report` is called about twice a second, and at the end. It gives up what is not done when a report is
-    /// answered false.
-    package func run(_ report: (WorkReport) -> Bool) {
-        condition.lock()
-        let count = state.tasks
-        condition.unlock()
-        let tasks = (0..<count).map { _ in Task(executorPreference: Self.pool) { await self.work() } }
+    /// Does it all, on the calling thread and its tasks; to be called once. False when it was cancelled before it was done.
+    ///
+    /// - Parameter report: called about twice a second, and at the end; false cancels the job.
+    package func run(_ report: (WorkReport) -> Bool) -> Bool {
+        start()
         let begin = ContinuousClock.now
         var isCounted = false
         while true {
             condition.lock()
             if state.tasks > 0 { _ = condition.wait(seconds: 0.5) }
             var news = state.report
-            news.isDone = state.tasks == 0
+            let (hasEnded, isCancelled) = (state.tasks == 0, state.isCancelled)
+            news.isDone = hasEnded && !isCancelled
             state.report.failures = []
-            let isStopped = state.isStopped
             condition.unlock()
-            if !report(news) && !isStopped {
-                stop()
-                for task in tasks { task.cancel() }
-            }
-            if news.isDone { return }
-            // Not for what takes no time: it is a walk more.
+            if !report(news) { cancel() }
+            if hasEnded { return !isCancelled }
+            // Not for work that takes no time: it is a walk more.
             if !isCounted && begin + .seconds(1) < .now {
                 isCounted = true
                 // Without a thread nobody is told how much there is.
@@ -88,10 +64,25 @@ package final class FileWork: Sendable {
         }
     }
 
-    private func stop() {
+    /// Leaves alone the files that are not done yet; ``run(_:)`` returns soon. Without effect on a job that is done.
+    package func cancel() {
         condition.lock()
-        state.isStopped = true
+        let tasks = state.tasks > 0 && !state.isCancelled ? state.started : []
+        if state.tasks > 0 { state.isCancelled = true }
         condition.unlock()
+        for task in tasks { task.cancel() }
+    }
+
+    private func start() {
+        condition.lock()
+        let count = state.tasks
+        condition.unlock()
+        let tasks = (0..<count).map { _ in Task(executorPreference: Self.pool) { await self.work() } }
+        condition.lock()
+        state.started = tasks
+        let isCancelled = state.isCancelled
+        condition.unlock()
+        if isCancelled { for task in tasks { task.cancel() } }
     }
 
     private func work() async {
@@ -101,7 +92,9 @@ package final class FileWork: Sendable {
                 let file = try item.file.get()
                 let isLarge = try file.stat().st_size > Self.large
                 if isLarge { await room.enter() }
-                do throws(Refusal) { try await action(file, advance) } catch { failure = error.cause }
+                do throws(Refusal) { try await files.perform(action, on: file, advance) } catch {
+                    failure = error.cause
+                }
                 if isLarge { room.leave() }
             } catch { failure = String(cString: strerror(error.rawValue)) }
             condition.lock()
@@ -121,14 +114,14 @@ package final class FileWork: Sendable {
     private func next() -> FileWalk.Item? {
         condition.lock()
         defer { condition.unlock() }
-        return state.isStopped ? nil : state.walk.next()
+        return state.isCancelled ? nil : state.walk.next()
     }
 
     private func advance(_ bytes: Int) -> Bool {
         condition.lock()
         defer { condition.unlock() }
         state.report.bytes.add(saturating: bytes)
-        return !state.isStopped
+        return !state.isCancelled
     }
 
     /// How much there is to do.

@@ -1,0 +1,70 @@
+import CLinux
+import HSMControl
+import HSMCore
+import HSMRemotes
+import HSMStore
+import HSMSystem
+import Logging
+
+/// What stands below the front end.
+extension Daemon {
+    static func parts(
+        _ configuration: DaemonConfiguration, _ builder: any FrontEndBuilder,
+        _ openRemote: (StoreConfiguration) throws -> any RemoteSource, _ log: Logger
+    ) throws -> FrontEndParts {
+        let store = try Store.open(
+            (builder.lowerPath ?? configuration.lower).cString, create: false,
+            purpose: "mounted on \(configuration.mountpoint)", log: log,
+            prepare: { tree throws(Errno) in try builder.prepare(tree) })
+        let stored = try store.configuration()
+        guard !stored.source.isEmpty else { throw DaemonError("\(configuration.lower) was never imported") }
+        if let warning = stored.warning { log.warning("\(warning)") }
+        let settings = try settings(configuration, stored, builder.kind, log)
+        let source = try openRemote(stored)
+        let pool = try Self.pool()
+        var limits = FillEngine.Configuration()
+        limits.longestWait = builder.longestWait(log: log)
+        let deadline = Duration.seconds(settings.deadline.seconds)
+        limits.deadline = min(deadline, limits.longestWait ?? deadline)
+        limits.offline = settings.offline
+        let engine = FillEngine(
+            source: configuration.simulate.map { SimulatedSource(source, $0) } ?? source, configuration: limits,
+            pool: pool)
+        let isForeign = try RemoteLocation(stored.source).path == nil
+        return FrontEndParts(
+            configuration: configuration, settings: settings,
+            withholdsRights: isForeign && !settings.trustRemoteRights, store: store, engine: engine, pool: pool,
+            log: log, warning: stored.warning)
+    }
+
+    /// What the mount sets, and else what is recorded.
+    private static func settings(
+        _ configuration: DaemonConfiguration, _ stored: StoreConfiguration, _ kind: FrontEndKind, _ log: Logger
+    ) throws -> MountSettings {
+        let settings: MountSettings
+        do throws(OptionError) {
+            settings = configuration.settings.over(try MountSettings(recorded: stored.mountSettings))
+        } catch { throw DaemonError("the configuration says \(error)") }
+        if kind != .fuse, let option = settings.fuseOption {
+            log.warning("\(option), which is recorded, is for FUSE: left out")
+        }
+        return settings
+    }
+
+    /// Threads for fills, and for all that may block.
+    private static func pool() throws -> BlockingPool {
+        let limits = FillEngine.Configuration()
+        // A directory as the remote takes a thread for each fetch, also for those that hang; and there is other work.
+        let pool = BlockingPool(
+            name: "fill", limit: 2 * limits.concurrentFetches + limits.stalledFetches,
+            // Buffers that were freed leave gaps: without this, tens of MiB stay until the daemon ends.
+            afterWork: (seconds: 10, call: { passhsm_trim_memory() }))
+        try pool.prepare()
+        // Swift's concurrency opens what its timers need, which ends the process when it gets no descriptor later.
+        pool.wait {
+            try? await Task.sleep(for: .nanoseconds(1), clock: .continuous)
+            try? await Task.sleep(for: .nanoseconds(1), clock: .suspending)
+        }
+        return pool
+    }
+}

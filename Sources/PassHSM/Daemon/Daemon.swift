@@ -1,0 +1,109 @@
+import CLinux
+import Glibc
+import HSMControl
+import HSMCore
+import HSMRemotes
+import HSMStore
+import HSMSystem
+import Logging
+
+/// The daemon of one mount: store, remote tier, engine, front end, jobs and control socket, wired together, and taken down
+/// in order. Safe on every thread.
+///
+/// It is one process's in a program (``DaemonProcess``); nothing in it needs to be the only one, so that a test can have
+/// several.
+package final class Daemon: Sendable {
+    package let configuration: DaemonConfiguration
+    /// What the user is told once the mount can be used: one line.
+    package let announcement: String
+    private let engine: FillEngine
+    private let frontEnd: any FrontEnd
+    private let jobs = JobList()
+    private let server: ControlServer
+    private let log: Logger
+
+    /// How long jobs may take to end before the rest of the daemon does.
+    private static let jobSeconds = 5.0
+
+    /// Mounts, and answers requests and clients from then on.
+    ///
+    /// - Parameters:
+    ///   - builder: of the front end.
+    ///   - openRemote: opens the remote tier that a lower directory was imported from.
+    ///   - registry: where clients look for it.
+    ///   - failures: what `status` tells of errors that `log` was given.
+    /// - Throws: why the mount cannot be used.
+    package init(
+        _ configuration: DaemonConfiguration, frontEnd builder: any FrontEndBuilder,
+        openRemote: (StoreConfiguration) throws -> any RemoteSource = { try RemoteTier($0).open() },
+        registry: RuntimeDirectory = .standard(), failures: RecentFailures, log: Logger
+    ) throws {
+        (self.configuration, self.log) = (configuration, log)
+        let parts = try Self.parts(configuration, builder, openRemote, log)
+        engine = parts.engine
+        let registration = try registry.register(
+            DaemonInfo(mountpoint: configuration.mountpoint, lower: configuration.lower, frontEnd: builder.kind))
+        let answer: String
+        do throws(Errno) {
+            frontEnd = try builder.build(parts)
+            answer = try frontEnd.start()
+        } catch {
+            let isLacking = builder.kind == .fanotify && error.rawValue == EOPNOTSUPP
+            let cause = isLacking ? "the file system has no pre-content events" : error.text
+            throw DaemonError("cannot mount on \(configuration.mountpoint): \(cause)")
+        }
+        let status = DaemonStatus(parts, builder.kind, frontEnd, failures)
+        do {
+            server = try ControlServer(registration, handlers: Self.handlers(status, frontEnd, jobs))
+        } catch {
+            // A mount without a daemon would be left.
+            frontEnd.stop()
+            throw error
+        }
+        let outside = parts.store.namesOutside()
+        let warnings = [
+            parts.warning, parts.store.exposure, outside.isEmpty ? nil : Self.hidden(outside, in: configuration.lower),
+        ]
+        announcement =
+            "mounted \(configuration.lower) on \(configuration.mountpoint) (\(builder.kind.rawValue), \(answer))"
+            + builder.remark(with: parts.settings)
+            + warnings.compactMap { $0.map { "; WARNING: \($0)" } }.joined()
+    }
+
+    /// Serves until the mount is gone, by whomever; then everything is on disk, and clients are answered no more.
+    package func run() {
+        frontEnd.waitForUnmount()
+        if !jobs.end(seconds: Self.jobSeconds) { log.warning("work on files that clients asked for does not end") }
+        frontEnd.finish()
+        server.stop()
+    }
+
+    /// Ends the mount, whoever uses it; ``run()`` returns soon. May be called again, and by a client.
+    package func stop() { Self.stop(frontEnd, jobs) }
+
+    /// Files of credentials and the like are read again before they are next used.
+    package func lookAnew() { engine.source.lookAnew() }
+
+    private static func stop(_ frontEnd: any FrontEnd, _ jobs: JobList) {
+        // First: their files would each fail with the engine.
+        jobs.cancel()
+        frontEnd.stop()
+    }
+
+    private static func handlers(
+        _ status: DaemonStatus, _ frontEnd: any FrontEnd, _ jobs: JobList
+    ) -> ControlHandlers {
+        ControlHandlers(
+            status: status.report, drain: frontEnd.drain, stop: { _ in stop(frontEnd, jobs) },
+            files: { request, answer in jobs.run(FileJob(request, on: frontEnd), answer) }, state: status.state)
+    }
+
+    /// What the user is told of names that lie beside the tree.
+    private static func hidden(_ names: [[UInt8]], in lower: BytePath) -> String {
+        let some = names.sorted { $0.lexicographicallyPrecedes($1) }.prefix(3).map { BytePath($0).description }
+        let list =
+            some.joined(separator: ", ") + (names.count > some.count ? " and \(names.count - some.count) more" : "")
+        return "\(list) in \(lower) itself, which somebody made there while nothing was mounted, is in no mount; "
+            + "`passhsm import` moves it in"
+    }
+}

@@ -1,0 +1,71 @@
+import HSMControl
+import HSMSystem
+
+/// The jobs that clients have asked a daemon for and that are not done. When the daemon ends they end first, and each
+/// client is told. Safe on every thread.
+package final class JobList: Sendable {
+    private struct State {
+        /// By numbers that are not used again.
+        var jobs: [Int: FileJob] = [:]
+        var started = 0
+        var isEnding = false
+    }
+
+    static let ending = "the mount ends: what was not done yet is left as it was"
+
+    private let condition = Condition()
+    // Guarded by the condition's lock. Leaf: nothing is called while it is held.
+    private nonisolated(unsafe) var state = State()
+
+    package init() {}
+
+    /// How many there are.
+    package var count: Int {
+        condition.lock()
+        defer { condition.unlock() }
+        return state.jobs.count
+    }
+
+    /// Does `job` on the calling thread, which may block, and returns after its last answer: a report that says so when it
+    /// is done, or else an error. An answer that is not taken (false) ends the job.
+    package func run(_ job: FileJob, _ answer: (ControlReply) -> Bool) {
+        guard let number = enter(job) else {
+            _ = answer(ControlReply(error: Self.ending))
+            return
+        }
+        if !job.run({ answer(ControlReply(work: $0)) }) { _ = answer(ControlReply(error: Self.ending)) }
+        condition.lock()
+        state.jobs[number] = nil
+        condition.unlock()
+        condition.broadcast()
+    }
+
+    /// Cancels every job, and refuses those that come from now on. Returns at once.
+    package func cancel() {
+        condition.lock()
+        state.isEnding = true
+        let jobs = Array(state.jobs.values)
+        condition.unlock()
+        for job in jobs { job.cancel() }
+    }
+
+    /// ``cancel()``, and waits until the clients have their last answer, for `seconds` at most; false when some have not.
+    package func end(seconds: Double) -> Bool {
+        cancel()
+        let deadline = Deadline(seconds: seconds)
+        condition.lock()
+        defer { condition.unlock() }
+        while !state.jobs.isEmpty && !deadline.hasPassed { _ = condition.wait(seconds: 0.1) }
+        return state.jobs.isEmpty
+    }
+
+    /// Nil while the daemon ends.
+    private func enter(_ job: FileJob) -> Int? {
+        condition.lock()
+        defer { condition.unlock() }
+        if state.isEnding { return nil }
+        state.started += 1
+        state.jobs[state.started] = job
+        return state.started
+    }
+}
