@@ -3,7 +3,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// What the lower tree has under a name that the source has too.
+/// A name in the lower tree that the source has too.
 struct Existing {
     let status: stat
     /// O_PATH.
@@ -60,7 +60,7 @@ struct Existing {
 }
 
 extension TreeBuilder {
-    /// What has the name in the current directory; nil when nothing has.
+    /// The entry of this name in the current directory; nil when there is none.
     func look(_ name: [UInt8]) throws(Errno) -> Existing? {
         let place: Descriptor
         do throws(Errno) { place = try Descriptor.openPlace(at: current, name) } catch {

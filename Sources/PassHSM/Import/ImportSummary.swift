@@ -1,6 +1,6 @@
 import HSMSystem
 
-/// What an import has done so far.
+/// The work of an import so far, in numbers.
 package struct ImportCounts: Hashable, Sendable {
     /// Files, symlinks, special files and further names of files that the lower directory did not have.
     package var new = 0
@@ -14,9 +14,9 @@ package struct ImportCounts: Hashable, Sendable {
     package var removed = 0
     /// Names that hold local changes, or something local, and differ from the source; left as they are.
     package var conflicts = 0
-    /// What the source could not read.
+    /// Names that the source could not read.
     package var unreadable = 0
-    /// What the lower directory cannot hold: devices without privilege, attributes and sizes beyond its limits.
+    /// Things that the lower directory cannot hold: devices without privilege, attributes and sizes beyond its limits.
     package var skipped = 0
     /// Regular files of the source, each counted once.
     package var files = 0
@@ -49,7 +49,7 @@ package struct ImportProblem: Hashable, Sendable, CustomStringConvertible {
     package var description: String { "\(kind.rawValue): \(BytePath(path)): \(cause)" }
 }
 
-/// What an import has done.
+/// The result of an import.
 package struct ImportSummary: Sendable {
     /// So many problems are kept; the counts tell of all.
     package static let keptProblems = 1000

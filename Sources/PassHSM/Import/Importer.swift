@@ -158,7 +158,7 @@ package struct Importer: Sendable {
         return false
     }
 
-    /// What is recorded of the file system of a directory as the source, and whether it is the one of the import before.
+    /// The words for the file system of a directory as the source, as they are recorded, and whether it is the one of the import before.
     ///
     /// - Throws: when it is not, unless the directory is to be bound to another one.
     private func fileSystem(after configuration: StoreConfiguration) throws -> (text: String, isSame: Bool) {
@@ -181,7 +181,7 @@ package struct Importer: Sendable {
         return location.isSamePlace(as: old, isComplete: configuration.isSourceComplete)
     }
 
-    /// What this import is told, and what earlier ones were.
+    /// As this import is told, and as earlier ones were.
     private func rights(with configuration: StoreConfiguration) -> RemoteRights {
         RemoteRights(
             isForeign: location.path == nil,

@@ -1,13 +1,13 @@
 import Glibc
 import HSMCore
 
-/// Whose rights an import takes from a remote: owner, mode, devices, attributes.
+/// The rights that an import takes from a remote: owner, mode, devices, attributes.
 ///
 /// A directory's are copied, because its administrator is this machine's. A web server or a bucket may be anybody's: it
 /// tells permissions and owners, and grants neither set-user-ID nor set-group-ID, nor root as the owner, nor devices, nor
 /// attributes but `user.*`, unless ``trustsRemote``.
 package struct RemoteRights: Sendable, Equatable {
-    /// What is set on a new name, or on one that exists. Nil fields are left as they are.
+    /// Owner and mode to set on a new name, or on one that exists. Nil fields are left as they are.
     struct Values: Equatable {
         var owner: UInt32?
         var group: UInt32?
@@ -17,7 +17,7 @@ package struct RemoteRights: Sendable, Equatable {
         var isEmpty: Bool { self == Values() }
     }
 
-    /// What a user says, in place of the remote. Nil fields say nothing.
+    /// The user's own words, in place of the remote's. Nil fields say nothing.
     package struct Given: Sendable, Equatable {
         package var owner: UInt32?
         package var group: UInt32?
@@ -96,7 +96,7 @@ package struct RemoteRights: Sendable, Equatable {
         user.flatMap { $0 == .max || $0 == 0 && !trustsRemote ? nil : $0 }
     }
 
-    /// What of the entry's rights is not taken over, for a report; nil when nothing is.
+    /// The rights of the entry that are not taken over, for a report; nil when all are.
     func withheld(from entry: RemoteEntry) -> String? {
         guard isForeign, case .file = entry.kind, let told = entry.metadata.permissions,
             let mode = values(for: entry).mode

@@ -3,7 +3,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// What of a name was changed in the lower tree since an import set it.
+/// The parts of a name that were changed in the lower tree since an import set them.
 struct LocalChanges: Equatable {
     /// Owner, mode, ACLs.
     var rights = false
@@ -11,7 +11,7 @@ struct LocalChanges: Equatable {
     var attributes = false
 }
 
-/// What imports note of the names in the tree: see ``ImportedNames``.
+/// The notes that imports make of the names in the tree: see ``ImportedNames``.
 extension TreeBuilder {
     /// Whether the tree had `entry`, which it has no more: it was removed or renamed locally, and stays so.
     func isRemoved(_ entry: RemoteEntry) -> Bool {
@@ -47,7 +47,7 @@ extension TreeBuilder {
         noted.append(entry)
     }
 
-    /// What was changed since the last import. What none has noted counts as unchanged.
+    /// The changes since the last import. A name that none has noted counts as unchanged.
     func localChanges(
         _ name: [UInt8], in directory: Descriptor, _ status: stat, _ path: [UInt8]
     ) throws(Errno) -> LocalChanges {

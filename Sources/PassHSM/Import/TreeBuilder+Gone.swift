@@ -3,8 +3,8 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// What the lower tree has and the source no longer has. It is dealt with after the listing, so that it can be counted before
-/// anything is removed, and a listing that breaks off removes nothing.
+/// Names that the lower tree has and the source no longer has. They are dealt with after the listing, so that they can be
+/// counted before anything is removed, and a listing that breaks off removes nothing.
 extension TreeBuilder {
     /// Marks what is gone, or removes it when that is asked for, and is not too much: ``ImportSummary/refusal``.
     func settleGone() throws(ImportError) {

@@ -16,7 +16,7 @@ final class TreeBuilder {
         let isOutdated: Bool
         /// Its owner, mode and ACLs are the import's to set as well.
         let setsRights: Bool
-        /// What was changed locally, and stays.
+        /// The local changes, which stay.
         let changes: LocalChanges
         /// An import made it.
         let isManaged: Bool
@@ -30,7 +30,7 @@ final class TreeBuilder {
         var isTouched = false
     }
 
-    /// What a directory with content keeps from being placed.
+    /// An entry that a directory with content keeps from being placed.
     struct Blocked {
         let entry: RemoteEntry
         let level: Level
@@ -56,14 +56,14 @@ final class TreeBuilder {
     private var entries = 0
     /// About as many bytes as the records of the source's names need in the tables of objects.
     private(set) var objectBytes = 0
-    /// What the import before noted, and what this one does; nil: none has.
+    /// The notes of the import before, and of this one; nil: there was none.
     let before: ImportedNames?
     var noted: [ImportedNames.Entry] = []
     /// Hashes of the paths that the source has; in order when the listing is over.
     var seen: [UInt64] = []
     /// Directories of which the source did not tell all names.
     private(set) var unlisted: Set<[UInt8]> = []
-    /// What the source has where the tree has a directory that is not empty yet.
+    /// Entries of the source where the tree has a directory that is not empty yet.
     var blocked: [[UInt8]: Blocked] = [:]
     /// No import has come here before: nothing of one can be gone.
     private(set) var isFirst = false
