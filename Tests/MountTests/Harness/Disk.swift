@@ -55,6 +55,9 @@ final class Disk {
         // The killed daemon's own mount of it goes with its last thread.
         try until("the disk to be free") { umount2(path, 0) == 0 }
         isMounted = false
+        // That mount, and files whose last use is just over, keep the file system alive for a moment. Mounted anew, it would
+        // be the same one: without power.
+        try until("the end of the file system") { try shell("losetup --noheadings --associated \"$1\"", [image]).isEmpty }
     }
 
     func remove() {
