@@ -38,12 +38,11 @@ format:
 
 test: test-unit test-mount
 
-# One test at a time: many block their thread, and wait for another with a deadline.
 test-unit: build
-	$(SWIFT) test --skip-build --no-parallel --skip MountTests
+	@scripts/run-tests unit
 
 test-mount: build test-sources
-	$(SWIFT) test --skip-build --no-parallel --filter MountTests
+	@scripts/run-tests mount
 
 # 200 power cuts each on ext4 and xfs; every failpoint with every action; an error at every system call of a fill; 500
 # times kill -9; 100,000 random operations.
@@ -51,7 +50,7 @@ test-power: build
 	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter 'MountTests.(Power|Failpoints|Injection|Crash|Random)'
 
 test-long: build test-sources
-	PASSHSM_LONG=1 $(SWIFT) test --skip-build --no-parallel --filter MountTests
+	PASSHSM_LONG=1 scripts/run-tests mount
 
 # A target's findings end it with an error; Tests/Fuzz/README.md says what to do with them.
 fuzz: install-packages
