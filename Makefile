@@ -1,6 +1,9 @@
 # PassHSM. `make demo` and `make test` do all the set-up on a Debian machine with a Swift toolchain.
 
-SWIFT ?= swift
+ifeq ($(origin SWIFT), undefined)
+SWIFT := $(shell scripts/find-swift)
+endif
+export SWIFT
 SOURCES = Sources Tests bench/driver Package.swift
 
 .PHONY: help install-packages test-sources build release lint format test test-unit test-mount test-long \
@@ -54,7 +57,7 @@ test-long: build test-sources
 
 # A target's findings end it with an error; Tests/Fuzz/README.md says what to do with them.
 fuzz: install-packages
-	@SWIFT=$(SWIFT) scripts/fuzz
+	@scripts/fuzz
 
 # A hostile user for an hour, with each front end: others' reads are never held up for more than a second.
 HOSTILE_SECONDS ?= 3600
