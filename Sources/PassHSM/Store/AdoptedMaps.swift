@@ -2,19 +2,20 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// The residency maps of a store that was copied: they are called after handles that the files no longer have.
+/// The residency maps of a store that was copied: their names are handles that the copied files do not have.
 final class AdoptedMaps {
-    /// The folder of the maps of before while a moved store is adopted: a new handle may be another file's old one.
+    /// Holds the old maps while a moved store is adopted, apart from the new ones: a new handle may equal another
+    /// file's old one.
     private static let oldFolder = "partial.old"
-    /// The same until it has all of them.
+    /// The name of that folder until all old maps are in it.
     private static let newFolder = "partial.moving"
 
     private let store: Store
-    /// Where maps of before are looked for, and what they are called there by the hash of the old handle.
+    /// The folders with old maps, and the name of each map there, by the hash of its old handle.
     private let folders: [(folder: Descriptor, names: [UInt64: String])]
     private let old: Descriptor?
 
-    /// - Parameter isMoved: all of the store was copied, and not some of its files.
+    /// - Parameter isMoved: the whole store was copied, and not only some of its files.
     init(_ store: Store, isMoved: Bool) throws(Errno) {
         self.store = store
         var folder = try Self.open(Self.oldFolder, store)
@@ -54,7 +55,7 @@ final class AdoptedMaps {
         try store.directory.fsync()
     }
 
-    /// A file with a record of its own keeps its map.
+    /// Keeps the map of a file whose record is its own.
     func keep(_ place: Descriptor) throws(Errno) {
         guard let old, let name = try? FileHandle(of: place).name else { return }
         do throws(Errno) { try old.link(Array(name.utf8), into: store.partial, Array(name.utf8)) } catch {
@@ -65,28 +66,29 @@ final class AdoptedMaps {
         try store.partial.fsync()
     }
 
-    /// Makes a map for `record`'s file of the one that its old owner has, with what the content proves. Durable when it
-    /// returns.
+    /// Makes a map for `record`'s file from the map of the record's old owner, with the granules that the content
+    /// proves. The new map is durable when this returns.
     ///
     /// - Parameters:
     ///   - size: of the lower file.
-    ///   - lower: open for reading and writing; what was written is on disk.
+    /// - lower: open for reading and writing; what was written is on disk.
     /// - Returns: how many granules are present.
-    /// - Throws: `RecordError` when there is none, or it cannot be believed.
+    /// - Throws: `RecordError` when there is no map, or the map cannot be believed.
     func takeOver(
         _ record: Record, from owner: RecordValue.Owner, _ size: Int, _ lower: Descriptor
     ) throws(RecordError) -> Int {
         let map = try find(owner, record)
         let granules = record.layout.count
         var record = record
-        // As a truncation that a power cut has kept from its record.
+        // A power cut may have come between a truncation and its record.
         if record.flags.contains(.dirty) { record.limit = min(record.limit, size) }
         let layout = record.layout
         do throws(Errno) {
             let new = try Sidecar.create(
                 in: store.partial, name: record.identity.name, epoch: record.epoch, granules: granules,
                 session: store.session)
-            // A kill leaves what was written in the page cache, from which it was copied; a power cut does not.
+            // A killed daemon leaves its writes in the page cache, from which the copy was made. A power cut loses
+            // them.
             let isSameBoot = map.session.boot == store.session.boot
             var isDamaged = false
             var count = 0
@@ -105,7 +107,7 @@ final class AdoptedMaps {
                     case .filled:
                         let range = layout.bytes(of: granule..<granule + 1)
                         let checksum = page.checksum(of: granule)
-                        // A truncation has cut the bytes that the checksum is of.
+                        // A truncation cut this granule: the checksum is of all its former bytes.
                         let isCut = range.upperBound == record.limit && record.limit < record.object.size
                         if isCut || lower.checksum(of: range) == checksum { found[granule] = (.filled, checksum) }
                     }
@@ -142,7 +144,7 @@ final class AdoptedMaps {
         throw RecordError("there is no residency map of it in .passhsm/partial")
     }
 
-    /// - Parameter all: nothing was left that may need a map of before.
+    /// - Parameter all: no file was left that may need an old map.
     func finish(all: Bool) throws(Errno) {
         guard let old, all else { return }
         for name in try DirectoryReader.names(in: old) { try old.unlink(Array(name.dropLast())) }

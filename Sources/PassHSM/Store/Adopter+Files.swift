@@ -4,7 +4,7 @@ import HSMSystem
 
 /// The decision about one file.
 extension Adopter {
-    /// Local changes: nobody else has them.
+    /// Adopts a file with local changes, which exist nowhere else.
     func adoptDirty(_ file: AdoptedFile, _ record: Record, _ owner: RecordValue.Owner) throws(Errno) -> Outcome {
         if record.isComplete {
             try store.write(record, to: file.place)
@@ -14,7 +14,7 @@ extension Adopter {
             return .left("it has local changes, and its record says that it is empty")
         }
         let lower = try file.place.reopen(O_RDWR)
-        // The copy has what the map says was written, or nothing has.
+        // After a power cut, the copy must not have less than its map says.
         try lower.fsync()
         do throws(RecordError) {
             _ = try maps.takeOver(record, from: owner, file.status.st_size, lower)
@@ -31,7 +31,7 @@ extension Adopter {
         case .dual: return try adoptComplete(file, record)
         case .partial where file.status.st_size == record.object.size:
             let lower = try file.place.reopen(O_RDWR)
-            // Without a map, or with one that is damaged, everything is fetched again.
+            // Without a map, or with a damaged one, everything is fetched again.
             guard let present = try? maps.takeOver(record, from: owner, file.status.st_size, lower), present > 0 else {
                 return try goOffline(file, record)
             }
@@ -62,7 +62,7 @@ extension Adopter {
 
     private enum Proof { case right, wrong, none }
 
-    /// By the digest, or the checksum.
+    /// Compares the content with the digest, or else with the checksum.
     private func proof(of file: AdoptedFile, _ record: Record) throws(Errno) -> Proof {
         if record.object.size == 0 { return .right }
         let lower = try file.place.reopen(O_RDONLY)
@@ -76,13 +76,14 @@ extension Adopter {
         return lower.checksum(of: 0..<record.object.size) == checksum ? .right : .wrong
     }
 
-    /// It has no holes, of which nobody could say whether they are the content's own. A copy gets its time last.
+    /// Whether the file has no holes: nothing could tell whether holes are the content's own. A copying program sets
+    /// the time last.
     private func isWhole(_ file: AdoptedFile) -> Bool {
         guard let lower = try? file.place.reopen(O_RDONLY), let end = try? lower.seekHole(from: 0) else { return false }
         return end == file.status.st_size
     }
 
-    /// A file of which nothing is present; what it has is freed.
+    /// Makes the file one of which nothing is present, and frees its blocks.
     private func goOffline(_ file: AdoptedFile, _ record: Record) throws(Errno) -> Outcome {
         let isOffline = ![.dual, .partial].contains(record.state)
         var record = record
@@ -98,19 +99,19 @@ extension Adopter {
         }
         let lower = try file.place.reopen(O_RDWR)
         try store.write(record, to: lower)
-        // Before a byte goes: what is not believed can show no zeros.
+        // The record comes before the first byte goes: a file that is offline shows no zeros.
         try lower.fsync()
         try lower.truncate(to: record.object.size)
-        // Only for the space.
+        // This only saves space: a failure does no harm.
         try? lower.freeContent(size: record.object.size)
         try lower.setModified(record.modified)
-        // A stub that was copied as zeros has nothing to lose.
+        // A stub that was copied as zeros has no content to lose.
         return .offline(hadContent: hadContent && !isOffline)
     }
 }
 
 extension Descriptor {
-    /// CRC32C of these bytes; nil when they cannot be read, or are not there.
+    /// CRC32C of these bytes; nil when they cannot be read, or are not all there.
     func checksum(of range: Range<Int>) -> UInt32? {
         var result: UInt32 = 0
         var count = 0

@@ -2,39 +2,39 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// The work of an ``Adopter``, in numbers.
+/// Counts of an ``Adopter``'s work.
 package struct AdoptCounts: Sendable, Equatable {
     /// Names of every kind.
     package var names = 0
-    /// Files whose records were their own already.
+    /// Files whose records were already their own.
     package var own = 0
     /// Directories, symlinks and special files, and local files.
     package var others = 0
-    /// Complete, and proven to be what the remote had.
+    /// Complete files, proven to have the remote's content.
     package var complete = 0
-    /// With local changes, which were kept.
+    /// Files with local changes, which were kept.
     package var dirty = 0
-    /// Partly there, each granule proven.
+    /// Partial files; each present granule is proven.
     package var partial = 0
-    /// Nothing of it is present: it was not, or nothing could be proven.
+    /// Files of which nothing is present, or nothing could be proven.
     package var offline = 0
-    /// Of those: files that had content, which was given up.
+    /// Files among the offline ones that had content, which was given up.
     package var givenUp = 0
-    /// As they were, because something only they have would be lost.
+    /// Files that were left as they were, because adoption would lose something that only they have.
     package var left = 0
 
     package init() {}
 }
 
-/// Makes the files of a lower directory that was copied, moved or restored its own again: their records are of the files
-/// from which they were copied.
+/// Makes a lower directory that was copied, moved or restored usable again: the records of its files still name the
+/// files from which they were copied.
 ///
-/// It believes what it can prove of a file, and always keeps local changes. A file of which it cannot tell is left as it is, and
-/// answers EIO as before. A run that broke off is simply done again: files are independent, and the top comes last. Used
-/// by one thread.
+/// It believes of a file only what it can prove, and always keeps local changes. It leaves a file as it is if it cannot
+/// decide; that file answers EIO as before. A run that broke off can be repeated: files are independent, and the top
+/// directory comes last. Used by one thread.
 package final class Adopter {
     let store: Store
-    /// Give up also what may have been changed beside a mount.
+    /// Also gives up files that may have been changed beside a mount.
     let refetchesChanged: Bool
     private(set) var counts = AdoptCounts()
     let maps: AdoptedMaps
@@ -44,7 +44,8 @@ package final class Adopter {
 
     /// - Parameters:
     ///   - store: opened with ``Store/openForAdoption(_:log:)``.
-    ///   - refetchesChanged: clean files whose size or time is not the recorded one are fetched again, and not left.
+    /// - refetchesChanged: clean files whose size or time is not the recorded one are fetched again; otherwise they are
+    ///   left.
     ///   - report: called with each file that is left as it is, and why.
     package init(
         _ store: Store, refetchesChanged: Bool, report: @escaping (_ path: [UInt8], _ cause: String) -> Void,
@@ -58,7 +59,7 @@ package final class Adopter {
         walk = try NameWalk(top: store.tree.root, hiding: Store.folder)
     }
 
-    /// - Throws: `Errno` when it cannot go on; what was done until then is good.
+    /// - Throws: `Errno` when it cannot go on; the work that was done until then is valid.
     package func run() throws(Errno) -> AdoptCounts {
         while let step = try walk.next() {
             switch step {
@@ -71,13 +72,13 @@ package final class Adopter {
         }
         try store.tree.directory.original.syncFileSystem()
         try maps.finish(all: counts.left == 0)
-        // The mark that all is done.
+        // The top directory's record marks that all is done.
         _ = try adoptOther(store.tree.root, Array(".".utf8))
         try store.tree.directory.original.syncFileSystem()
         return counts
     }
 
-    /// - Returns: the directory to go into, when it is one.
+    /// - Returns: the directory to enter, when the name is one.
     private func visit(_ name: [UInt8]) throws(Errno) -> Descriptor? {
         let place: Descriptor
         do throws(Errno) { place = try Descriptor.openPlace(at: walk.current, name) } catch {
@@ -97,7 +98,7 @@ package final class Adopter {
         return type == S_IFDIR ? try Descriptor.openDirectory(at: walk.current, name) : nil
     }
 
-    /// The record says only which object it was made of.
+    /// Such a record tells only the remote object that the directory, link or special file was made of.
     private func adoptOther(_ place: Descriptor, _ path: [UInt8]) throws(Errno) {
         if case .foreign(let record, _) = find(place, path) { try store.write(record, to: place) }
     }
@@ -148,12 +149,12 @@ package final class Adopter {
     }
 
     private enum Found {
-        /// There is no record.
+        /// The file has no record.
         case local
         case own
-        /// As a record of this file, and whose it was.
+        /// The record, made to name this file, and its old owner.
         case foreign(Record, RecordValue.Owner)
-        /// It cannot be believed, and was reported.
+        /// The record cannot be believed; this was reported.
         case unknown
     }
 

@@ -20,7 +20,7 @@ struct ByteWriter {
         bytes.append(UInt8(rest))
     }
 
-    /// As ``putVariable(_:)``; small numbers of either sign take few bytes.
+    /// Appends as ``putVariable(_:)`` does; small numbers of either sign take few bytes.
     mutating func putVariable(signed value: Int64) { putVariable(UInt64(bitPattern: value << 1 ^ value >> 63)) }
 
     /// Overwrites four bytes at `offset`.
@@ -29,7 +29,7 @@ struct ByteWriter {
     }
 }
 
-/// Reads what ``ByteWriter`` wrote; nil past the end.
+/// Reads what ``ByteWriter`` wrote. Each method returns nil past the end.
 struct ByteReader {
     private var rest: ArraySlice<UInt8>
 
@@ -43,7 +43,8 @@ struct ByteReader {
         }
     }
 
-    /// Nil also for a number of more than 64 bits, and for one that could be shorter.
+    /// Reads what ``ByteWriter/putVariable(_:)`` wrote; nil also for a number of more than 64 bits, and for one with a
+    /// shorter form.
     mutating func takeVariable() -> UInt64? {
         var value: UInt64 = 0
         for place in 0..<10 {
@@ -61,13 +62,13 @@ struct ByteReader {
         return Int64(bitPattern: value >> 1) ^ -Int64(bitPattern: value & 1)
     }
 
-    /// Bytes behind their count in one byte.
+    /// Reads a count in one byte, and then that many bytes.
     mutating func takeCounted() -> ArraySlice<UInt8>? {
         guard let count = take(UInt8.self) else { return nil }
         return take(Int(count))
     }
 
-    /// Everything that is left.
+    /// Reads all bytes that are left.
     mutating func takeRest() -> ArraySlice<UInt8> {
         defer { rest = [] }
         return rest
@@ -88,10 +89,10 @@ enum CRC32C {
         passhsm_crc32c(crc, bytes.baseAddress, bytes.count)
     }
 
-    /// CRC32Cs of the parts of something, one after the other, become that of the whole.
+    /// Combines the CRC32Cs of consecutive parts into the CRC32C of the whole.
     struct Chain {
         private(set) var value: UInt32 = 0
-        /// Of the parts, but for the last ones.
+        /// Length of all parts but the last ones, and the power that belongs to it.
         private let usual: (length: Int, power: UInt32)
 
         /// - Parameter length: that of most parts.

@@ -1,6 +1,6 @@
 import HSMCore
 
-/// CRC32C of a file's content, put together from those of its granules.
+/// Computes the CRC32C of a file's content from those of its granules.
 struct ChecksumOfGranules {
     private let layout: GranuleLayout
     private let others: [Int: UInt32]
@@ -8,14 +8,14 @@ struct ChecksumOfGranules {
     private var next = 0
     private var isKnown = true
 
-    /// - Parameter others: of granules that the residency map does not have yet.
+    /// - Parameter others: checksums of granules that the residency map does not have yet.
     init(_ layout: GranuleLayout, notRecorded others: [Int: UInt32]) {
         self.layout = layout
         self.others = others
         chain = CRC32C.Chain(usualLength: layout.granuleSize)
     }
 
-    /// The next page of the residency map; nil: it is damaged.
+    /// Adds the next page of the residency map; nil: the page is damaged.
     mutating func append(_ page: Sidecar.Page?, from first: Int) {
         appendOthers(until: first)
         guard isKnown, let page else {
@@ -27,7 +27,7 @@ struct ChecksumOfGranules {
         }
     }
 
-    /// The whole content's; nil when that of a granule is not known.
+    /// The checksum of the whole content; nil when a granule's is not known.
     mutating func finish() -> UInt32? {
         appendOthers(until: layout.count)
         return isKnown ? chain.value : nil

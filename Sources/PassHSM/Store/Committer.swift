@@ -1,34 +1,35 @@
 import HSMSystem
 
-/// Makes fills durable in groups: one thread, which syncs many files at once.
+/// Makes fills durable in groups: one thread syncs many files at once.
 ///
-/// A group is what came within a tenth of a second. For a few files each is synced by itself; for many one syncfs(2) is
-/// cheaper (DESIGN: 250 us an fdatasync).
+/// A group is what comes within a tenth of a second. The thread syncs each of a few files by itself; for many files one
+/// syncfs(2) is cheaper (an fdatasync takes 250 us).
 final class Committer: Sendable {
-    /// Seconds that a group is waited for.
+    /// Seconds that the thread waits for a group to grow.
     private let delay: Double
-    /// From so many files on the whole file system is synced instead.
+    /// From this count of files on, the whole file system is synced instead.
     private static let manyFiles = 8
-    /// More files than this hold up those who fill them, so that their descriptors are bounded.
+    /// When so many files wait, ``waitForRoom(_:)`` blocks those who fill more: this bounds the descriptors.
     private let mostWaiting: Int
-    /// A group that has grown to this size does not wait any longer.
+    /// A group of this size does not wait any longer.
     private static let fullGroup = 512
 
     private let condition = Condition()
-    // Guarded by condition's lock, under which nothing is called.
+    // Guarded by condition's lock; nothing is called under it.
     private nonisolated(unsafe) var waiting: [ObjectIdentifier: StoredFile] = [:]
     private nonisolated(unsafe) var hasThread = false
-    /// Groups that are being committed.
+    /// The count of groups that are being committed.
     private nonisolated(unsafe) var groups = 0
 
-    /// - Parameter mostWaiting: nil: as many as the reserve of descriptors has room for; as many may be being committed.
+    /// - Parameter mostWaiting: the bound of files that wait, and of files that are being committed. Nil: as many as
+    ///   the reserve of descriptors has room for.
     init(delay: Double = 0.1, mostWaiting: Int? = nil) {
         self.delay = delay
         let reserve = Capabilities.descriptorReserve(limit: Capabilities.descriptorLimit().now)
         self.mostWaiting = mostWaiting ?? min(2048, max(4, reserve / 4))
     }
 
-    /// Blocks while too many files wait. Not for the thread that commits, which alone makes room.
+    /// Blocks while too many files wait. The committing thread must not call it: only that thread makes room.
     func waitForRoom(_ file: StoredFile) {
         condition.lock()
         while waiting.count >= mostWaiting && waiting[ObjectIdentifier(file)] == nil {
@@ -37,7 +38,7 @@ final class Committer: Sendable {
         condition.unlock()
     }
 
-    /// Starts the thread that commits, if there is none. To be called before the first ``schedule(_:)``.
+    /// Starts the committing thread, if there is none. Must be called before the first ``schedule(_:)``.
     ///
     /// - Throws: EAGAIN when the system gives no thread.
     func start() throws(Errno) {
@@ -63,7 +64,7 @@ final class Committer: Sendable {
         if wake { condition.broadcast() }
     }
 
-    /// Commits everything that waits now, and returns when it is done.
+    /// Commits everything that waits now, and returns when this is done.
     func drain() {
         while true {
             condition.lock()
@@ -78,17 +79,17 @@ final class Committer: Sendable {
         }
     }
 
-    /// Drops what waits, as a crash would. For tests.
+    /// Drops everything that waits, as a crash would. For tests.
     func abandon() {
         condition.lock()
         let files = waiting
         waiting = [:]
         condition.unlock()
-        // Their last owners must not go under the lock.
+        // Dropping the last reference calls code, which must not run under the lock.
         withExtendedLifetime(files) {}
     }
 
-    /// Under the condition's lock: a group, to be committed by ``commit(_:)``.
+    /// Takes a group, which the caller commits by ``commit(_:)``. The condition's lock is held.
     private func take() -> [StoredFile] {
         defer { waiting.removeAll(keepingCapacity: true) }
         groups += 1
@@ -100,7 +101,7 @@ final class Committer: Sendable {
             condition.lock()
             while waiting.isEmpty { condition.wait() }
             let end = ContinuousClock.now + .seconds(delay)
-            // Whatever wakes it, a group is given its time.
+            // A group gets its full time, also when something else wakes the thread.
             while !waiting.isEmpty && waiting.count < Self.fullGroup {
                 let rest = (end - .now) / .seconds(1)
                 guard rest > 0, condition.wait(seconds: rest) else { break }
@@ -119,7 +120,7 @@ final class Committer: Sendable {
             condition.broadcast()
         }
         guard let store = files.first?.store else { return }
-        // What comes after the sync is not synced, so that all commits are begun before it.
+        // All commits begin before the sync: bytes that come later are not synced.
         let commits = files.map { ($0, $0.beginCommit()) }
         var isSynced = false
         if files.count >= Self.manyFiles {
@@ -135,7 +136,7 @@ final class Committer: Sendable {
                 try file.end(commit, isSynced: isSynced)
                 store.committed(file.handle)
             } catch {
-                // The content stays readable, and what is not recorded is fetched again after a restart.
+                // The content stays readable. Content that is not recorded is fetched again after a restart.
                 store.log.error(
                     "a fill could not be made durable: \(error.text)", metadata: ["file": "\(file.handle.name)"])
             }

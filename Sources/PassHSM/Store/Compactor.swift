@@ -2,14 +2,14 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// Frees the space that remote objects take in the tables to which no record refers any more: moves the others to a new table,
-/// and removes the old ones.
+/// Frees the space of remote objects to which no record refers any more: moves the other objects from their tables to a
+/// new table, and removes the old tables.
 ///
-/// To be used by one thread, while nobody else uses the store. Whenever it ends, is killed, or loses power, each record refers to
-/// an entry that is on disk: a record is changed when its new entry is there, and a table goes when all records of the tree were
-/// seen to refer to others, durably.
+/// One thread uses it, while nobody else uses the store. Whenever it ends, is killed, or loses power, each record
+/// refers to an entry that is on disk: it changes a record only when the new entry is durable, and removes a table only
+/// when it has seen that all records of the tree durably refer to other tables.
 package struct Compactor {
-    /// Less garbage than this, in bytes, stays.
+    /// Bytes of garbage up to which nothing is compacted.
     package static let usualMinGarbage = 8 << 20
 
     private let store: Store
@@ -20,12 +20,13 @@ package struct Compactor {
         self.minGarbage = Failpoint.isOn("compact.small") ? 1 : minGarbage
     }
 
-    /// Compacts the tables when more than half of them is garbage.
+    /// Compacts the tables if more than half of their bytes, and more than the minimum, are garbage.
     ///
-    /// - Parameter expected: bytes of entries that are in use, as the caller estimates: unless that makes so much garbage, the
-    ///   records are not looked at. Zero looks at them.
+    /// - Parameter expected: the caller's estimate of the bytes of entries in use. The records are read only if this
+    ///   estimate leaves enough garbage; zero reads them in any case.
     /// - Returns: how many bytes were freed.
-    /// - Throws: `StoreError` when a record cannot be read or written, or the disk fails. All records are as good as before.
+    /// - Throws: `StoreError` when a record cannot be read or written, or the disk fails. All records are then as valid
+    ///   as before.
     package func run(expecting expected: Int) throws(StoreError) -> Int {
         let before = try size()
         guard isTooMuch(before, used: expected) else { return 0 }
@@ -38,7 +39,7 @@ package struct Compactor {
             try Failpoint.reach("compact.begun")
         } catch { throw Self.failure(error) }
         try moveEntries(to: table)
-        // From the disk's point of view all of them refer to the new one now, but those that could not be changed.
+        // All records refer durably to the new table now, except those that could not be changed.
         let needed = try survey().tables
         do throws(Errno) {
             try Failpoint.reach("compact.remove")
@@ -62,7 +63,7 @@ package struct Compactor {
         let writer = RecordWriter(store)
         try forEachRecord { place, status, record throws(Errno) in
             guard let reference = record.reference, reference.table < table else { return }
-            // Backups look at the change time of files only.
+            // Backups look at the change times of files only.
             let isFile = status.st_mode & S_IFMT == S_IFREG
             try writer.replace(with: record.at(nil), of: place, showing: isFile ? record.changeTime(status) : nil)
         }
@@ -80,7 +81,7 @@ package struct Compactor {
     private struct Survey {
         /// Bytes of the entries that records refer to.
         var used = 0
-        /// The tables that they are in.
+        /// The tables that these entries are in.
         var tables: Set<UInt32> = []
     }
 
@@ -94,14 +95,14 @@ package struct Compactor {
         return result
     }
 
-    /// Calls `body` with the record of everything in the tree, whatever names it has, and of the top.
+    /// Calls `body` with the record of each name in the tree, and of the top.
     ///
-    /// - Throws: `StoreError` when there is one that cannot be read, or a name that cannot be looked at: it may refer to
-    ///   anything.
+    /// - Throws: `StoreError` when a record cannot be read, or a name cannot be looked at: its record may refer to any
+    ///   entry.
     private func forEachRecord(
         _ body: (_ place: Descriptor, _ status: stat, _ record: Record) throws(Errno) -> Void
     ) throws(StoreError) {
-        // They have records, too, and the tree may get them back.
+        // Names beside the tree have records too, and may come back into the tree.
         if let name = store.namesOutside().first {
             throw StoreError("\(BytePath(name)) is beside the tree, where an import left it")
         }

@@ -2,14 +2,14 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// The comparison of a lower file with its remote object. Used by one task.
+/// Compares a lower file with its remote object. Used by one task.
 package struct ContentComparison {
     package enum Answer: Sendable {
-        /// With this checksum.
+        /// All bytes are equal; their checksum.
         case same(UInt32)
-        /// From the first byte that differs to the last one.
+        /// The range from the first byte that differs to the last one.
         case differs(Range<Int>)
-        /// The remote has another version, or none.
+        /// The remote has another version, or no object.
         case other
         case failed(String)
     }
@@ -23,7 +23,7 @@ package struct ContentComparison {
     /// - Parameter lower: open for reading.
     package init(_ lower: Descriptor) { self.lower = lower }
 
-    /// To be called once. Blocks in reads of the lower file.
+    /// Compares. Must be called once only. Blocks in reads of the lower file.
     package mutating func run(_ object: RemoteObject, _ remote: any RemoteSource) async -> Answer {
         do throws(FillError) {
             while offset < object.size {

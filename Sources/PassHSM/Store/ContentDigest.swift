@@ -4,14 +4,15 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// Digests of lower files.
+/// Computes digests of lower files.
 enum ContentDigest {
     private static let piece = 1 << 20
 
-    /// Reads into the buffer from the offset until it is full or the content ends: the count of bytes.
+    /// Reads from the offset into the buffer until it is full or the content ends; returns the count of bytes.
     typealias Reader = (_ buffer: UnsafeMutableRawBufferPointer, _ offset: Int) throws(Errno) -> Int
 
-    /// The digest of the first `size` bytes that `reader` reads; content that is shorter has another one than a whole one has.
+    /// The digest of the first `size` bytes that `reader` reads. Of shorter content, it is the digest of the bytes that
+    /// there are.
     ///
     /// - Throws: what `reader` throws; ENOTSUP where libcrypto refuses the algorithm.
     static func of(
@@ -51,7 +52,8 @@ enum ContentDigest {
         return withUnsafeBytes(of: crc.bigEndian) { Array($0) }
     }
 
-    /// Hands the first `size` bytes that `reader` reads to `body`, a piece at a time; fewer when the content is shorter.
+    /// Hands the first `size` bytes that `reader` reads to `body`, a piece at a time; fewer when the content is
+    /// shorter.
     static func read(
         _ size: Int, _ reader: Reader, _ body: (UnsafeRawBufferPointer) -> Void
     ) throws(Errno) {

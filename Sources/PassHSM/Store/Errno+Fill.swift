@@ -3,7 +3,7 @@ import HSMCore
 import HSMSystem
 
 extension Errno {
-    /// What a user of a mount gets for a failed fill.
+    /// The errno that a user of a mount gets for a failed fill.
     package init(_ error: FillError) {
         let code =
             switch error.code {

@@ -1,17 +1,18 @@
 import Glibc
 import HSMSystem
 
-/// The names that the last import found in the source and that the tree had then, with what it gave them: `.passhsm/imported`.
+/// The names that the last import found in the source and that the tree had then, with the metadata that the import
+/// set: `.passhsm/imported`.
 ///
-/// A name among them that the tree has no more was removed or renamed locally. 16 bytes a name, in memory and on disk; of
-/// paths and metadata hashes are kept. A value; not thread-safe while it changes.
+/// A name of this list that is no longer in the tree was removed or renamed locally. The list takes 16 bytes a name, in
+/// memory and on disk: it keeps only hashes of paths and metadata. A value; not thread-safe while it changes.
 package struct ImportedNames: Sendable {
     package struct Entry: Sendable, Hashable {
         /// ``ImportedNames/hash(_:)`` of the path below the top.
         package let path: UInt64
-        /// Of owner, mode and ACLs as the import set them; 0: they were local, or it is not known.
+        /// The hash of owner, mode and ACLs as the import set them; 0: they were local, or are not known.
         package var rights: UInt32
-        /// Of the other attributes, likewise.
+        /// The hash of the other attributes; 0 as above.
         package var attributes: UInt32
 
         package init(path: UInt64, rights: UInt32 = 0, attributes: UInt32 = 0) {
@@ -21,10 +22,10 @@ package struct ImportedNames: Sendable {
         }
     }
 
-    /// In the order of their hashes.
+    /// Ascending by hash.
     package private(set) var entries: [Entry]
 
-    /// - Parameter entries: in any order. Of several for one path the first counts.
+    /// - Parameter entries: in any order. If several have the same path, the first counts.
     package init(_ entries: [Entry] = []) {
         self.entries = []
         self.entries.reserveCapacity(entries.count)
@@ -36,7 +37,7 @@ package struct ImportedNames: Sendable {
 
     package var isEmpty: Bool { entries.isEmpty }
 
-    /// What is kept of the path with this hash.
+    /// The entry of the path with this hash.
     package subscript(path: UInt64) -> Entry? {
         var (low, high) = (0, entries.count)
         while low < high {
@@ -46,14 +47,14 @@ package struct ImportedNames: Sendable {
         return low < entries.count && entries[low].path == path ? entries[low] : nil
     }
 
-    /// 64 bits of FNV-1a, stirred.
+    /// The 64-bit FNV-1a hash, with its bits mixed.
     package static func hash(_ bytes: some Sequence<UInt8>) -> UInt64 {
         var hash = bytes.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 as UInt64 }
         hash = (hash ^ hash >> 33) &* 0xff51_afd7_ed55_8ccd
         return hash ^ hash >> 33
     }
 
-    /// 32 bits of it, and not 0.
+    /// The low 32 bits of that hash, never 0.
     package static func shortHash(_ bytes: some Sequence<UInt8>) -> UInt32 {
         max(1, UInt32(truncatingIfNeeded: hash(bytes)))
     }
@@ -66,10 +67,10 @@ extension ImportedNames {
     private static let magic = Array("PHSMNAM1".utf8)
     private static let headerSize = 12
     private static let entrySize = 16
-    /// Bytes of the file: more names than a file system has.
+    /// The largest file in bytes: it has more names than a file system holds.
     private static let longest = 1 << 40
 
-    /// - Returns: nil for anything but a whole file with the right checksum.
+    /// Reads a whole file with the right checksum; nil for anything else.
     init?(_ bytes: [UInt8]) {
         guard bytes.count >= Self.headerSize, (bytes.count - Self.headerSize) % Self.entrySize == 0,
             bytes.starts(with: Self.magic)
@@ -134,9 +135,9 @@ extension ImportedNames {
 }
 
 extension Store {
-    /// What the last import noted; nil when none did. A list that is damaged counts as an empty one.
+    /// The list of the last import; nil when there is none. A damaged list counts as an empty one.
     package func importedNames() throws(StoreError) -> ImportedNames? { try ImportedNames.read(from: directory) }
 
-    /// Replaces it atomically; durable when it returns.
+    /// Replaces the list atomically; durable when it returns.
     package func save(_ names: ImportedNames) throws(StoreError) { try names.write(to: directory) }
 }

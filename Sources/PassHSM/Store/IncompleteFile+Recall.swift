@@ -3,18 +3,19 @@ import HSMCore
 import HSMSystem
 
 extension IncompleteFile {
-    /// Bytes that one request of a recall waits for: each has the engine's deadline.
+    /// Bytes that one request of a recall waits for. The engine's deadline holds for each request.
     private static let recallStep = 8 << 20
 
-    /// Fills the file whole, behind whatever else wants the remote, and returns when it is done, or the task is cancelled.
+    /// Fills the whole file, after everything else that wants the remote. Returns when it is done, or the task is
+    /// cancelled.
     ///
-    /// - Parameter progress: told the bytes that became present or were so already; false ends it.
+    /// - Parameter progress: is given the count of bytes that became present or already were; false ends the recall.
     package func recall(by engine: FillEngine, _ progress: (Int) -> Bool) async throws(Refusal) {
         var offset = 0
         while offset < fill.layout.limit {
             let end = min(offset + Self.recallStep, fill.layout.limit)
             do throws(FillError) {
-                // The daemon's own user and root alone can ask for it.
+                // Only the daemon's own user and root can request a recall.
                 try await engine.waitForResidence(of: offset..<end, in: fill, priority: .background, user: geteuid())
             } catch { throw Refusal(error.cause) }
             if !progress(end - offset) { throw Refusal("given up") }
@@ -24,8 +25,8 @@ extension IncompleteFile {
 }
 
 extension Refusal {
-    /// What was just closed may still be on its way to its end: a file that is busy is looked at again for half a
-    /// second.
+    /// Repeats `body` for half a second while the file is busy: a file that was just closed may still be in the course
+    /// of its last close.
     package static func whenIdle<Result>(_ body: () throws(Refusal) -> Result) throws(Refusal) -> Result {
         for _ in 0..<50 {
             do throws(Refusal) { return try body() } catch {

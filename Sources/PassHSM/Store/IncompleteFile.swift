@@ -2,11 +2,11 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// An incomplete file in use: the engine's side and the store's side of it.
+/// An incomplete file in use: the engine's part and the store's part of it.
 package final class IncompleteFile: Sendable {
     package let fill: FillFile
     package let stored: StoredFile
-    /// The lower file may not be changed, nor what is recorded of it.
+    /// The lower file may not be changed, nor its record.
     package let isReadOnly: Bool
 
     init(fill: FillFile, stored: StoredFile, isReadOnly: Bool = false) {
@@ -16,9 +16,9 @@ package final class IncompleteFile: Sendable {
     }
 }
 
-/// What a known file is, by its record.
+/// The state of a file, as its record says.
 package enum Residence: Sendable {
-    /// No record, or one that says so.
+    /// The file has no record, or one that says that it is local.
     case local
     case dual(Record.Flags)
     /// `modified` is the modification time to show.
@@ -42,14 +42,15 @@ extension Residence {
 }
 
 extension Store {
-    /// What the file that `file` is open on is (O_PATH will do).
+    /// The state of the file that `file` is open on (O_PATH will do).
     package func residence(of file: Descriptor) -> Residence {
         do throws(RecordError) { return try believedValue(of: file).map { Residence($0.0) } ?? .local } catch {
             return .unknown(error)
         }
     }
 
-    /// As ``residence(of:)``, and the change time to show of the file, whose attributes are `status`.
+    /// The state as ``residence(of:)`` gives it, and the change time to show for the file, whose attributes are
+    /// `status`.
     package func residence(of file: Descriptor, _ status: stat) -> (Residence, changed: timespec) {
         do throws(RecordError) {
             guard let (record, _) = try believedValue(of: file) else { return (.local, status.st_ctim) }
@@ -61,13 +62,14 @@ extension Store {
 
     /// Takes an incomplete file into use: reads its record and its residency map.
     ///
-    /// At most one such object may exist for a file at a time. A map that is missing or damaged is started anew when the
-    /// file is clean: everything is fetched again.
+    /// At most one such object may exist for a file at a time. If the map of a clean file is missing or damaged, a new
+    /// one is started, and everything is fetched again.
     ///
     /// - Parameters:
     ///   - lower: the lower file, open for reading and writing; kept.
-    ///   - isReadOnly: it is open for reading alone, because it may not be changed: what is absent stays so, with EPERM.
-    ///   - isStrict: of a remote's content nothing is present before all of it was checked.
+    /// - isReadOnly: `lower` is open only for reading, because the file may not be changed: absent content stays absent
+    ///   (EPERM).
+    /// - isStrict: content of the remote is present only after all of it was checked.
     /// - Returns: nil when the file is complete.
     /// - Throws: EIO with the cause when the record or, for a dirty file, the map cannot be believed.
     package func use(
@@ -99,7 +101,7 @@ extension Store {
                 refusal: isUnchecked ? Self.uncheckable : isReadOnly ? Self.unchangeable : nil,
                 engine: engine)
             if fill.isComplete && !isReadOnly { stored.contentComplete() }
-            // Written before a crash, and not durable yet.
+            // These writes come from before a crash, and are not durable yet.
             if stored.hasPending { stored.scheduleCommit() }
             return IncompleteFile(fill: fill, stored: stored, isReadOnly: isReadOnly)
         } catch {
@@ -114,7 +116,7 @@ extension Store {
     static let uncheckable = FillError(
         .io, .uncheckable, "the content cannot be checked: there is no digest of it, or it has local changes")
 
-    /// The residency map of `record`, as far as it can be believed.
+    /// The file with the residency map of `record`, as far as the map can be believed.
     private func restore(
         _ record: Record, _ lower: Descriptor, isStaged: Bool
     ) throws(RecordError) -> (StoredFile, GranuleSet) {
@@ -146,22 +148,22 @@ extension Store {
         }
     }
 
-    /// What a residency map says, as far as it is believed.
+    /// The granules of a residency map, as far as it is believed.
     private struct MappedGranules {
         var present = GranuleSet()
-        /// Those that were written locally.
+        /// Present granules that were written locally.
         var written = GranuleSet()
-        /// Those of them that may not be durable.
+        /// Written granules that may not be durable.
         var volatile = GranuleSet()
     }
 
-    /// The granules that `record`'s residency map has as present, without changing anything.
+    /// The granules that are present by `record`'s residency map. Changes nothing.
     ///
     /// - Throws: `RecordError` when the map cannot be believed.
     func presentGranules(_ record: Record) throws(RecordError) -> GranuleSet {
         guard record.state == .partial else { return GranuleSet() }
         do throws(RecordError) { return try readMap(of: record, forUse: false).granules.present } catch {
-            // Taken into use, it would be fetched again.
+            // A clean file with such a map is fetched again when it is taken into use.
             if record.flags.contains(.dirty) { throw error }
             return GranuleSet()
         }
@@ -197,7 +199,7 @@ extension Store {
             }
             if pages.missing > 0 { isDamaged = true }
             if forUse && !isDamaged {
-                // First the bits, then the session that would make them believable.
+                // The bits come first: the new session would make them believable.
                 for granule in doubtful {
                     try sidecar.update(granule..<granule + 1) { page, granule in page.set(.absent, of: granule) }
                 }

@@ -2,52 +2,53 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// Where in ``ObjectTable`` an object is, as a record says it.
+/// The place of an object in ``ObjectTable``, as a record has it.
 struct ObjectReference: Hashable, Sendable {
     var table: UInt32
-    /// Bytes from the file's start.
+    /// In bytes, from the start of the file.
     var offset: UInt64
-    /// The entry's own: the entry of another object at this place is not taken for the one that is meant.
+    /// The entry's checksum: an entry of another object at this place is not taken for the right one.
     var checksum: UInt32
 }
 
-/// `.passhsm/objects/`: key, version and digest of the remote objects that records have no room for. Files that only grow,
-/// one of which takes new entries; see FORMAT.md.
+/// `.passhsm/objects/`: key, version and digest of the remote objects that do not fit in records. Its files only grow,
+/// and one of them takes new entries; see FORMAT.md.
 ///
 /// Safe on every thread. Methods block on the lower file system.
 final class ObjectTable: Sendable {
     static let folder = "objects"
     static let start = Array("PHSMOBJ1".utf8)
-    /// Bytes of an entry's content.
+    /// The largest content of an entry, in bytes.
     private static let maxCount = 1 << 20
-    /// Open files; there are more only while tables are being compacted, or in a folder that somebody has made up.
+    /// The bound of open files. There are more tables only during a compaction, or in a folder that somebody has
+    /// forged.
     private static let maxOpen = 8
 
     private struct Table {
         let number: UInt32
         let file: Descriptor
-        /// Where the next entry goes.
+        /// The offset for the next entry.
         var end: Int
-        /// Everything before is on disk.
+        /// The offset before which everything is on disk.
         var synced: Int
     }
 
     private struct State {
         var readers: [UInt32: Descriptor] = [:]
         var writer: Table?
-        /// Tables up to this one take no more entries, whatever is in them.
+        /// Tables up to this number take no more entries, whatever they contain.
         var closed: UInt32 = 0
     }
 
     private let parent: Descriptor
-    /// Held over appending and syncing, with no other lock inside.
+    /// Held over appending and syncing. No other lock is taken inside.
     private let lock = Lock()
     private nonisolated(unsafe) var state = State()  // guarded by lock
 
-    /// - Parameter parent: `.passhsm`, in which the folder is made when it is first needed.
+    /// - Parameter parent: `.passhsm`. The folder is made there when it is first needed.
     init(in parent: Descriptor) { self.parent = parent }
 
-    /// Nil when there is none.
+    /// Nil when the folder does not exist.
     func openFolder() throws(Errno) -> Descriptor? {
         do throws(Errno) { return try Descriptor.openOwnFolder(at: parent, Self.folder) } catch {
             if error.rawValue == ENOENT { return nil }
@@ -57,8 +58,8 @@ final class ObjectTable: Sendable {
 
     // MARK: Reading
 
-    /// - Parameter size: of the object; a record knows it.
-    /// - Throws: `RecordError` when there is no such entry, or not the one that is meant.
+    /// - Parameter size: of the remote object; a record knows it.
+    /// - Throws: `RecordError` when there is no such entry, or another one at its place.
     func object(at reference: ObjectReference, size: Int) throws(RecordError) -> RemoteObject {
         let content: [UInt8]
         do throws(Errno) {
@@ -72,7 +73,7 @@ final class ObjectTable: Sendable {
         return object
     }
 
-    /// - Throws: EILSEQ where the entry is not there, or is damaged.
+    /// - Throws: EILSEQ where the entry is missing or damaged.
     private func entry(at reference: ObjectReference) throws(Errno) -> [UInt8] {
         guard let offset = Int(exactly: reference.offset), offset >= 0 else { throw Errno(rawValue: EILSEQ) }
         let file = try reader(of: reference.table)
@@ -104,7 +105,7 @@ final class ObjectTable: Sendable {
 
     // MARK: Writing
 
-    /// Adds an entry. No record may refer to it before ``sync(_:)``.
+    /// Adds an entry. A record may refer to it only after ``sync(_:)``.
     ///
     /// - Throws: E2BIG for a key that is longer than any path; errors of the write.
     func append(_ object: RemoteObject) throws(Errno) -> ObjectReference {
@@ -123,9 +124,9 @@ final class ObjectTable: Sendable {
         }
     }
 
-    /// Returns when the entry at `reference`, which this object has added, is on disk.
+    /// Waits until the entry at `reference`, which this object has added, is on disk.
     ///
-    /// - Throws: the error of the sync; the entry may then be lost, and no record may refer to it.
+    /// - Throws: the error of the sync; the entry may then be lost, and a record may not refer to it.
     func sync(_ reference: ObjectReference) throws(Errno) {
         try lock.withLock { () throws(Errno) in
             guard var table = state.writer, table.number == reference.table else { throw Errno(rawValue: EIO) }
@@ -135,7 +136,7 @@ final class ObjectTable: Sendable {
                 try Failpoint.reach("objects.sync")
                 try table.file.fdatasync()
             } catch {
-                // The next sync would not fail again, and what was lost is not known.
+                // The next sync would not fail again, and nothing tells which entries were lost.
                 state.closed = table.number
                 state.writer = nil
                 throw error
@@ -145,7 +146,7 @@ final class ObjectTable: Sendable {
         }
     }
 
-    /// New entries go to a new table from here on: its number.
+    /// Begins a new table, which takes all new entries from here on; returns its number.
     func beginTable() throws(Errno) -> UInt32 {
         try lock.withLock { () throws(Errno) in
             let old = try writerLocked()
@@ -156,7 +157,7 @@ final class ObjectTable: Sendable {
         }
     }
 
-    /// Removes the tables before `table`, but those that records refer to.
+    /// Removes the tables before `table`, except those that records refer to.
     func removeTables(before table: UInt32, but needed: Set<UInt32>) throws(Errno) {
         guard let folder = try openFolder() else { return }
         for number in try Self.numbers(in: folder) where number < table && !needed.contains(number) {
@@ -165,7 +166,7 @@ final class ObjectTable: Sendable {
         }
     }
 
-    /// Bytes of all tables together.
+    /// The size of all tables together, in bytes.
     func size() throws(Errno) -> Int {
         guard let folder = try openFolder() else { return 0 }
         var sum = 0
@@ -192,7 +193,7 @@ final class ObjectTable: Sendable {
             try folder.fsync()
             end = Self.start.count
         }
-        // Records refer to what was synced only: what else there is may be the rest of a crash, and is never used.
+        // Records refer only to synced entries. Other bytes at the end may be left from a crash, and are never used.
         let table = Table(number: number, file: file, end: end, synced: end)
         state.writer = table
         return table
@@ -207,7 +208,7 @@ final class ObjectTable: Sendable {
 }
 
 extension ObjectTable {
-    /// An entry as it is on disk: CRC32C of what follows, count of bytes, the content.
+    /// An entry as it is on disk: CRC32C of the rest, count of bytes, content.
     struct Entry {
         let checksum: UInt32
         let content: [UInt8]
@@ -217,7 +218,7 @@ extension ObjectTable {
             checksum = CRC32C.of(Self.signed(content))
         }
 
-        /// From its bytes on disk, behind which there may be others; nil when it is cut off or damaged.
+        /// Decodes an entry, which other bytes may follow; nil when it is cut off or damaged.
         init?(bytes: [UInt8]) {
             var reader = ByteReader(bytes)
             guard let checksum = reader.take(UInt32.self),
@@ -241,7 +242,7 @@ extension ObjectTable {
             return writer.bytes
         }
 
-        /// How many bytes the entry has that `bytes` begin with; nil when it cannot be one.
+        /// The size in bytes of the entry that `bytes` begin with; nil when it cannot be one.
         static func count(of bytes: [UInt8]) -> Int? {
             var reader = ByteReader(bytes)
             guard reader.take(UInt32.self) != nil,
@@ -255,7 +256,7 @@ extension ObjectTable {
 }
 
 extension RemoteObject {
-    /// Everything but the size: digest, version, key.
+    /// Everything except the size: digest, version, key.
     var storedBytes: [UInt8] {
         var writer = ByteWriter()
         writer.put(digest?.algorithm.rawValue ?? 0)
@@ -266,7 +267,7 @@ extension RemoteObject {
         return writer.bytes
     }
 
-    /// From ``storedBytes``; nil when they are none.
+    /// Decodes ``storedBytes``; nil when `bytes` are something else.
     init?(stored bytes: [UInt8], size: Int) {
         var reader = ByteReader(bytes)
         guard let number = reader.take(UInt8.self) else { return nil }

@@ -2,18 +2,18 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// What is recorded about one file, in one extended attribute of it. The format is FORMAT.md's.
+/// The record of one file, which is in one extended attribute of the file. FORMAT.md has the format.
 package struct Record: Equatable, Sendable {
     package enum State: UInt8, Sendable, CaseIterable {
-        /// Never had a remote copy. Files without a record are local.
+        /// The file never had a remote copy. Files without a record are local.
         case local = 0
-        /// Complete; the same as the remote unless `dirty`.
+        /// The file is complete; it equals the remote's unless it is `dirty`.
         case dual = 1
-        /// Some granules are present; the sidecar says which.
+        /// Some granules are present; the residency map says which.
         case partial = 2
         /// Nothing is present.
         case offline = 3
-        /// Its content is being given up, or was when the machine went down: nothing of it is believed.
+        /// The content is being given up, or was when the machine went down: none of it is believed.
         case releasing = 4
 
         package var name: String { "\(self)" }
@@ -23,7 +23,7 @@ package struct Record: Equatable, Sendable {
         package let rawValue: UInt16
         package init(rawValue: UInt16) { self.rawValue = rawValue }
 
-        /// Holds, or may hold, local changes that the remote does not have.
+        /// The file has, or may have, local changes that the remote does not have.
         package static let dirty = Flags(rawValue: 1)
         package static let pinned = Flags(rawValue: 2)
         /// The remote has another version than the recorded one.
@@ -45,23 +45,24 @@ package struct Record: Equatable, Sendable {
         didSet { if !isComplete { contentChecksum = nil } }
     }
     package var flags: Flags = []
-    /// Raised whenever the content starts anew, so that a sidecar of before is not believed.
+    /// Increased whenever the content starts anew, so that an older residency map is not believed.
     package var epoch: UInt64 = 1
     package var object: RemoteObject {
         didSet { if object != oldValue { reference = nil } }
     }
-    /// Where ``object`` is in the store's table; nil when it is not there (yet).
+    /// The place of ``object`` in the store's table; nil when it is not there (yet).
     private(set) var reference: ObjectReference?
-    /// Bytes `[0, limit)` may have to come from the remote; lowered by truncation. See ``GranuleLayout/limit``.
+    /// Bytes `[0, limit)` may have to come from the remote; a truncation lowers it. See ``GranuleLayout/limit``.
     package var limit: Int
     package var granuleSize: Int
-    /// What the modification time is to the outside while fills move the lower file's.
+    /// The modification time to show; fills move the lower file's own.
     package var modified: RemoteEntry.Time
-    /// What the change time is to the outside while the lower file's own is of ``written``; nil: the lower file's own.
+    /// The change time to show while the lower file's own is of ``written``; nil: the lower file's own is shown.
     package var changed: RemoteEntry.Time?
-    /// When the record of a clean file was written, by the clock just before; nil where that is not kept.
+    /// The clock just before the record of a clean file was written; nil where it is not kept.
     package var written: RemoteEntry.Time?
-    /// CRC32C of the whole content as it came from the remote; nil when it is not known. It says nothing of a dirty file.
+    /// CRC32C of the whole content as it came from the remote; nil when it is not known. It tells nothing about a dirty
+    /// file.
     package var contentChecksum: UInt32?
     /// The file that the record belongs to.
     package var identity: FileHandle
@@ -82,7 +83,8 @@ package struct Record: Equatable, Sendable {
         self.identity = identity
     }
 
-    /// What `value` says of the file `identity`, whose object was found at `reference` (nil: elsewhere).
+    /// The record of the file `identity`, from its attribute's `value`. `object` was found at `reference` (nil:
+    /// elsewhere).
     init(_ value: RecordValue, _ identity: FileHandle, _ object: RemoteObject, at reference: ObjectReference?) {
         state = value.state
         flags = value.flags
@@ -98,14 +100,14 @@ package struct Record: Equatable, Sendable {
         lastError = Self.cut(value.lastError)
     }
 
-    /// The same, of an object that is in the table at `reference`; nil: it is not there.
+    /// The same record, with its object at `reference` in the table; nil: it is not there.
     func at(_ reference: ObjectReference?) -> Record {
         var result = self
         result.reference = reference
         return result
     }
 
-    /// Equal in all that is said of the file, wherever its object is kept.
+    /// Compares everything except the place where the object is kept.
     package static func == (left: Record, right: Record) -> Bool {
         left.state == right.state && left.flags == right.flags && left.epoch == right.epoch
             && left.object == right.object && left.limit == right.limit && left.granuleSize == right.granuleSize
@@ -116,7 +118,7 @@ package struct Record: Equatable, Sendable {
 
     private static let maxErrorBytes = 200
 
-    /// An error as it is kept: no character of it in part.
+    /// Cuts an error to its largest size, between two characters.
     private static func cut(_ error: String) -> String {
         if error.utf8.count <= maxErrorBytes { return error }
         var rest = Substring(error)
@@ -124,13 +126,13 @@ package struct Record: Equatable, Sendable {
         return String(rest)
     }
 
-    /// From now on a residency map of before is another one's.
+    /// Starts an epoch: residency maps of earlier epochs are no longer believed.
     mutating func beginEpoch() {
-        // A disk may say any number; what counts is that it is another one.
+        // The number on disk may be any; the new one only has to differ.
         epoch &+= 1
     }
 
-    /// Makes it the record of a file of which nothing is present.
+    /// Makes this the record of a file of which nothing is present.
     mutating func forgetContent() {
         state = .offline
         beginEpoch()
@@ -141,13 +143,13 @@ package struct Record: Equatable, Sendable {
 
     package var isComplete: Bool { state == .dual || state == .local }
 
-    /// Whether the lower file's own time is the recorded one, also on a file system that keeps whole seconds only.
+    /// Whether `time` is the recorded modification time, also on a file system that keeps only whole seconds.
     func isModificationTime(_ time: timespec) -> Bool {
         time.tv_sec == modified.seconds && (time.tv_nsec == modified.nanoseconds || time.tv_nsec == 0)
     }
 
-    /// Whether a complete file was changed unseen since it was recorded as clean, by its size and modification time. An empty
-    /// one by its size alone: its source may know no time.
+    /// Whether a complete file was changed unseen since it was recorded as clean, by its size and modification time.
+    /// For an empty file only the size counts: its source may give no time.
     package func wasChangedUnseen(_ status: stat) -> Bool {
         guard state == .dual, !flags.contains(.dirty) else { return false }
         return status.st_size != object.size || (object.size > 0 && !isModificationTime(status.st_mtim))
@@ -156,7 +158,7 @@ package struct Record: Equatable, Sendable {
     package var layout: GranuleLayout { GranuleLayout(granuleSize: granuleSize, limit: limit) }
 }
 
-/// Why what is stored about a file cannot be used.
+/// The reason why the stored facts about a file cannot be used.
 package struct RecordError: Error, Hashable, Sendable {
     package let cause: String
 

@@ -1,7 +1,7 @@
 import HSMCore
 import HSMSystem
 
-/// The format of records until version 2: it is read, and never written.
+/// Format 1 of records: it is read, and never written.
 extension RecordValue {
     private static let checksumOffset = 8
     private static let keyIsElsewhere: UInt16 = 0xffff

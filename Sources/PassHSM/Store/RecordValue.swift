@@ -1,7 +1,7 @@
 import HSMCore
 import HSMSystem
 
-/// What an attribute's value says of a file, before its object is looked up. The formats are FORMAT.md's.
+/// The content of an attribute, before the file's object is looked up. FORMAT.md has the formats.
 struct RecordValue: Sendable {
     /// The file that the record was written for.
     enum Owner: Sendable, Equatable {
@@ -18,11 +18,11 @@ struct RecordValue: Sendable {
         }
     }
 
-    /// Where key, version and digest of the remote's object are.
+    /// The place of the remote object's key, version and digest.
     enum Place: Sendable, Equatable {
         case here(RemoteObject)
         case table(ObjectReference)
-        /// Format 1: the key is in `keys/`, and everything else here.
+        /// Format 1: the key is in `keys/`, and the rest is here.
         case keyFile(RemoteObject)
     }
 
@@ -39,7 +39,7 @@ struct RecordValue: Sendable {
     var owner: Owner
     var place: Place
 
-    /// - Throws: `RecordError` for anything but a whole record of a known version with the right checksum.
+    /// - Throws: `RecordError` for anything except a whole record of a known version with the right checksum.
     init(_ bytes: [UInt8]) throws(RecordError) {
         if bytes.starts(with: RecordFormat2.start) {
             try self.init(format2: bytes)
@@ -55,11 +55,11 @@ enum RecordFormat2 {
     static let checksumOffset = 2
     /// Granules have at least 512 bytes.
     static let smallestShift = 9
-    /// An object of more bytes is kept in the table, so that a usual record has at most 64 bytes: what an inode of 256 bytes
-    /// has room for on ext4.
+    /// A larger object is kept in the table. So a usual record has at most 64 bytes, for which an inode of 256 bytes
+    /// has room on ext4.
     static let maxInlineObject = 16
 
-    /// Which fields there are.
+    /// Tells which fields are present.
     struct Fields: OptionSet {
         let rawValue: UInt8
 
@@ -75,8 +75,8 @@ enum RecordFormat2 {
 }
 
 extension FileHandle {
-    /// FNV-1a of the type (one byte, as in ``name``) and the handle: tells whether a record was copied from another file. Of
-    /// another kind than the record's checksum, so that neither can make up for the other.
+    /// FNV-1a of the type (one byte, as in ``name``) and the handle. It tells whether a record was copied from another
+    /// file. It differs in kind from the record's checksum, so that neither can make up for an error of the other.
     var identityHash: UInt64 {
         ([UInt8(truncatingIfNeeded: type)] + bytes).reduce(0xcbf2_9ce4_8422_2325) {
             ($0 ^ UInt64($1)) &* 0x100_0000_01b3
@@ -104,9 +104,10 @@ extension Record {
     /// The object is small enough to be kept in the record.
     var keepsObject: Bool { object.storedBytes.count <= RecordFormat2.maxInlineObject }
 
-    /// The attribute's value, in format 2.
+    /// Encodes the attribute's value in format 2.
     ///
-    /// - Parameter reference: where the object is; nil: in the value itself, however long it is.
+    /// - Parameter reference: the object's place in the table; nil: the object is in the value itself, however long it
+    ///   is.
     func encoded(_ reference: ObjectReference?) -> [UInt8] {
         var fields: RecordFormat2.Fields = []
         if limit != object.size { fields.insert(.limit) }

@@ -2,24 +2,24 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// Writes the records of many files: the entries that they need in the table of objects are synced together. Until then a new
-/// file's record has its object in itself, and any other file its record of before, so that each can be believed after a power
-/// cut at any moment.
+/// Writes the records of many files, and syncs the entries that they need in the table of objects together. Until that
+/// sync, the record of a new file contains its object, and any other file keeps its old record. So each record can be
+/// believed after a power cut at any moment.
 ///
 /// Used by one thread; nobody else changes the records meanwhile.
 package final class RecordWriter {
-    /// Records that wait for their entries; each holds a descriptor.
+    /// The largest count of records that wait for their entries; each holds a descriptor.
     private static let maxWaiting = 256
-    /// Longer objects may have no room beside other attributes on ext4, not even for a while.
+    /// A longer object may have no room beside other attributes on ext4, not even for a while.
     private static let maxInlineObject = 512
 
     private struct Waiting {
         let file: Descriptor
-        /// The attribute until then.
+        /// The attribute's value until then.
         let value: [UInt8]
         let record: Record
         let reference: ObjectReference
-        /// The change time that the file goes on to show; nil: the one that the file gets by this.
+        /// The change time that the file goes on showing; nil: this writing changes it.
         let shown: timespec?
     }
 
@@ -28,7 +28,7 @@ package final class RecordWriter {
 
     package init(_ store: Store) { self.store = store }
 
-    /// Sets the record of the file that `file` is open on (O_PATH will do). As durable as the file is.
+    /// Sets the record of the file that `file` is open on (O_PATH will do). The record is as durable as the file.
     ///
     /// - Throws: also what ``flush()`` throws.
     package func write(_ record: Record, to file: Descriptor) throws(Errno) {
@@ -49,9 +49,9 @@ package final class RecordWriter {
             ))
     }
 
-    /// Gives a file another record than it has (O_PATH will do), with its next ``flush()`` at the latest.
+    /// Replaces the record of a file (O_PATH will do), at the latest by the next ``flush()``.
     ///
-    /// - Parameter shown: the change time that the file goes on to show; nil: the one that it gets by this.
+    /// - Parameter shown: the change time that the file goes on showing; nil: this writing changes it.
     /// - Throws: also what ``flush()`` throws.
     package func replace(with record: Record, of file: Descriptor, showing shown: timespec?) throws(Errno) {
         if record.keepsObject || record.reference != nil { return try set(record, of: file, showing: shown) }
@@ -70,20 +70,20 @@ package final class RecordWriter {
         if let shown { try store.rewrite(record, to: file, showing: shown) } else { try store.write(record, to: file) }
     }
 
-    /// Writes the records whose objects were not in the table yet. To be called at the end.
+    /// Writes the records that wait for their objects' entries. Must be called at the end.
     package func flush() throws(Errno) {
         let all = waiting
         waiting = []
         for one in all {
-            // All of them at once, by the first.
+            // The first sync covers all of them.
             try store.objects.sync(one.reference)
             do throws(Errno) {
-                // Written otherwise since: then it is as it is to be.
+                // Another writer has set the record since: its value is the right one.
                 guard try store.value(of: one.file) == one.value else { continue }
                 try Failpoint.reach("records.set")
                 try set(one.record.at(one.reference), of: one.file, showing: one.shown)
             } catch {
-                // Without privilege, of a file that its owner may not write: only space is lost. Or gone meanwhile.
+                // The file is gone, or its owner may not write it and there is no privilege: only space is lost.
                 guard [EACCES, EPERM, ENODATA].contains(error.rawValue) else { throw error }
             }
         }

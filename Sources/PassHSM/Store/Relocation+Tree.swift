@@ -2,8 +2,8 @@ import Glibc
 import HSMSystem
 
 extension Relocation {
-    /// Makes the tree, with the owner, mode, attributes and times of the lower directory, whose place it takes in mounts. One
-    /// that is empty gets them again: a run before may have broken off.
+    /// Makes the tree with the owner, mode, attributes and times of the lower directory, because mounts show the tree
+    /// in its place. An empty tree gets them again: an earlier run may have broken off.
     func makeTree() throws(StoreError) {
         do throws(Errno) {
             let name = Array(Store.treeName.utf8)
@@ -13,7 +13,7 @@ extension Relocation {
             let tree = try Descriptor.openDirectory(at: folder, name)
             guard try DirectoryReader.names(in: tree).isEmpty else { return }
             let status = try lower.place.stat()
-            // Without privilege it is the user's own, whoever's the lower directory is.
+            // Without privilege the tree belongs to the user, whatever the lower directory's owner is.
             try? tree.setOwner(owner: status.st_uid, group: status.st_gid)
             try copyAttributes(to: tree)
             try tree.setMode(status.st_mode & 0o7777)
@@ -27,7 +27,7 @@ extension Relocation {
 
     private static let accessLists = ["system.posix_acl_access", "system.posix_acl_default"]
 
-    /// All but the record, which is of the lower directory's inode.
+    /// Copies all attributes except the record, which belongs to the lower directory's inode.
     private func copyAttributes(to tree: Descriptor) throws(Errno) {
         let names = try attributeNames()
         for name in names where !Store.attributes.contains(name) {
@@ -35,11 +35,11 @@ extension Relocation {
                 let value = try ExtendedAttributes.value(name, of: lower.original)
                 try value.withBytes { bytes throws(Errno) in try ExtendedAttributes.set(name, of: tree, to: bytes) }
             } catch {
-                // Some are the kernel's, or root's, to set.
+                // Only the kernel, or only root, may set some of them.
                 guard [EPERM, EOPNOTSUPP, ENODATA, EINVAL].contains(error.rawValue) else { throw error }
             }
         }
-        // A new directory has inherited those.
+        // A new directory has inherited these.
         for name in Self.accessLists where !names.contains(name) {
             try? tree.withProcPath { path throws(Errno) in try ExtendedAttributes.remove(name, of: path, .follow) }
         }
@@ -58,7 +58,7 @@ extension Relocation {
     }
 }
 
-/// The note in a lower directory, for who looks there while nothing is mounted.
+/// The note in a lower directory, for people who look there while nothing is mounted.
 extension Relocation {
     private static let noteName = Array("NOT-MOUNTED.txt".utf8)
     private static let noteHead = "PassHSM: the files of this directory are not mounted here."
@@ -71,7 +71,7 @@ extension Relocation {
 
         """
 
-    /// Whether this name is of a note, and not of a file that somebody has called so.
+    /// Whether this name is a note of this program's, and not another file with that name.
     func isNote(_ name: [UInt8]) -> Bool {
         guard name == Self.noteName,
             let file = try? Descriptor.openQuietly(at: lower.place, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK),
@@ -82,9 +82,9 @@ extension Relocation {
         return bytes == Array(Self.noteHead.utf8)
     }
 
-    /// Leaves the note, where there is nothing of its name. On a disk that is full there is none, and nothing depends on it.
+    /// Leaves the note if nothing has its name. On a full disk there is no note, and nothing depends on it.
     ///
-    /// - Parameter temporary: for files that are built before they get their name.
+    /// - Parameter temporary: the folder for files that are built before they get their name.
     func leaveNote(_ temporary: Descriptor) {
         if (try? lower.place.stat(Self.noteName)) != nil { return }
         do throws(Errno) {
@@ -100,10 +100,10 @@ extension Relocation {
     }
 }
 
-/// The mark of the store's folder for backups that root makes, whom its mode does not keep out.
+/// The tag in the store's folder, for backups that root makes: the folder's mode does not keep root out.
 extension Relocation {
     private static let cacheTagName = "CACHEDIR.TAG"
-    /// Of the Cache Directory Tagging Specification; to be the first bytes.
+    /// The first bytes, as the Cache Directory Tagging Specification requires.
     private static let cacheTagSignature = "Signature: 8a477f597d28d172789f06886806bc55"
     private static let cacheTag = """
         \(cacheTagSignature)
@@ -113,7 +113,7 @@ extension Relocation {
 
         """
 
-    /// Writes the tag where it is missing or damaged. Where it cannot be written there is none, and nothing depends on it.
+    /// Writes the tag where it is missing or damaged. If that fails there is no tag, and nothing depends on it.
     func leaveCacheTag() {
         try? Self.writeCacheTag(in: folder)
     }

@@ -3,8 +3,8 @@ import Glibc
 import HSMSystem
 import Logging
 
-/// Moves what lies in a lower directory beside the store's folder into the tree, each name by one rename(2): run again, it
-/// goes on where it broke off. To be used with the store's lock.
+/// Moves everything in a lower directory beside the store's folder into the tree, each name by one rename(2). A second
+/// run goes on where the first broke off. The caller holds the store's lock.
 struct Relocation {
     let lower: LowerDirectory
     /// The store's folder.
@@ -20,12 +20,12 @@ struct Relocation {
         let error: Errno
     }
 
-    /// Brings a store to where its files are in the tree, or on from where a run before broke off.
+    /// Brings a store to the layout with the files in the tree, or continues where an earlier run broke off.
     ///
     /// - Parameters:
-    ///   - configuration: saved when it is changed.
+    /// - configuration: is saved when it changes.
     ///   - isNew: the store has no configuration yet.
-    ///   - mayBegin: files at the top may be moved. Where something is in the way, they stay.
+    /// - mayBegin: files at the top may be moved. If something is in the way, they stay.
     /// - Returns: whether files were moved.
     func settle(_ configuration: inout StoreConfiguration, isNew: Bool, mayBegin: Bool) throws(StoreError) -> Bool {
         if isNew {
@@ -41,11 +41,11 @@ struct Relocation {
             configuration.layout = .moving
             try configuration.write(to: folder)
         }
-        // Before the first file is there.
+        // The tag comes before the first file.
         if configuration.layout != .top { leaveCacheTag() }
         guard configuration.layout == .moving else { return false }
         let tree = try Store.openTop(in: folder, of: lower.place, .moving, shown: shown)
-        // One that the tree has was made at the top since this was begun.
+        // Names that the tree already has were made at the top after the move began.
         if let failed = try move(into: tree).first(where: { $0.error.rawValue != EEXIST }) {
             throw StoreError("\(shown)/\(BytePath(failed.name)) cannot be moved into the tree: \(failed.error.text)")
         }
@@ -57,7 +57,7 @@ struct Relocation {
 
     // MARK: Names
 
-    /// The names in the lower directory that are neither the store's nor the file system's.
+    /// The names in the lower directory that belong neither to the store nor to the file system.
     func names() throws(StoreError) -> [[UInt8]] {
         do throws(Errno) {
             return try DirectoryReader.names(in: lower.place).map { Array($0.dropLast()) }.filter { !isOwn($0) }
@@ -68,12 +68,13 @@ struct Relocation {
 
     private func isOwn(_ name: [UInt8]) -> Bool {
         if name == Array(Store.folder.utf8) || isNote(name) { return true }
-        // ext4's, with the number that it always has: fsck looks for it at the top.
+        // This is ext4's own folder, with its constant inode number: fsck looks for it at the top.
         guard name == Array("lost+found".utf8), let status = try? lower.place.stat(name) else { return false }
         return status.st_mode & S_IFMT == S_IFDIR && status.st_ino == 11
     }
 
-    /// Why these names cannot be moved, told before one is: a mount point anywhere below, or a file that must not be renamed.
+    /// The reason why these names cannot be moved, found before one is moved: a mount point anywhere below, or a file
+    /// that must not be renamed.
     private func obstacle(_ names: [[UInt8]]) -> String? {
         if names.isEmpty { return nil }
         if let path = Store.path(of: lower.original),
@@ -93,10 +94,10 @@ struct Relocation {
         }
     }
 
-    /// Moves all names into the tree, whose times stay; durable when it returns.
+    /// Moves all names into the tree, and keeps the tree's times; durable when it returns.
     ///
     /// - Returns: the names that stay.
-    /// - Throws: `StoreError` before anything is moved, when something is in the way; or because the disk fails.
+    /// - Throws: `StoreError` when something is in the way, before anything is moved; also when the disk fails.
     func move(into tree: Descriptor) throws(StoreError) -> [Left] {
         let names = try names()
         if let obstacle = obstacle(names) { throw StoreError(obstacle) }
@@ -106,7 +107,7 @@ struct Relocation {
             let modified = try tree.stat().st_mtim
             for name in names {
                 do throws(Errno) { try lower.place.rename(name, to: tree, name, replacing: false) } catch {
-                    // Removed meanwhile.
+                    // The name was removed meanwhile.
                     if error.rawValue != ENOENT { left.append(Left(name: name, error: error)) }
                 }
             }

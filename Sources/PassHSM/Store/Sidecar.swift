@@ -2,17 +2,17 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// The residency map of one partial file on disk: which granules are present, with a checksum each, in pages of 4 KiB that
-/// have a checksum of their own. The format is FORMAT.md's.
+/// The residency map of one partial file on disk: the granules that are present, with a checksum each. Its pages of 4
+/// KiB have checksums of their own. FORMAT.md has the format.
 ///
 /// Not safe for concurrent use: the owner serialises.
 final class Sidecar {
-    /// What a page says of a granule.
+    /// A granule's state in a page.
     enum Presence: UInt8 {
         case absent = 0
-        /// The remote's bytes, durable; the checksum is theirs.
+        /// The remote's bytes, durable; the page has their checksum.
         case filled = 1
-        /// Written locally, maybe not durable: believed only while the lower mount of that time is still there.
+        /// Written locally, perhaps not durable: believed only while the lower mount of that time is still there.
         case writtenVolatile = 2
         /// Written locally and durable.
         case written = 3
@@ -21,24 +21,24 @@ final class Sidecar {
     static let pageSize = 4096
     static let granulesPerPage = 960
     private static let headerMagic = Array("PHSMMAP2".utf8)
-    /// Without the count of pages, in whose place there are zeros: no page is missed then.
+    /// Has no count of pages but zeros in its place: a lost page is not noticed.
     private static let olderMagic = Array("PHSMMAP1".utf8)
     /// Page header: checksum, unused, number of the page.
     private static let pageHeader = 16
     private static let presenceBytes = granulesPerPage / 4
 
-    /// What the header says.
+    /// The header's content.
     struct Header: Equatable {
         var epoch: UInt64
         var session: Session
-        /// Pages that have been written, durably, and can never be all zeros again.
+        /// Count of pages that were written, durably: none of them can be all zeros again.
         var pages: UInt64 = 0
 
         init(epoch: UInt64, session: Session, pages: UInt64 = 0) {
             (self.epoch, self.session, self.pages) = (epoch, session, pages)
         }
 
-        /// From a map's first page, of either version; nil when it is damaged.
+        /// Decodes a map's first page, of either version; nil when it is damaged.
         init?(page: [UInt8]) {
             var reader = ByteReader(page)
             guard page.count == pageSize, reader.take(UInt32.self) == CRC32C.of(Array(page[4...])),
@@ -50,7 +50,7 @@ final class Sidecar {
             self.init(epoch: epoch, session: session, pages: pages)
         }
 
-        /// The map's first page.
+        /// Encodes the map's first page.
         var page: [UInt8] {
             var body = ByteWriter()
             body.put(headerMagic)
@@ -67,7 +67,7 @@ final class Sidecar {
 
     private let directory: Descriptor
     private let name: String
-    /// Kept only while there is something to sync: thousands of files may be incomplete and in use.
+    /// Open only while there is something to sync: thousands of files may be incomplete and in use.
     private var unsynced: Descriptor?
     private var header: Header
     /// The header on disk is of an older version.
@@ -87,14 +87,15 @@ final class Sidecar {
         return try Descriptor.openOwn(at: directory, name, O_RDWR)
     }
 
-    /// Makes an empty sidecar for `granules` granules of content of `epoch`; when it returns, it is durable.
+    /// Makes an empty map for `granules` granules of content of `epoch`; it is durable when this returns.
     static func create(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int, session: Session
     ) throws(Errno) -> Sidecar {
         let file = try Descriptor.openOwn(at: directory, name, O_RDWR | O_CREAT | O_TRUNC)
         let sidecar = Sidecar(name, in: directory, Header(epoch: epoch, session: session))
         try sidecar.write(sidecar.header, to: file)
-        // Its whole length from the start: a map that lost its end would say of local changes that there are none.
+        // The map has its whole length from the start: a map that lost its end would claim that there are no local
+        // changes.
         try file.truncate(to: size(granules: granules))
         try file.fsync()
         try directory.fsync()
@@ -105,8 +106,8 @@ final class Sidecar {
         (1 + granules / granulesPerPage + (granules % granulesPerPage == 0 ? 0 : 1)) * pageSize
     }
 
-    /// - Parameter granules: how many it has to tell of; it may have been made for more.
-    /// - Throws: `RecordError` when it is missing or cut off, or its header is not that of a sidecar of `epoch`.
+    /// - Parameter granules: the least count that the map must have room for; it may have been made for more.
+    /// - Throws: `RecordError` when the map is missing or cut off, or its header is not that of a map of `epoch`.
     static func open(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int
     ) throws(RecordError) -> Sidecar {
@@ -125,8 +126,8 @@ final class Sidecar {
         return Sidecar(name, in: directory, header, isOutdated: page[4..<12].elementsEqual(olderMagic))
     }
 
-    /// Brings the header up to date, after everything else is on disk: what is written may be believed in `session`, and
-    /// none of the `pages` pages that were found may get lost.
+    /// Updates the header, after everything else is on disk: from then on volatile granules are believed in `session`,
+    /// and the loss of one of the `pages` pages that were found is noticed.
     func confirm(_ session: Session, pages: Int) throws(Errno) {
         let new = Header(epoch: header.epoch, session: session, pages: UInt64(pages))
         if new == header && !isOutdated { return }
@@ -141,21 +142,21 @@ final class Sidecar {
         self.header = header
     }
 
-    /// Calls `body` with each page that was ever written; nil instead of the page when it is damaged.
+    /// Calls `body` with each page that was ever written; with nil instead of the page when it is damaged.
     ///
-    /// - Returns: how many there are, and how many that were written once are zeros now, or a hole.
+    /// - Returns: the count of these pages, and the count of written pages that are now zeros or a hole.
     @discardableResult
     func forEachPage(
         _ body: (_ firstGranule: Int, Page?) throws(Errno) -> Void
     ) throws(Errno) -> (found: Int, missing: Int) {
         let file = try file()
         let size = try file.stat().st_size
-        // Before the pages: one that is written meanwhile is counted after it.
+        // The count is read before the pages: a page that is written meanwhile is counted later.
         let expected = Int(clamping: header.pages)
         var found = 0
         var offset = Self.pageSize
         while offset < size {
-            // Holes read as zeros: pages that were never written, or whose loss the count tells.
+            // Holes read as zeros: such pages were never written, or the count tells that they were lost.
             let next = try file.seekData(from: offset)
             guard let next else { break }
             let number = max(1, next / Self.pageSize)
@@ -170,7 +171,7 @@ final class Sidecar {
         return (found, max(0, expected - found))
     }
 
-    /// Changes what is said of `granules`; pages are read, changed and written one by one, those that change.
+    /// Changes the entries of `granules`. It reads the pages one by one, and writes those that change.
     ///
     /// - Throws: EIO for a page that is damaged.
     func update(_ granules: Range<Int>, _ change: (inout Page, _ granule: Int) -> Void) throws(Errno) {
@@ -182,7 +183,7 @@ final class Sidecar {
             let number = next / Self.granulesPerPage + 1
             let end = min(granules.upperBound, number * Self.granulesPerPage)
             let bytes = try Self.readPage(number, of: file)
-            // Written anew, a damaged page would say that what was written locally is absent.
+            // Written anew, a damaged page would claim that local writes are absent.
             guard var page = Page(bytes, number: number) else { throw Errno(rawValue: EIO) }
             let before = page
             for granule in next..<end { change(&page, granule) }
@@ -192,7 +193,7 @@ final class Sidecar {
             if bytes.allSatisfy({ $0 == 0 }) { new.pages += 1 }
         }
         guard new != header else { return }
-        // Counted before it is on disk, a page that a power cut takes would look like one that was lost.
+        // If the page were counted before it is on disk, a power cut could make it look like a lost page.
         try file.fdatasync()
         try write(new, to: file)
     }
@@ -203,8 +204,8 @@ final class Sidecar {
         unsynced = nil
     }
 
-    /// Gives the descriptor back before ``sync()``, which then does not hear of a write that failed: for changes whose loss
-    /// does no harm.
+    /// Drops the descriptor before ``sync()``, which then does not report a failed write: for changes whose loss does
+    /// no harm.
     func putDown() { unsynced = nil }
 
     private static func readPage(_ page: Int, of file: Descriptor) throws(Errno) -> [UInt8] {
@@ -217,7 +218,7 @@ final class Sidecar {
         try bytes.withBytes { buffer throws(Errno) in try file.write(buffer, at: page * Self.pageSize) }
     }
 
-    /// What is said of 960 granules.
+    /// The states of 960 granules.
     struct Page: Equatable {
         private var bytes: [UInt8]
 
@@ -226,7 +227,7 @@ final class Sidecar {
             withUnsafeBytes(of: UInt64(number).littleEndian) { bytes.replaceSubrange(8..<16, with: $0) }
         }
 
-        /// Nil when the checksum or the number is wrong. All zeros is an empty page.
+        /// Nil when the checksum or the number is wrong. A page of zeros is an empty page.
         init?(_ bytes: [UInt8], number: Int) {
             if bytes.allSatisfy({ $0 == 0 }) {
                 self = Page(number: number)
@@ -267,8 +268,8 @@ final class Sidecar {
     }
 }
 
-/// Identifies one mounting of the lower file system: what was written to the page cache before is still there exactly
-/// while it is the same.
+/// Identifies one mounting of the lower file system. Earlier writes to the page cache are still there as long as it is
+/// the same.
 struct Session: Equatable {
     /// The kernel's boot id (16 bytes), and the lower mount's unique id (8 bytes).
     let bytes: [UInt8]
@@ -280,7 +281,7 @@ struct Session: Equatable {
         self.bytes = bytes
     }
 
-    /// The present session. Where the kernel tells no unique mount id, no two daemons share a session.
+    /// The present session. Where the kernel gives no unique mount id, no two daemons share a session.
     static func current(of tree: LowerTree) -> Session {
         var boot = [UInt8](repeating: 0, count: 16)
         if let file = try? Descriptor.open("/proc/sys/kernel/random/boot_id", O_RDONLY) {

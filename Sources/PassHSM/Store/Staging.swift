@@ -3,9 +3,10 @@ import HSMCore
 import HSMSystem
 import Synchronization
 
-/// Content on its way to a lower file, kept where nobody can see it until it was found right as a whole.
+/// Content for a lower file, kept where no program can see it until the whole was found right.
 ///
-/// It is in an unnamed file of `.passhsm/tmp`, which goes with this object or with the daemon. Safe on every thread.
+/// It is in an unnamed file of `.passhsm/tmp`, which disappears with this object or with the daemon. Safe on every
+/// thread.
 final class Staging: Sendable {
     private struct Content {
         var granules = GranuleSet()
@@ -20,12 +21,12 @@ final class Staging: Sendable {
     /// - Throws: what open(2) with O_TMPFILE throws.
     init(in folder: Descriptor, _ layout: GranuleLayout) throws(Errno) {
         file = try folder.makeUnnamedFile(mode: 0o600)
-        // What is zeros at the end is not written.
+        // Zeros at the end are not written.
         try file.truncate(to: layout.limit)
         self.layout = layout
     }
 
-    /// Whole granules, the last one cut off at the limit.
+    /// Writes whole granules; the last one may be cut off at the limit.
     func write(_ bytes: UnsafeRawBufferPointer, _ checksums: [Int: UInt32], at offset: Int) throws(Errno) {
         try OrdinaryUser.write { () throws(Errno) in
             try file.writeKeepingHoles(bytes, at: offset, unit: layout.granuleSize)
@@ -36,7 +37,7 @@ final class Staging: Sendable {
         }
     }
 
-    /// What would be in `lower` if everything here were moved there; as ``Descriptor/read(into:at:)``.
+    /// Reads the bytes that `lower` would have if everything here were moved there; as ``Descriptor/read(into:at:)``.
     func read(over lower: Descriptor, into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(Errno) -> Int {
         let granules = content.withLock(\.granules)
         var done = 0
@@ -57,8 +58,8 @@ final class Staging: Sendable {
         return done
     }
 
-    /// Moves everything into `lower`: the checksums of the granules that are there now. After an error some of it may be
-    /// there, and none of it is here any more.
+    /// Moves everything into `lower`, and returns the checksums of the granules that it moved. After an error some of
+    /// the content may be in `lower`, and nothing is here any more.
     func move(into lower: Descriptor) throws(Errno) -> [Int: UInt32] {
         let content = content.withLock { content in
             defer { content = Content() }

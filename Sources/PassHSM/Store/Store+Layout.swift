@@ -2,15 +2,16 @@ import CLinux
 import Glibc
 import HSMSystem
 
-/// Where the files of a lower directory are.
+/// The place of the files of a lower directory.
 extension Store {
     package enum Layout: String, Sendable {
-        /// In the lower directory itself, beside the store's folder, as format 1 has it. While nothing is mounted, programs find
-        /// the stubs there, and read zeros for what is missing.
+        /// In the lower directory itself, beside the store's folder, as in format 1. While nothing is mounted, programs
+        /// find the stubs there, and read zeros for absent content.
         case top
-        /// Some have been moved from there into the tree; the next one who opens the store for use moves the rest.
+        /// Some files have been moved from there into the tree. The next process that opens the store for use moves the
+        /// rest.
         case moving
-        /// In the tree, a directory of the store's folder, which no program enters but by a mount.
+        /// In the tree, a directory of the store's folder. Programs enter it only by a mount.
         case inside
     }
 
@@ -29,7 +30,7 @@ extension Store {
 
     /// The store's folder of a lower directory, when it can be believed.
     ///
-    /// - Parameter original: the lower directory as it was named, which may be in a mount.
+    /// - Parameter original: the lower directory under the name that the user gave, which may be in a mount.
     static func openFolder(
         in lower: Descriptor, named original: Descriptor, shown: String
     ) throws(StoreError) -> Descriptor {
@@ -40,7 +41,7 @@ extension Store {
         }
     }
 
-    /// Makes the folder of a new store. Not in a mount, where it would be among the files of another store.
+    /// Makes the folder of a new store. It must not be in a mount, where it would be among the files of another store.
     static func makeFolder(in lower: LowerDirectory, shown: String) throws(StoreError) {
         if (try? lower.place.stat(Array(folder.utf8))) != nil { return }
         try expectNoMount(over: lower.original, shown: shown)
@@ -49,7 +50,7 @@ extension Store {
         }
     }
 
-    /// - Throws: when `lower` is in a mount of this program's, be its daemon gone.
+    /// - Throws: when `lower` is in a mount of this program, even if the mount's daemon is gone.
     private static func expectNoMount(over lower: Descriptor, shown: String) throws(StoreError) {
         guard let path = path(of: lower), let entries = try? MountTable.entries() else { return }
         let mount = entries.enumerated().filter { $0.element.mountpoint.contains(path) }
@@ -58,13 +59,13 @@ extension Store {
         throw StoreError("\(shown) is in the mount on \(mount.mountpoint): unmount that first, by `passhsm unmount`")
     }
 
-    /// The path of what a descriptor is open on.
+    /// The path of the file that a descriptor is open on.
     static func path(of descriptor: Descriptor) -> BytePath? {
         try? descriptor.withProcPath { path throws(Errno) in try BytePath(cString: path).readLink() }
     }
 
-    /// No other user can have put anything in the place of the tree: the folder is this user's alone. Its owner and mode are
-    /// those that a mount shows, whoever's they are.
+    /// Opens the tree. No other user can have replaced it, because only this user can enter the folder. Its owner and
+    /// mode can be anybody's: a mount shows them.
     static func openTop(
         in folder: Descriptor, of lower: Descriptor, _ layout: Layout, shown: String
     ) throws(StoreError) -> Descriptor {
@@ -79,7 +80,7 @@ extension Store {
     /// The handle of the store's folder.
     package func folderHandle() throws(Errno) -> FileHandle { try FileHandle(of: directory) }
 
-    /// What the user is to be told of where the files are; nil when programs find none while nothing is mounted.
+    /// A message about the place of the files; nil when programs find no files while nothing is mounted.
     package var exposure: String? {
         guard layout == .top else { return nil }
         return
@@ -89,16 +90,16 @@ extension Store {
 
     // MARK: Local files beside the tree
 
-    /// Names in the lower directory that no mount shows: somebody has made them there while nothing was mounted.
+    /// Names in the lower directory that no mount shows: they were made there while nothing was mounted.
     package func namesOutside() -> [[UInt8]] {
         guard layout == .inside else { return [] }
         return (try? relocation.names()) ?? []
     }
 
-    /// Moves these names into the tree. One that is taken there stays; all others are where a mount shows them.
+    /// Moves these names into the tree. A name that the tree already has stays. A mount shows all others from then on.
     ///
     /// - Returns: the names that stay, and why.
-    /// - Throws: `StoreError` before anything is moved, when something is in the way.
+    /// - Throws: `StoreError` when something is in the way, before anything is moved.
     package func takeInNamesOutside() throws(StoreError) -> [(name: [UInt8], cause: String)] {
         guard layout == .inside else { return [] }
         defer { relocation.leaveNote(temporary) }
@@ -112,11 +113,11 @@ extension Store {
         Relocation(lower: tree.directory, folder: directory, shown: shown, log: log)
     }
 
-    /// What is to be done of all this when a store is opened for use.
+    /// Leaves the note, and moves the top's record into the tree, when a store is opened for use.
     func settleTop() {
         guard layout == .inside else { return }
         relocation.leaveNote(temporary)
-        // Of the directory that the files were moved from.
+        // The directory that the files were moved from still has the top's record.
         guard hasMovedFiles, var record = (try? record(of: tree.directory.place)) ?? nil else { return }
         do throws(Errno) {
             record.identity = try FileHandle(of: tree.root)

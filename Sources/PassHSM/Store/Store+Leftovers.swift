@@ -2,10 +2,10 @@ import CLinux
 import Glibc
 import HSMSystem
 
-/// The rest of files that are gone, or that do not need it any more.
+/// Removal of maps, keys and temporary files that no file needs any more.
 extension Store {
-    /// After a crash: residency maps and keys of files that are gone, keys of records that are of format 2 by now, and
-    /// unfinished new files.
+    /// Removes what a crash left: residency maps and keys of files that are gone, keys of records that have format 2 by
+    /// now, and unfinished new files.
     func removeLeftovers() {
         for name in Self.names(in: partial) where isGone(name) { Self.remove(name, from: partial) }
         for name in Self.names(in: temporary) {
@@ -28,7 +28,7 @@ extension Store {
 
     private static func remove(_ name: [UInt8], from folder: Descriptor) { try? folder.unlink(name) }
 
-    /// The file is gone after whose handle `name` is called, or it is no handle's name at all.
+    /// Whether the file whose handle `name` is called after is gone, or `name` is no handle at all.
     private func isGone(_ name: [UInt8]) -> Bool {
         guard let handle = FileHandle(name: String(decoding: name, as: UTF8.self)) else { return true }
         guard tree.opensHandles else { return false }

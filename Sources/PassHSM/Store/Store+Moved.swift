@@ -4,13 +4,15 @@ import Logging
 
 /// Lower directories that were copied, moved to another file system, or restored.
 extension Store {
-    /// Opens the store of `path`, alone, for an ``Adopter``: nothing in it is removed, though its files seem to be gone.
+    /// Opens the store of `path`, exclusively, for an ``Adopter``: it removes nothing there, though the store's files
+    /// seem to be gone.
     package static func openForAdoption(_ path: [CChar], log: Logger) throws(StoreError) -> Store {
         try open(
             path, create: false, purpose: "adopt", log: log, committer: Committer(), keepsLeftovers: true, adopts: true)
     }
 
-    /// The top directory's record is another directory's: all of it was copied. An ``Adopter`` changes it last.
+    /// Whether the top directory's record belongs to another directory: the whole store was copied. An ``Adopter``
+    /// changes that record last.
     func isMoved() -> Bool {
         guard let bytes = try? value(of: tree.root), let record = try? RecordValue(bytes),
             let handle = try? FileHandle(of: tree.root)
@@ -18,8 +20,8 @@ extension Store {
         return !record.owner.isOf(handle)
     }
 
-    /// - Parameter isMovable: a store that was copied is right too.
-    /// - Throws: `StoreError` when nothing in the tree would be believed, or stubs be taken for local files.
+    /// - Parameter isMovable: a copied store is accepted too.
+    /// - Throws: `StoreError` when nothing in the tree would be believed, or stubs would be taken for local files.
     func expectRecords(_ path: [CChar], isMovable: Bool) throws(StoreError) {
         let shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         if !isMovable && isMoved() {

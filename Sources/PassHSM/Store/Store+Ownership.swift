@@ -2,10 +2,10 @@ import Glibc
 import HSMSystem
 
 extension Store {
-    /// Whether a file of the lower file system is one of those in `.passhsm`, or lies beside the tree in the lower directory.
-    /// Looks through the folders, unless the file cannot be believed to be the store's (``Descriptor/openOwn(at:_:_:)``).
+    /// Whether a file of the lower file system is one of those in `.passhsm`, or lies beside the tree in the lower
+    /// directory. It searches the folders, unless the file cannot be the store's (``Descriptor/openOwn(at:_:_:)``).
     ///
-    /// - Parameter status: the file's, which was taken before this call.
+    /// - Parameter status: the file's attributes, read before this call.
     package func owns(_ status: stat) throws(Errno) -> Bool {
         guard status.st_mode & S_IFMT == S_IFREG, status.st_nlink == 1, Descriptor.isOwn(status) else { return false }
         let beside = layout == .top ? [] : [tree.directory.original]

@@ -2,10 +2,10 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// Why a file is left as it is: one line for the user.
+/// The reason why a file is left as it is: one line for the user.
 package struct Refusal: Error, Hashable, Sendable {
     package let cause: String
-    /// Somebody uses the file; may be over in a moment.
+    /// A process uses the file; this may be over in a moment.
     package let isBusy: Bool
 
     package init(_ cause: String, isBusy: Bool = false) {
@@ -16,9 +16,9 @@ package struct Refusal: Error, Hashable, Sendable {
     init(_ what: String, _ error: Errno) { self.init("\(what): \(error.text)") }
 }
 
-/// Giving up the local content of a file that the remote has too, and forbidding it.
+/// Gives up the local content of a file that the remote has too, and forbids that by a pin.
 extension Store {
-    /// The record of the file that `file` is open on (O_PATH will do), when it allows that its content is given up.
+    /// The record of the file that `file` is open on (O_PATH will do), if the record allows to give up the content.
     ///
     /// - Throws: `Refusal` for a local, dirty or pinned file, and for one whose record cannot be believed.
     package func releasable(_ file: Descriptor) throws(Refusal) -> Record {
@@ -30,7 +30,7 @@ extension Store {
         guard status.st_size == record.object.size, record.limit == record.object.size else {
             throw Refusal("it has \(status.st_size) bytes, and the remote \(record.object.size)")
         }
-        // Written to behind PassHSM's back, it would still be called clean.
+        // A write behind PassHSM's back leaves the record clean; the time tells of it.
         let isRecorded = record.isModificationTime(status.st_mtim)
         if record.state == .dual && !isRecorded {
             throw Refusal("its modification time is not the one that was recorded: it may have been changed")
@@ -45,15 +45,16 @@ extension Store {
         return found
     }
 
-    /// Makes a file offline, and frees its blocks. Nobody else may have it open or mapped, and nobody has it in use.
+    /// Makes a file offline, and frees its blocks. No other process may have it open or mapped, and the daemon must not
+    /// have it in use.
     ///
     /// The order: record `releasing`, durable; the hole; record `offline`, durable. A crash in between leaves a file of
-    /// which nothing is believed. After an error before anything was freed the old record is back; after a later one the
-    /// file is offline.
+    /// which nothing is believed. After an error before anything was freed, the old record is back. After a later error
+    /// the file is offline.
     ///
     /// - Parameters:
     ///   - lower: open for reading and writing.
-    ///   - expected: its record, of which ``RemoteSource/confirm(_:on:while:)`` was just asked.
+    /// - expected: its record, for which ``RemoteSource/confirm(_:on:while:)`` was just called.
     /// - Returns: bytes that were freed.
     package func release(_ lower: Descriptor, expecting expected: Record) throws(Refusal) -> Int {
         do throws(Errno) { try lower.takeWriteLease() } catch {
@@ -71,8 +72,9 @@ extension Store {
         }
     }
 
-    /// A change time that is not of the record's writing may be chmod(1)'s, or that of a change after which size and modification
-    /// time were put back: then the content itself tells, and what is not the remote's is dirty.
+    /// The change time may differ from the record's writing because of chmod(1), or because of a change after which
+    /// size and modification time were put back. Then the content itself decides: a file that differs from the remote's
+    /// becomes dirty.
     private func expectUnchanged(_ lower: Descriptor, _ record: Record) throws(Refusal) {
         let isRight: Bool?
         do throws(Errno) {
@@ -80,7 +82,7 @@ extension Store {
             isRight = try hasContent(lower, record)
             if isRight == false { _ = try markDirtyForGood(lower) }
         } catch { throw Refusal("comparing its content", error) }
-        // Through a mount of FUSE nothing changes unseen.
+        // A FUSE mount sees every change.
         if isRight == true || (isRight == nil && !usersReachLower) { return }
         throw Refusal(
             isRight == false
@@ -95,7 +97,7 @@ extension Store {
         if old.state == .offline, try lower.seekData(from: 0) == nil { return 0 }
         var record = old
         record.state = .releasing
-        // A residency map that outlives this tells of content that is no longer here.
+        // The new epoch: if the residency map outlives this, it names content that is no longer here.
         record.beginEpoch()
         var before = 0
         var isBegun = false
@@ -107,23 +109,23 @@ extension Store {
             try lower.fsync()
             before = try lower.stat().st_blocks
             try Failpoint.reach("release.punch")
-            // Who cuts it off by its path, and was on the way already, would next do so to a file of holes.
+            // A truncate(2) by path that is already under way would next cut off a file of holes.
             if lower.isLeaseWanted { throw Errno(rawValue: ETXTBSY) }
             isBegun = true
             try freeContent(of: lower, size: size)
             try Failpoint.reach("release.punched")
         } catch {
-            // Content that takes no blocks of its own is not known to be there any more.
+            // Content that takes no blocks of its own cannot be proven to be still there.
             let isWhole = !isBegun || (before > 0 && (try? lower.stat().st_blocks) == before)
             if isWhole {
-                // Back comes what is known of it.
+                // The old record becomes valid again.
                 try rewrite(old, to: lower, showing: shown)
                 try lower.fsync()
                 throw error
             }
             failure = error
         }
-        // From here on the file is offline, whatever else fails: each step is tried, and the first error told.
+        // From here on the file is offline, whatever else fails. Each step is tried, and the first error is reported.
         func attempt(_ step: () throws(Errno) -> Void) {
             do throws(Errno) { try step() } catch { failure = failure ?? error }
         }
@@ -147,7 +149,8 @@ extension Store {
         return max(0, (before - (try lower.stat().st_blocks)) * 512)
     }
 
-    /// XFS reserves blocks before it frees any, and so refuses when there are none.
+    /// Frees the blocks. XFS reserves blocks before it frees any, and refuses when there are none: it borrows some
+    /// then.
     private func freeContent(of lower: Descriptor, size: Int) throws(Errno) {
         do throws(Errno) { try lower.freeContent(size: size) } catch {
             guard error.rawValue == ENOSPC else { throw error }
@@ -155,7 +158,7 @@ extension Store {
         }
     }
 
-    /// Sets or takes away the flag that forbids releasing, durably, on a file that no ``StoredFile`` stands for.
+    /// Sets or clears the flag that forbids releasing, durably, on a file that no ``StoredFile`` stands for.
     ///
     /// - Parameter lower: not open with O_PATH.
     package func setPinned(_ isPinned: Bool, _ lower: Descriptor) throws(Refusal) {
@@ -170,7 +173,7 @@ extension Store {
 }
 
 extension StoredFile {
-    /// As ``Store/setPinned(_:_:)``, for the file that this object stands for.
+    /// Sets or clears the flag as ``Store/setPinned(_:_:)`` does, for the file that this object stands for.
     package func setPinned(_ isPinned: Bool) throws(Errno) {
         try durableLock.withLock { () throws(Errno) in
             var record = durable.record
@@ -183,9 +186,10 @@ extension StoredFile {
 }
 
 extension RemoteSource {
-    /// Waits for the remote to say that it still has what is present of a file; nothing is asked when nothing is.
+    /// Waits for the remote to confirm that it still has the recorded version of a file. It asks nothing if nothing of
+    /// the file is present.
     ///
-    /// - Parameter goesOn: asked about five times a second; false gives up.
+    /// - Parameter goesOn: called about five times a second; false gives up.
     package func confirm(
         _ record: Record, on pool: BlockingPool, while goesOn: () -> Bool
     ) throws(Refusal) {

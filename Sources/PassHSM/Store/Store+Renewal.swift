@@ -3,14 +3,14 @@ import HSMCore
 import HSMSystem
 
 extension Store {
-    /// Takes a clean incomplete file to another version of its remote object: nothing of it is present then.
+    /// Switches a clean incomplete file to another version of its remote object; nothing of the file is present then.
     ///
-    /// The order: mark in `tmp`, durable; record of the new version, offline and still stale, durable; size; record that is no
-    /// longer stale; mark removed. A crash in between leaves a stale file, of which nothing is believed. Its size may be another
-    /// one than the record's, until ``endRefetch(_:)``.
+    /// The order: mark in `tmp`, durable; record of the new version, offline and still stale, durable; size; record
+    /// that is no longer stale; mark removed. A crash in between leaves a stale file, of which nothing is believed. Its
+    /// size may differ from the record's until ``endRefetch(_:)``.
     ///
-    /// - Parameter lower: open for reading and writing; nobody may have the file in use.
-    /// - Returns: false when there is nothing to be done: the file is complete, or dirty.
+    /// - Parameter lower: open for reading and writing; the daemon must not have the file in use.
+    /// - Returns: false when there is nothing to do: the file is complete, or dirty.
     package func renew(
         _ lower: Descriptor, _ object: RemoteObject, modified: RemoteEntry.Time
     ) throws(Errno) -> Bool {
@@ -27,7 +27,7 @@ extension Store {
             record.flags.insert(.stale)
             try markRefetch(record.identity)
             try write(record, to: lower)
-            // Before a byte goes: what is not believed can show no zeros.
+            // The record comes before the first byte goes: a file of which nothing is believed shows no zeros.
             try lower.fsync()
             forgetResidency(of: record.identity)
             try Failpoint.reach("refetch.recorded")
@@ -63,10 +63,11 @@ extension Store {
         try? temporary.unlink(Array(record.identity.name.utf8))
     }
 
-    /// Ends a refetch that a daemon was killed in, when the store is opened for use: programs would see the wrong size.
+    /// Ends a refetch during which a daemon was killed, when the store is opened for use: programs would see the wrong
+    /// size.
     ///
     /// - Parameter name: of a file in `tmp`.
-    /// - Throws: the mark is to stay.
+    /// - Throws: when the mark must stay.
     func endRefetch(_ name: [UInt8]) throws(Errno) {
         guard let handle = FileHandle(name: String(decoding: name, as: UTF8.self)), tree.opensHandles else { return }
         let lower: Descriptor
@@ -74,7 +75,7 @@ extension Store {
             if error.rawValue == ESTALE { return }
             throw error
         }
-        // Of any other record the refetch had not begun, or was over.
+        // With any other record the refetch had not begun, or was over.
         guard let record = (try? record(of: lower)) ?? nil, record.state == .offline, record.flags.contains(.stale),
             !record.flags.contains(.dirty)
         else { return }

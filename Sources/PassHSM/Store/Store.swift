@@ -5,20 +5,20 @@ import HSMSystem
 import Logging
 import Synchronization
 
-/// Why a lower directory cannot be used: one line for the user.
+/// The reason why a lower directory cannot be used: one line for the user.
 package struct StoreError: Error, CustomStringConvertible, Sendable {
     package let description: String
 
     package init(_ description: String) { self.description = description }
 }
 
-/// What is kept in a lower directory: a record in each file's attributes, and in `.passhsm/` the residency maps, the
+/// The store of a lower directory: a record in each file's attributes, and in `.passhsm/` the residency maps, the
 /// configuration and the lock. Safe on every thread.
 package final class Store: Sendable {
-    /// The folder at the top of the lower directory that is never shown through a mount. In a tree no file can have this name
-    /// at the top, wherever the tree is.
+    /// The folder at the top of the lower directory that a mount never shows. No file of a tree can have this name at
+    /// the top, wherever the tree is.
     package static let folder = ".passhsm"
-    /// The names that a record can have; which one it is says the configuration.
+    /// The attribute names that records can have; the configuration says which one the tree uses.
     package static let attributes = ["trusted.passhsm", "user.passhsm"]
 
     package let tree: LowerTree
@@ -31,7 +31,7 @@ package final class Store: Sendable {
     let partial: Descriptor
     let session: Session
     let committer: Committer
-    /// The daemon before this one came to its end.
+    /// The previous daemon ended in order, and not by a crash or a kill.
     let endedCleanly: Bool
     private let areUsersBelow = Atomic<Bool>(false)
     private let committedAction = Mutex<CommittedAction?>(nil)
@@ -42,19 +42,19 @@ package final class Store: Sendable {
     let objects: ObjectTable
     /// The lower directory's path, for people.
     let shown: String
-    /// From the top into the tree, when it was opened.
+    /// This opening moved files from the top into the tree.
     let hasMovedFiles: Bool
     /// Nil when the store was opened for looking only.
     private let lock: Descriptor?
 
-    /// Opens the store of `path` for use, alone: for mounting and importing. Residency maps of files that are gone are
-    /// removed.
+    /// Opens the store of `path` for use, exclusively: for mounting and importing. Removes the residency maps of files
+    /// that are gone.
     ///
     /// - Parameters:
     ///   - create: make `.passhsm` and an empty configuration when there is none, and move files from the top into the tree.
-    ///   - purpose: what another process that finds the lock is told, such as `mounted on /data`.
-    ///   - keepsLeftovers: leave the residency maps of files that are gone, for a ``Verifier``.
-    ///   - prepare: called before the first file is opened, which may depend on it.
+    /// - purpose: the text that another process gets when it finds the lock taken, such as `mounted on /data`.
+    /// - keepsLeftovers: keep the residency maps of files that are gone, for a ``Verifier``.
+    /// - prepare: called before the first file is opened, because that may depend on it.
     /// - Throws: `StoreError` when `path` is not a directory, was never imported, is in use, or needs privilege.
     package static func open(
         _ path: [CChar], create: Bool, purpose: String, log: Logger, keepsLeftovers: Bool = false,
@@ -77,13 +77,13 @@ package final class Store: Sendable {
         return store
     }
 
-    /// Opens the store of `path` for looking at records, also while another process uses it.
+    /// Opens the store of `path` for reading records, also while another process uses it.
     package static func inspect(_ path: [CChar], log: Logger) throws(StoreError) -> Store {
         try Store(path, create: false, locked: false, log: log, committer: Committer())
     }
 
-    /// The configuration of the store of `path`; nil when there is no store yet. Any other error could be of one that says
-    /// where the content comes from.
+    /// The configuration of the store of `path`; nil when there is no store yet. Every other failure is an error: there
+    /// may be a configuration that says where the content comes from.
     package static func recordedConfiguration(_ path: [CChar]) throws(StoreError) -> StoreConfiguration? {
         let shown = String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         let top: Descriptor
@@ -161,8 +161,8 @@ package final class Store: Sendable {
         session = Session.current(of: tree)
     }
 
-    /// Whether attributes of the namespace `trusted` can be used: CAP_SYS_ADMIN of the machine, not of a container of
-    /// one's own. The kernel says of all others that files do not have such attributes.
+    /// Whether attributes of the namespace `trusted` can be used: this needs CAP_SYS_ADMIN of the machine, not of a
+    /// container. To all other processes the kernel says that files have no such attributes.
     package static var hasPrivilege: Bool {
         Capabilities.effective().mayAdministrate && Capabilities.isInFirstUserNamespace
     }
@@ -183,7 +183,7 @@ package final class Store: Sendable {
 
     /// The record of the file that `file` is open on (O_PATH will do); nil for a local file.
     ///
-    /// - Throws: `RecordError` when there is one that cannot be believed: damaged, or copied from another file.
+    /// - Throws: `RecordError` when the record cannot be believed: it is damaged, or was copied from another file.
     package func record(of file: Descriptor) throws(RecordError) -> Record? {
         guard let (value, identity) = try believedValue(of: file) else { return nil }
         switch value.place {
@@ -196,13 +196,14 @@ package final class Store: Sendable {
         }
     }
 
-    /// What the record says of the file that `file` is open on, but for its object; nil for a local file.
+    /// The record of the file that `file` is open on, without its object; nil for a local file.
     ///
     /// - Throws: as ``record(of:)``.
     func believedValue(of file: Descriptor) throws(RecordError) -> (RecordValue, FileHandle)? {
         let bytes: [UInt8]
         do throws(Errno) { bytes = try value(of: file) } catch {
-            // Anything else (no /proc, a mount without attributes) would make every stub a local file of zeros.
+            // Any other error (no /proc, a mount without attributes) taken for this one would make every stub a local
+            // file of zeros.
             if error.rawValue == ENODATA { return nil }
             throw RecordError("the record cannot be read: \(error.text)")
         }
@@ -211,7 +212,7 @@ package final class Store: Sendable {
             throw RecordError("the file has no handle: \(error.text)")
         }
         var value = try RecordValue(bytes)
-        // Of a complete file there is nothing that could fail; the disk may still say so.
+        // A complete file needs no fill, so no fill of it can fail. An older error may still be on the disk.
         if value.state == .dual || value.state == .local {
             value.flags.remove(.error)
             value.lastError = ""
@@ -229,9 +230,10 @@ package final class Store: Sendable {
         try value.withBytes { bytes throws(Errno) in try ExtendedAttributes.set(attribute, of: file, to: bytes) }
     }
 
-    /// Sets the record of the file that `file` is open on. Not durable until the file is synced; what it refers to is.
+    /// Sets the record of the file that `file` is open on. The record is durable only after a sync of the file; the
+    /// entry that it refers to is durable at once.
     ///
-    /// - Returns: the record as it would be read again: written once more, its object takes no more space.
+    /// - Returns: the record as a later read would give it. Written once more, its object takes no more space.
     @discardableResult
     package func write(_ record: Record, to file: Descriptor) throws(Errno) -> Record {
         var record = record
@@ -252,12 +254,13 @@ package final class Store: Sendable {
         return record
     }
 
-    /// Calls `action` after each commit of a file, on the thread that commits. To be set once, before files are used.
+    /// Sets an action that follows each commit of a file, on the thread that commits. Must be called at most once,
+    /// before files are used.
     package func afterCommit(_ action: @escaping @Sendable (FileHandle) -> Void) {
         committedAction.withLock { $0 = CommittedAction(call: action) }
     }
 
-    /// A closure that a Mutex held bare would be wrapped once more at every access.
+    /// Wraps the closure: a Mutex that holds a bare closure would wrap it once more at every access.
     private struct CommittedAction {
         let call: @Sendable (FileHandle) -> Void
     }
@@ -267,24 +270,24 @@ package final class Store: Sendable {
     /// Starts the thread that makes fills durable, if there is none. - Throws: EAGAIN when the system gives no thread.
     package func startCommitting() throws(Errno) { try committer.start() }
 
-    /// Commits what is pending of every file, and returns when it is on disk.
+    /// Commits everything pending of all files, and returns when it is on disk.
     package func drain() { committer.drain() }
 
     func forgetResidency(of handle: FileHandle) { _ = unlinkat(partial.raw, handle.name, 0) }
 
-    /// Removes what is kept under `.passhsm` about a file that is gone.
+    /// Removes everything in `.passhsm` about a file that is gone.
     package func forget(_ handle: FileHandle) {
         forgetResidency(of: handle)
         if let keys { _ = unlinkat(keys.raw, handle.name, 0) }
     }
 
-    /// The key of a record of format 1 that had no room for it.
+    /// The remote key of a record of format 1 whose key did not fit in it.
     func longKey(of identity: FileHandle) throws(RecordError) -> RemoteKey {
         var bytes: [UInt8] = []
         do throws(Errno) {
             guard let keys else { throw Errno(rawValue: ENOENT) }
             let file = try Descriptor.openOwn(at: keys, identity.name, O_RDONLY)
-            // What is cut off here has no right checksum.
+            // A larger file is cut off here, and so its checksum is wrong.
             bytes = [UInt8](repeating: 0, count: min(try file.stat().st_size, 1 << 20))
             _ = try bytes.withMutableBytes { buffer throws(Errno) in try file.read(into: buffer, at: 0) }
         } catch {
@@ -299,8 +302,9 @@ package final class Store: Sendable {
 
     // MARK: The folder
 
-    /// Why `place`, which is the folder or something in it, cannot be used. A tree's top may belong to a user, who can
-    /// put there whatever he likes: a folder of his own would say where content comes from, and what the records are.
+    /// The reason why `place`, which is the folder or something in it, cannot be used. A tree's top may belong to a
+    /// user, who can put a folder of his own there: that folder would say where content comes from, and what the
+    /// records are.
     static func refusal(_ place: String, _ error: Errno) -> String {
         guard [EPERM, ELOOP, ENOTDIR].contains(error.rawValue) else { return "\(place): \(error.text)" }
         return "\(place) is not of user \(geteuid()) alone (another owner, a link, or writable for others)"
@@ -325,17 +329,17 @@ package final class Store: Sendable {
         }
     }
 
-    /// Users have the lower files themselves, whose times they see and set (fanotify), and not a mount that hides the store's
-    /// work.
+    /// Whether users reach the lower files themselves, and see and set their times (fanotify). Otherwise a mount hides
+    /// the store's work from them.
     package var usersReachLower: Bool { areUsersBelow.load(ordering: .relaxed) }
 
-    /// To be called once, before files are used.
+    /// Says that users reach the lower files. Must be called at most once, before files are used.
     package func letUsersReachLower() { areUsersBelow.store(true, ordering: .relaxed) }
 
-    /// The daemon's work is done, and on disk.
+    /// Notes in the lock file that the daemon's work is done, and on disk.
     package func noteEnd() { try? lock?.truncate(to: 0) }
 
-    /// How the purpose of a daemon begins.
+    /// The beginning of a daemon's purpose.
     private static let mounted = "mounted on"
 
     private static func takeLock(in directory: Descriptor) throws(Errno) -> Descriptor {
@@ -347,7 +351,7 @@ package final class Store: Sendable {
     private func writeLock(_ purpose: String) {
         guard let lock else { return }
         let text = Array("pid \(getpid()), \(purpose)\n".utf8)
-        // Only for the message of whoever finds the lock taken: a failure changes nothing.
+        // The text only serves the message of a process that finds the lock taken: a failure changes nothing.
         try? lock.truncate(to: 0)
         text.withUnsafeBytes { try? lock.write($0, at: 0) }
     }

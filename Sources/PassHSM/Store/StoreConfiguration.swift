@@ -2,44 +2,47 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// `.passhsm/config`: lines of `name=value`. Values are without line breaks; unknown names are kept out.
+/// `.passhsm/config`: lines of `name=value`. Values have no line breaks; unknown names are dropped.
 package struct StoreConfiguration: Equatable, Sendable {
     /// The remote tier, as a URL.
     package var source = ""
-    /// ``source`` says all that it takes to reach the remote tier; false: the environment may say more.
+    /// ``source`` alone suffices to reach the remote tier; false: the environment may add to it.
     package var isSourceComplete = false
-    /// The file system that a directory as the source is on, in the words of the remote tier; empty: not recorded.
+    /// The file system of a directory as the source, in the words of the remote tier; empty: not recorded.
     package var sourceFileSystem = ""
-    /// A PEM file of certificate authorities that the remote tier's servers are believed by; empty for the system's alone.
+    /// The path of a PEM file: certificate authorities that may vouch for the remote tier's servers. Empty: only the
+    /// system's may.
     package var authorities = ""
-    /// How it is mounted where the command line does not say: values by the options' names, `mount.name=value` in the file.
+    /// Mount options for mounts whose command line does not give them: values by the options' names, `mount.name=value`
+    /// in the file.
     package var mountSettings: [String: String] = [:]
-    /// What imports do where the command line does not say: `import.name=value` in the file.
+    /// Import options for imports whose command line does not give them: `import.name=value` in the file.
     package var importSettings: [String: String] = [:]
-    /// Nothing in the tree has set-user-ID or set-group-ID from a web server or a bucket: what has it got it locally.
+    /// Nothing in the tree has set-user-ID or set-group-ID from a web server or a bucket: a file that has it got it
+    /// locally.
     package var withholdsRights = false
     /// Bytes of the granules of files that are imported from now on; a power of two.
     package var granuleSize = GranuleLayout.defaultGranuleSize
-    /// The last import came to its end: none is under way, and none broke off.
+    /// The last import ran to its end: none is under way, and none broke off.
     package var isImported = false
-    /// Where the files are. A new store has them inside.
+    /// The place of the files. In a new store they are inside.
     package internal(set) var layout = Store.Layout.inside
     /// The extended attribute of the records; chosen when the store is made.
     package internal(set) var attribute = ""
 
-    /// What a user of the tree has to know of it; nil: nothing.
+    /// A message that users of the tree need; nil: there is none.
     package var warning: String? {
         isImported
             ? nil : "the last import into this directory did not come to its end: names may be missing; import again"
     }
 
-    /// Of stores whose files are at the top, which earlier versions read too.
+    /// The format of stores whose files are at the top, which earlier versions read too.
     private static let formatAtTop = "1"
     private static let format = "2"
     private static let file = "config"
     private static let mountPrefix = "mount."
     private static let importPrefix = "import."
-    /// Bytes of the file.
+    /// The largest file, in bytes.
     private static let longest = 64 << 10
 
     static func read(from directory: Descriptor) throws(StoreError) -> StoreConfiguration {
@@ -49,9 +52,9 @@ package struct StoreConfiguration: Equatable, Sendable {
 
     package init() {}
 
-    /// From the file's content.
+    /// Decodes the file's content.
     init(_ bytes: [UInt8]) throws(StoreError) {
-        // By bytes: to Swift's strings a carriage return with its newline is a character of its own.
+        // This splits bytes: in Swift's strings a carriage return with its newline is one character.
         for line in bytes.split(separator: UInt8(ascii: "\n")).map({ String(decoding: $0, as: UTF8.self) }) {
             let parts = line.split(separator: "=", maxSplits: 1).map(String.init)
             guard parts.count == 2 else { continue }
@@ -92,7 +95,8 @@ package struct StoreConfiguration: Equatable, Sendable {
         }
     }
 
-    /// Nil when there is no file: any other error could be of a configuration that says where the records are.
+    /// Nil when there is no file. Every other failure is an error: there may be a configuration that says where the
+    /// records are.
     private static func content(in directory: Descriptor) throws(StoreError) -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: longest + 1)
         var count = 0
@@ -107,7 +111,7 @@ package struct StoreConfiguration: Equatable, Sendable {
         return Array(bytes[..<count])
     }
 
-    /// The file's content.
+    /// Encodes the file's content.
     var bytes: [UInt8] {
         let settings = [(Self.mountPrefix, mountSettings), (Self.importPrefix, importSettings)].flatMap { prefix, all in
             all.sorted { $0.key < $1.key }.map { "\(prefix)\($0.key)=\($0.value)\n" }

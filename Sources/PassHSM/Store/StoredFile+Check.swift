@@ -1,7 +1,7 @@
 import HSMCore
 import HSMSystem
 
-/// Content that is compared with the digest that the remote gave for it.
+/// Compares content with the digest that the remote gave for it.
 extension StoredFile {
     package func checkContent() -> FillError? {
         let (object, isChanged, staging) = durableLock.withLock {
@@ -24,7 +24,7 @@ extension StoredFile {
         return refuse(error) ? error : nil
     }
 
-    /// What was found right goes from `staging` to the lower file, where it is like any other fill.
+    /// Moves content that was found right from `staging` to the lower file, where it is like any other fill.
     private func moveIntoPlace(_ staging: Staging) -> FillError? {
         do throws(Errno) {
             try Failpoint.reach("check.move")
@@ -41,8 +41,8 @@ extension StoredFile {
         return nil
     }
 
-    /// Notes that nothing of the content can be believed, so that it is fetched anew when the file is next taken into use;
-    /// until then there are no local changes. False when there are some already.
+    /// Records that none of the content can be believed, so that it is fetched anew when the file is next taken into
+    /// use. Local changes are refused until then. Returns false if there are local changes already.
     private func refuse(_ error: FillError) -> Bool {
         let isRefused = durableLock.withLock {
             if durable.isLocal { return false }
@@ -54,7 +54,8 @@ extension StoredFile {
             record.lastError = "\(error.code.rawValue): \(error.cause)"
             durable.sidecar = nil
             durable.staging = nil
-            // Otherwise the map says that everything is there, and it is compared again before any of it is complete.
+            // Without this record the map still says that everything is there, and it is compared again before it
+            // counts as complete.
             try? writeRecordLocked(record)
             store.forgetResidency(of: handle)
             return true
@@ -68,6 +69,6 @@ extension StoredFile {
 }
 
 extension StoredFile.Durable {
-    /// Only this file has what was changed.
+    /// The file has local changes, which exist nowhere else.
     fileprivate var isLocal: Bool { record.flags.contains(.dirty) }
 }

@@ -3,9 +3,9 @@ import HSMCore
 import HSMSystem
 import Synchronization
 
-/// Bringing to disk what is pending: data first, then bits; a file whose content is complete gets its final record.
+/// Brings pending changes to disk: data first, then bits. A file whose content is complete gets its final record.
 extension StoredFile {
-    /// What one commit brings to disk: what was pending when it began, and no more, because only that is synced.
+    /// The changes that one commit brings to disk: those that were pending when it began. Only these are synced.
     struct Commit {
         fileprivate let fills: [Int: UInt32]
         fileprivate let writes: GranuleSet
@@ -18,14 +18,14 @@ extension StoredFile {
     /// Commits what is pending now.
     package func commit() throws(Errno) { try end(beginCommit(), isSynced: false) }
 
-    /// fsync(2) as the user asked for it: what was written is durable, and known to be there after a power cut.
+    /// Does fsync(2) for a user: written bytes are durable, and a restart after a power cut knows it.
     package func sync() throws(Errno) {
         try commit()
         try durableLock.withLock { () throws(Errno) in try durable.sidecar?.sync() }
         try lower.fsync()
     }
 
-    /// The first half of a commit. What comes later is left to the next one. To be followed by ``end(_:isSynced:)``.
+    /// Begins a commit. Later changes are left to the next commit. ``end(_:isSynced:)`` must follow.
     func beginCommit() -> Commit {
         pending.withLock { pending in
             defer {
@@ -38,12 +38,13 @@ extension StoredFile {
         }
     }
 
-    /// The second half.
+    /// Ends a commit.
     ///
     /// - Parameter isSynced: the caller has synced the whole lower file system since `commit` was begun.
     func end(_ commit: Commit, isSynced: Bool) throws(Errno) {
         defer { pending.withLock { $0.commits -= 1 } }
-        // Committed otherwise while it waited for its group: the file may be put down, and changed since.
+        // Another commit did the work while this one waited for its group: the file may be out of use, and changed
+        // since.
         guard commit.hasData || commit.isRecordStale else { return }
         do throws(Errno) {
             let isSwapped = Failpoint.isOn("order")
@@ -84,7 +85,7 @@ extension StoredFile {
         try Failpoint.reach("commit.map")
         for run in Self.runs(of: commit.fills.keys.sorted()) {
             try durable.sidecar?.update(run) { page, granule in
-                // Written locally since: the checksum would be of bytes that are no longer there.
+                // The granule was written locally since: the checksum would be of bytes that are no longer there.
                 guard page.presence(of: granule) == .absent, let checksum = commit.fills[granule] else { return }
                 page.set(.filled, of: granule, checksum: checksum)
             }
@@ -99,16 +100,16 @@ extension StoredFile {
         try restoreModified()
         record.modified = modified
         try Failpoint.reach("commit.record")
-        // Also one that says nothing new, after what fills have done to the change time.
+        // A clean file's record is written even if it says nothing new, because fills have moved the change time.
         if record != durable.record || !record.flags.contains(.dirty) { try writeRecordLocked(record) }
         try Failpoint.reach("commit.recorded")
-        // Fills that the map has lost are fetched again.
+        // If the map loses fills, they are fetched again.
         if !record.flags.contains(.dirty) { durable.sidecar?.putDown() }
     }
 
     private func finishLocked(_ commit: Commit) throws(Errno) {
         var record = durable.record
-        // Without it the file is as good.
+        // The checksum is optional: the file is valid without it.
         let checksum = record.flags.contains(.dirty) ? nil : try? contentChecksumLocked(commit)
         if !record.flags.contains(.dirty) {
             let size = try lower.stat().st_size
@@ -127,7 +128,7 @@ extension StoredFile {
         try Failpoint.reach("finish.record")
         try writeRecordLocked(record)
         try Failpoint.reach("finish.sync")
-        // What the map alone knows must not go before the record that replaces it has come.
+        // The record must be durable before the map goes: until then the map alone knows the local changes.
         if record.flags.contains(.dirty) { try lower.fsync() }
         try Failpoint.reach("finish.forget")
         durable.sidecar = nil
@@ -135,7 +136,8 @@ extension StoredFile {
         store.forgetResidency(of: handle)
     }
 
-    /// CRC32C of the whole content, by those of its granules: nothing of it is read. Nil when one is not known.
+    /// CRC32C of the whole content, computed from those of its granules without reading content. Nil when one is not
+    /// known.
     private func contentChecksumLocked(_ commit: Commit) throws(Errno) -> UInt32? {
         let layout = durable.record.layout
         var sum = ChecksumOfGranules(layout, notRecorded: commit.fills)

@@ -3,36 +3,36 @@ import HSMCore
 import HSMSystem
 import Synchronization
 
-/// The store's side of one incomplete file: takes the engine's bytes, and keeps record and residency map true.
+/// The store's part of one incomplete file: takes the engine's bytes, and keeps record and residency map true.
 ///
 /// The order of a fill is: data, fdatasync, bits. A local change makes the file dirty, durably, before its first byte
 /// changes. Safe on every thread; every method may block on the lower file system.
 package final class StoredFile: FillDestination {
-    /// What is not on disk yet. A commit works on a copy, and takes out what it has recorded when it has done so.
+    /// Changes that are not on disk yet. A commit works on a copy, and takes its changes out when they are recorded.
     struct Pending {
-        /// Checksums of the granules that were filled and are not recorded.
+        /// Checksums of granules that were filled and are not recorded.
         var fills: [Int: UInt32] = [:]
         /// Granules that were written locally and are recorded as volatile.
         var writes = GranuleSet()
         var isContentComplete = false
         var isRecordStale = false
-        /// Commits under way.
+        /// Count of commits under way.
         var commits = 0
-        /// The lower file system failed to write data back. It reports that once, and may drop the pages: what is not
-        /// recorded by then never will be.
+        /// The lower file system failed to write data back. It reports that once, and may drop the pages: changes that
+        /// are not recorded by then never will be.
         var isDataLost = false
     }
 
-    /// What is on disk.
+    /// State that is on disk.
     struct Durable {
         var record: Record
         var sidecar: Sidecar?
-        /// Where fills go that have to be checked first; made for the first of them. Nothing of it is on disk.
+        /// Takes fills that have to be checked first; made for the first of them. None of it is on disk.
         var staging: Staging?
         /// Granules that the residency map already has as written.
         var written = GranuleSet()
         var isFinished = false
-        /// The content was found wrong as a whole: nothing of it is believed, and nothing new is taken.
+        /// The content was found wrong as a whole: none of it is believed, and no more is taken.
         var isRefused = false
     }
 
@@ -47,20 +47,20 @@ package final class StoredFile: FillDestination {
     let pending: Mutex<Pending>
     /// Held over the writes of fills, and the setting of the modification time.
     let writing = Lock()
-    /// The lower file's modification time as this object has left it; guarded by `writing`.
+    /// The lower file's modification time as this object left it; guarded by `writing`.
     private nonisolated(unsafe) var ownTime: timespec?
     private let modifiedNow: Mutex<RemoteEntry.Time>
     /// The change time to show.
     private let changedNow: Mutex<timespec>
-    /// The record says dirty on disk, not only in the page cache.
+    /// The dirty record is durable, not only in the page cache.
     private let isDirtyDurably = Atomic(false)
     private let layout: GranuleLayout
-    /// Fills are kept out of the lower file until the content was found right as a whole.
+    /// Fills stay out of the lower file until the whole content was found right.
     private let isStaged: Bool
 
     /// - Parameters:
-    ///   - written: granules that the map has as written.
-    ///   - volatile: those of them that it does not have as durable.
+    /// - written: granules that are written in the map.
+    /// - volatile: those among them that are not durable in the map.
     init(
         store: Store, lower: Descriptor, record: Record, sidecar: Sidecar?, isStaged: Bool,
         written: GranuleSet = .init(), volatile: GranuleSet = .init()
@@ -75,8 +75,8 @@ package final class StoredFile: FillDestination {
         modifiedNow = Mutex(record.modified)
         let status = try? lower.stat()
         changedNow = Mutex(status.map(record.changeTime) ?? timespec())
-        // One that a user has set is not the one of a change, but where it was set to the present; and that is what a fill
-        // leaves whose daemon was killed.
+        // A time that a user set differs from the time of a change, unless the user set it to the present. A fill whose
+        // daemon was killed leaves such a time, too.
         let isFills = status.map { record.isModificationTime($0.st_mtim) || ($0.isJustWritten && !store.endedCleanly) }
         ownTime = isFills == false ? nil : status?.st_mtim
     }
@@ -84,12 +84,12 @@ package final class StoredFile: FillDestination {
     package var record: Record { durableLock.withLock { durable.record } }
     /// The modification time to show: fills move the lower file's own.
     package var modified: RemoteEntry.Time { modifiedNow.withLock { $0 } }
-    /// The record says that the file is complete, durably; this object has done its work.
+    /// The record says durably that the file is complete; this object's work is done.
     package var isFinished: Bool { durableLock.withLock { durable.isFinished } }
 
-    /// Something is not on disk yet: another object for the same file would not know of it.
+    /// Whether something is not on disk yet: another object for the same file would not know of it.
     package var hasPending: Bool {
-        // A commit that is still under way does nothing more to a finished file; an open must not take it for incomplete.
+        // A commit that is under way changes nothing in a finished file; an open must not take the file for incomplete.
         if isFinished { return false }
         return pending.withLock { pending in
             if pending.commits > 0 { return true }
@@ -119,8 +119,8 @@ package final class StoredFile: FillDestination {
             }
             try Failpoint.reach("fill.write")
             if isStaged { return try staging().write(bytes, checksums, at: offset) }
-            // One at a time: the kernel lets no two write to a file at once, and who waits for it there spins, and takes
-            // the processor from those that fetch.
+            // One thread writes at a time: the kernel lets no two write to a file at once, and a thread that waits for
+            // that spins, and takes the processor from the threads that fetch.
             try writing.withLock { () throws(Errno) in
                 try movingTime { () throws(Errno) in
                     try OrdinaryUser.write { () throws(Errno) in
@@ -163,7 +163,7 @@ package final class StoredFile: FillDestination {
             if error.reason == .remoteGone { record.flags.insert(.lost) }
             record.lastError = "\(error.code.rawValue): \(error.cause)"
             if record == durable.record || durable.isFinished { return }
-            // Without the note on disk the error is still in the log and was given to the reader.
+            // If this fails, the error is still in the log, and the reader got it.
             try? writeRecordLocked(record)
         }
     }
@@ -179,9 +179,9 @@ package final class StoredFile: FillDestination {
 
     // MARK: Local changes
 
-    /// Makes the file dirty, durably. To be called before the first byte changes.
+    /// Makes the file dirty, durably. Must be called before the first byte changes.
     package func becomeDirty() throws(Errno) {
-        // A commit between this and the change must not put back the time of before.
+        // A commit between this and the change must not put back the old time.
         touch()
         if isDirtyDurably.load(ordering: .acquiring) { return }
         try durableLock.withLock { () throws(Errno) in
@@ -192,7 +192,7 @@ package final class StoredFile: FillDestination {
                 record.contentChecksum = nil
                 if !durable.isFinished {
                     try Failpoint.reach("dirty.map")
-                    // The map is there, durably, before the record says that there are changes which only it can tell.
+                    // The record says that there are changes which only the map knows: so the map is durable first.
                     try makeSidecarLocked()
                     record.state = .partial
                 }
@@ -200,21 +200,22 @@ package final class StoredFile: FillDestination {
                 try writeRecordLocked(record)
             }
             try Failpoint.reach("dirty.sync")
-            // Also when the record has said so before: an earlier sync may have failed, or never have been reached.
+            // The sync is needed even if the record said so before: an earlier sync may have failed, or not have
+            // happened.
             try lower.fsync()
             try Failpoint.reach("dirty.synced")
             isDirtyDurably.store(true, ordering: .releasing)
         }
     }
 
-    /// `granules` are about to be changed locally; the file is dirty. Those that are present are known as written from now
-    /// on: a checksum of what was filled would be wrong if the daemon ended before ``didWrite(_:)``.
+    /// Must be called before `granules` are changed locally; the file is dirty. Present ones become written in the map:
+    /// if the daemon ended before ``didWrite(_:)``, the checksum of the filled bytes would be wrong.
     package func willWrite(_ granules: Range<Int>) throws(Errno) {
         try durableLock.withLock { () throws(Errno) in
             guard !durable.isFinished, let sidecar = durable.sidecar, !durable.written.contains(granules) else {
                 return
             }
-            // They come to the map as written: a commit that is under way skips what is not absent there.
+            // They enter the map as written: a commit that is under way skips granules that are not absent there.
             let unrecorded = pending.withLock { pending in
                 let filled = pending.fills.keys.filter(granules.contains)
                 for granule in filled {
@@ -239,8 +240,8 @@ package final class StoredFile: FillDestination {
         }
     }
 
-    /// `granules` were changed locally, in the lower file. When this returns, a restart of the daemon knows it; a power
-    /// cut may still lose it, as it may lose any write that was not synced.
+    /// Must be called after `granules` were changed locally, in the lower file. When this returns, a restarted daemon
+    /// knows of the change. A power cut may still lose it, as any write that was not synced.
     package func didWrite(_ granules: Range<Int>) throws(Errno) {
         touch()
         try durableLock.withLock { () throws(Errno) in
@@ -248,12 +249,12 @@ package final class StoredFile: FillDestination {
             try Failpoint.reach("write.map")
             try makeSidecarLocked()
             pending.withLock { pending in
-                // There may be many more granules than were filled.
+                // `granules` may be many more than the filled ones, so the loop is over these.
                 for granule in pending.fills.keys.filter(granules.contains) { pending.fills[granule] = nil }
                 pending.writes.insert(granules)
             }
             try durable.sidecar?.update(granules) { page, granule in
-                // What was durable before stays believable after a power cut: either content is right.
+                // A durable granule stays believable after a power cut: the old content and the new are both right.
                 let wasDurable = [.filled, .written].contains(page.presence(of: granule))
                 page.set(wasDurable ? .written : .writtenVolatile, of: granule)
             }
@@ -263,13 +264,13 @@ package final class StoredFile: FillDestination {
         scheduleCommit()
     }
 
-    /// The modification time is now.
+    /// Sets the modification time to show to now.
     package func touch() { setModified(.now) }
 
-    /// The modification time is what the user has set it to, in the lower file too.
+    /// Sets the modification time to show to the user's, which the lower file has already.
     package func touch(_ time: RemoteEntry.Time) throws(Errno) {
         setModified(time)
-        // The commit that finished the file may have put back the time of before.
+        // The commit that finished the file may have put back the old time.
         try durableLock.withLock { () throws(Errno) in if durable.isFinished { try restoreModified() } }
     }
 
@@ -282,8 +283,8 @@ package final class StoredFile: FillDestination {
         if isNews { scheduleCommit() }
     }
 
-    /// Cuts the lower file to `size` bytes, under the engine's claim of everything from there on; then what lies beyond
-    /// is local, durably. The file must be dirty.
+    /// Cuts the lower file to `size` bytes; bytes from there on are then local, durably. The file must be dirty, and
+    /// the caller holds the engine's claim of everything from `size` on.
     package func truncate(to size: Int) throws(Errno) {
         try Failpoint.reach("truncate.cut")
         try lower.truncate(to: size)
@@ -296,7 +297,8 @@ package final class StoredFile: FillDestination {
             try Failpoint.reach("truncate.record")
             try writeRecordLocked(record)
             try Failpoint.reach("truncate.sync")
-            // Before the file can grow again: its new end must never be taken for missing remote content, nor the reverse.
+            // The sync comes before the file can grow again: its new end must never count as absent remote content, nor
+            // the reverse.
             try lower.fsync()
         }
     }
@@ -314,41 +316,41 @@ package final class StoredFile: FillDestination {
         durable.record = try store.rewrite(record, to: lower, showing: changedNow.withLock { $0 })
     }
 
-    /// A user has changed the file or its attributes: that is the change time to show.
+    /// Notes that a user has changed the file or its attributes: `time` is the change time to show.
     package func noteUserChange(at time: timespec) {
         changedNow.withLock { $0 = time }
-        // Without another fill the record would still tell the time before.
+        // Without another fill the record would still have the old time.
         setModified(modified)
     }
 
-    /// Sets the lower file's modification time to the one to show, which commits do too: fills move it.
+    /// Sets the lower file's modification time to the one to show, because fills move it. Commits do this too.
     package func restoreModified() throws(Errno) {
         try writing.withLock { () throws(Errno) in
             try movingTime { () throws(Errno) in
                 let (now, wanted) = (try lower.stat().st_mtim, modified)
-                // Not in vain: it moves the change time.
+                // A needless call would move the change time.
                 if now.tv_sec == wanted.seconds && now.tv_nsec == wanted.nanoseconds { return }
                 try lower.setModified(wanted)
             }
         }
     }
 
-    /// Under `writing`: performs `body`, which moves the lower file's modification time. Where users set it themselves, one
-    /// that they have set before is the one to show from now on.
+    /// Performs `body`, which moves the lower file's modification time; `writing` is held. Where users reach the lower
+    /// file, a time that a user has set before becomes the one to show.
     func movingTime<Result>(_ body: () throws(Errno) -> Result) throws(Errno) -> Result {
         guard store.usersReachLower else { return try body() }
         let now = try lower.stat().st_mtim
         if ownTime.map({ $0.tv_sec == now.tv_sec && $0.tv_nsec == now.tv_nsec }) != true {
             setModified(RemoteEntry.Time(seconds: now.tv_sec, nanoseconds: now.tv_nsec))
         }
-        // Unknown: the next time counts as this object's, rather than as a user's.
+        // If the time cannot be read, the next one counts as this object's, and not as a user's.
         defer { ownTime = (try? lower.stat())?.st_mtim ?? now }
         return try body()
     }
 }
 
 extension stat {
-    /// The last change was one of the content, or of the modification time to the present.
+    /// The last change was of the content, or set the modification time to the present.
     fileprivate var isJustWritten: Bool { st_mtim.tv_sec == st_ctim.tv_sec && st_mtim.tv_nsec == st_ctim.tv_nsec }
 }
 
@@ -361,7 +363,7 @@ extension Descriptor {
 }
 
 extension RemoteEntry.Time {
-    /// The time that the kernel gives a file that changes now.
+    /// The time that the kernel gives to a file that changes now.
     package static var now: Self {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME_COARSE, &time)
@@ -370,7 +372,7 @@ extension RemoteEntry.Time {
 }
 
 extension FillError {
-    /// An error of the lower file system, as the nearest of the errnos that both front ends can answer.
+    /// Maps an error of the lower file system to the nearest errno that both front ends can answer.
     package init(lowerErrno error: Errno, _ what: String) {
         let code: Code =
             switch error.rawValue {

@@ -2,11 +2,11 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// What `passhsm state` shows of a file.
+/// The facts about a file that `passhsm state` shows.
 package struct StoredState: Sendable {
     /// S_IFREG, S_IFDIR and so on.
     package var type: mode_t
-    /// Bytes of the file now.
+    /// The file's size now, in bytes.
     package var size: Int
     /// Nil for a local file, and for one whose record cannot be believed.
     package var record: Record?
@@ -14,10 +14,10 @@ package struct StoredState: Sendable {
     package var state: String
     /// Byte ranges that can be read without the remote, ascending.
     package var presentRanges: [Range<Int>]
-    /// Why the record cannot be believed.
+    /// The reason why the record cannot be believed.
     package var problem: String?
 
-    /// Of a file in use.
+    /// The state of a file in use.
     package init(record: Record, present: GranuleSet, layout: GranuleLayout, size: Int, isComplete: Bool) {
         type = S_IFREG
         self.size = size
@@ -30,7 +30,7 @@ package struct StoredState: Sendable {
         state =
             present.isEmpty && !record.flags.contains(.dirty) ? Record.State.offline.name : Record.State.partial.name
         presentRanges = present.runs().map { layout.bytes(of: $0) }
-        // What lies beyond the limit never was the remote's.
+        // Bytes beyond the limit never were the remote's.
         if size > layout.limit {
             if let last = presentRanges.last, last.upperBound == layout.limit {
                 presentRanges[presentRanges.count - 1] = last.lowerBound..<size
@@ -47,7 +47,7 @@ package struct StoredState: Sendable {
 }
 
 extension Store {
-    /// What is recorded on disk of the file that `file` is open on (O_PATH will do): the truth for a file that no daemon
+    /// The state on disk of the file that `file` is open on (O_PATH will do). It is the truth for a file that no daemon
     /// has in use.
     package func describe(_ file: Descriptor) throws(Errno) -> StoredState {
         let status = try file.stat()

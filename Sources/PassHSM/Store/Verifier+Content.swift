@@ -2,11 +2,11 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// The content of complete files that are said to be clean: compared with what is recorded of it, and with the remote's.
+/// Checks the content of complete files that are recorded as clean: against the records, and against the remote.
 extension Verifier {
-    /// How often a file is asked for that the remote fails to give.
+    /// Attempts to get a file that the remote fails to give.
     private static let maxAttempts = 3
-    /// After so many files in a row that the remote failed to give it is not asked any more.
+    /// After so many files in a row that the remote failed to give, it is not asked any more.
     private static let maxFailures = 8
 
     func checkComplete(_ file: VerifiedFile, _ record: Record) throws(Errno) {
@@ -29,7 +29,7 @@ extension Verifier {
             if record.object.digest != nil { checksum = content?.checksum }
         }
         if let remote { checksum = compare(file, record, lower, with: remote) ?? checksum }
-        // It is compared more easily the next time.
+        // With a checksum, the next comparison is cheaper.
         guard repairs, record.contentChecksum == nil, let checksum else { return }
         var record = record
         record.contentChecksum = checksum
@@ -44,7 +44,8 @@ extension Verifier {
         found(.data, of: file, range, cause, keep: keep) { () throws(Errno) in try takeOffline(file, record) }
     }
 
-    /// Nil when it cannot be read: then it is not what came.
+    /// The content's checksum and digest. Nil when the content cannot be read: then it differs from the recorded
+    /// content.
     private func content(
         of lower: Descriptor, _ object: RemoteObject
     ) -> (checksum: UInt32, digest: RemoteDigest?)? {
@@ -67,9 +68,9 @@ extension Verifier {
 
     // MARK: The remote
 
-    /// Compares the file byte for byte with what the remote has.
+    /// Compares the file byte for byte with the remote's object.
     ///
-    /// - Returns: the content's checksum when both are the same.
+    /// - Returns: the content's checksum when both are equal.
     private func compare(
         _ file: VerifiedFile, _ record: Record, _ lower: Descriptor, with remote: any RemoteSource
     ) -> UInt32? {

@@ -10,13 +10,13 @@ extension Verifier {
         let handle = try FileHandle(of: file.place).name
         let record: Record?
         do throws(RecordError) { record = try store.record(of: file.place) } catch {
-            // Its map and key are all that is left to tell of it.
+            // Only its map and key still tell of it.
             maps.remove(handle)
             keys.remove(handle)
             return found(Disagreement(path: file.path, kind: .record, cause: error.cause, outcome: .left))
         }
         guard let record, record.state != .local else {
-            // Taken for a local file, it would show zeros where nothing was filled.
+            // As a local file, it would show zeros where nothing was filled.
             if maps.remove(handle) != nil {
                 let cause =
                     "the record is gone, though there is a residency map: the file shows zeros where it was not filled"
@@ -25,7 +25,7 @@ extension Verifier {
             return
         }
         counts.files += 1
-        // One that is of no use any more goes by itself, when it is safe.
+        // A key that its file no longer needs is no fault: the next opening for use removes it, when that is safe.
         keys.remove(handle)
         if record.state == .partial { maps.remove(handle) }
         let isDirty = record.flags.contains(.dirty)
@@ -41,8 +41,8 @@ extension Verifier {
         }
     }
 
-    /// A complete clean file that was changed in the lower directory itself, and is not marked dirty: its modification time
-    /// tells.
+    /// The reason to leave a complete clean file as it is: its modification time tells that it was changed in the lower
+    /// directory itself, without a dirty mark. Nil for other files.
     func changeBehind(_ file: VerifiedFile, _ record: Record) -> String? {
         let time = RemoteEntry.Time(
             seconds: file.status.st_mtim.tv_sec, nanoseconds: file.status.st_mtim.tv_nsec)
@@ -80,7 +80,7 @@ extension Verifier {
             }
             for granule in granules where page.presence(of: granule) == .filled {
                 let range = layout.bytes(of: granule..<granule + 1)
-                // A truncation has cut the bytes that the checksum is of.
+                // A truncation cut this granule: the checksum is of all its former bytes.
                 if range.upperBound == record.limit && record.limit < record.object.size { continue }
                 if try checksum(of: range, in: lower) != page.checksum(of: granule) {
                     wrong.insert(granule..<granule + 1)
@@ -91,7 +91,7 @@ extension Verifier {
             isMapGood = false
             mapFound(nil, "\(pages.missing) written pages of the residency map are zeros")
         }
-        // The whole file has been dropped.
+        // The whole file was dropped already.
         if !isMapGood && repairs && keep == nil { return }
         for run in wrong.runs() {
             found(.data, of: file, layout.bytes(of: run), "the bytes are not those that were filled", keep: keep) {
@@ -102,7 +102,7 @@ extension Verifier {
         }
     }
 
-    /// CRC32C of these bytes; nil when they cannot be read, or are not there.
+    /// CRC32C of these bytes; nil when they cannot be read, or are not all there.
     private func checksum(of range: Range<Int>, in lower: Descriptor) throws(Errno) -> UInt32? {
         var result: UInt32 = 0
         var buffer = [UInt8](repeating: 0, count: min(range.count, 1 << 20))
@@ -130,11 +130,11 @@ extension Verifier {
         var record = record
         record.forgetContent()
         try store.write(record, to: lower)
-        // Before a byte goes: what is not believed can show no zeros.
+        // The record comes before the first byte goes: a file that is offline shows no zeros.
         try lower.fsync()
         store.forgetResidency(of: record.identity)
         if file.status.st_size != record.object.size { try lower.truncate(to: record.object.size) }
-        // Only for the space.
+        // This only saves space: a failure does no harm.
         try? lower.freeContent(size: record.object.size)
         try lower.setModified(record.modified)
         try lower.fsync()

@@ -2,36 +2,36 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// Compares everything that a store says with what is in the lower tree: records, residency maps, the bytes of partial
-/// files, those of complete files (with the checksum or the digest that is recorded, or with the remote), and what `.passhsm` holds about files.
+/// Compares everything that a store records with the lower tree: records, residency maps, the bytes of partial files,
+/// those of complete files (with the recorded checksum or digest, or with the remote), and the contents of `.passhsm`.
 ///
-/// Without ``repairs`` nothing is changed. With it, what is wrong of clean files is no longer believed, so that it is
-/// fetched again; what may be the only copy of local changes is never dropped. Used by one thread.
+/// Without ``repairs`` it changes nothing. With it, wrong parts of clean files are no longer believed, so that they are
+/// fetched again. It never drops bytes that may be the only copy of local changes. Used by one thread.
 package final class Verifier {
     let store: Store
     let repairs: Bool
-    /// Complete files are compared with what it has.
+    /// The remote that complete files are compared with.
     var remote: (any RemoteSource)?
-    /// Where the remote is asked.
+    /// The pool on which the remote is asked.
     let pool = BlockingPool(name: "verify", limit: 2)
-    /// Files in a row that the remote failed to give.
+    /// Count of files in a row that the remote failed to give.
     var failures = 0
     var counts = VerifyCounts()
-    /// Residency maps and keys that no file was found to need so far.
+    /// Residency maps and keys that no file has needed so far.
     var maps: Set<String>
     var keys: Set<String>
     private let report: (Disagreement) -> Void
     private let progress: (VerifyCounts) -> Void
     private var walk: NameWalk
-    /// Something could not be looked at, and may need what seems to be left over.
+    /// Something could not be looked at, and may need a map or key that seems to be left over.
     private var isPartial = false
-    /// Files with several names that were looked at.
+    /// Files with several names that were looked at already.
     private var linked: Set<ino_t> = []
 
     /// - Parameters:
     ///   - store: opened for use with `keepsLeftovers`, so that nobody else changes anything.
-    ///   - remote: what the store was imported from, to compare complete files with; nil: it is not asked.
-    ///   - report: called with each finding, when it has been dealt with.
+    /// - remote: the store's source, to compare complete files with; nil: no comparison with the remote.
+    /// - report: called with each finding, after the finding was handled.
     ///   - progress: called every now and then.
     package init(
         _ store: Store, repairs: Bool, remote: (any RemoteSource)? = nil, report: @escaping (Disagreement) -> Void,
@@ -55,7 +55,7 @@ package final class Verifier {
         return result
     }
 
-    /// - Throws: `Errno` when the walk cannot go on; what was found until then has been reported.
+    /// - Throws: `Errno` when the walk cannot go on; the findings until then were reported.
     package func run() throws(Errno) -> VerifyCounts {
         while let step = try walk.next() {
             switch step {
@@ -70,15 +70,15 @@ package final class Verifier {
         return counts
     }
 
-    /// - Returns: the directory to go into, when it is one.
+    /// - Returns: the directory to enter, when the name is one.
     private func visit(_ name: [UInt8]) -> Descriptor? {
         let path = walk.path(of: name)
         do throws(Errno) {
             let place = try Descriptor.openPlace(at: walk.current, name)
             let status = try place.stat()
-            // A mount inside the tree, met without a private one: not part of it.
+            // A mount inside the tree is not part of it; it shows where there is no private mount.
             if status.st_dev != store.tree.device { return nil }
-            // Records of format 1 of directories and links need theirs, too.
+            // Records of format 1 of directories and links need their keys, too.
             if !keys.isEmpty, let handle = try? FileHandle(of: place) { keys.remove(handle.name) }
             if status.st_mode & S_IFMT == S_IFDIR { return try Descriptor.openDirectory(at: walk.current, name) }
             guard status.st_mode & S_IFMT == S_IFREG else { return nil }
@@ -103,9 +103,9 @@ package final class Verifier {
         report(finding)
     }
 
-    /// Reports what is wrong with `file`, after `drop` when it may be dropped.
+    /// Reports a fault of `file`, after `drop` if the wrong part may be dropped.
     ///
-    /// - Parameter keep: why what is wrong must not be dropped, whoever asks.
+    /// - Parameter keep: the reason why the wrong part must not be dropped in any case.
     func found(
         _ kind: Disagreement.Kind, of file: VerifiedFile, _ range: Range<Int>?, _ cause: String, keep: String? = nil,
         drop: () throws(Errno) -> Void
@@ -133,7 +133,7 @@ package final class Verifier {
 
     // MARK: .passhsm
 
-    /// A kill or a removal leaves such, and nothing is believed of it: it is no fault.
+    /// A kill or a removal leaves such files, and nothing is believed of them: this is no fault.
     private func checkLeftovers() {
         for (directory, names) in [(store.partial, maps), (store.keys, keys)] {
             guard let directory else { continue }
@@ -146,7 +146,7 @@ package final class Verifier {
 
     private func isLeftover(_ name: String) -> Bool {
         guard isPartial, let handle = FileHandle(name: name) else { return true }
-        // It may be what could not be looked at, unless the file is gone.
+        // The file may be one that could not be looked at, unless it is gone.
         do throws(Errno) { _ = try store.tree.open(handle, O_RDONLY) } catch { return error.rawValue == ESTALE }
         return false
     }
