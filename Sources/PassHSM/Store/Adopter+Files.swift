@@ -52,7 +52,7 @@ extension Adopter {
             return .complete
         }
         if !record.flags.isDisjoint(with: [.lost, .stale]) {
-            return .left("it is not what was recorded, and the remote does not have that any more")
+            return .left("its content is not the recorded one, and the remote no longer has the recorded version")
         }
         if record.wasChangedUnseen(file.status) && !refetchesChanged {
             return .left("its size or time is not the recorded one: it was changed, or not copied whole")

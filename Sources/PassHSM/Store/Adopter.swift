@@ -175,7 +175,7 @@ package final class Adopter {
                 let object = try store.objects.object(at: reference, size: value.size)
                 return .foreign(Record(value, own, object, at: reference), value.owner)
             case .keyFile(var object):
-                guard case .handle(let old) = value.owner else { throw RecordError("the record is of no known format") }
+                guard case .handle(let old) = value.owner else { throw RecordError("the record has an unknown format") }
                 object.key = try store.longKey(of: old)
                 return .foreign(Record(value, own, object, at: nil), value.owner)
             }

@@ -160,7 +160,7 @@ extension RecordValue {
             fields.isSubset(of: .all),
             let flags = reader.takeVariable().flatMap({ UInt16(exactly: $0) }), let epoch = reader.takeVariable(),
             let size = reader.takeVariable().flatMap({ Int(exactly: $0) })
-        else { throw RecordError("the record has fields that cannot be") }
+        else { throw RecordError("the record has impossible fields") }
         self.owner = .hash(owner)
         self.state = state
         self.flags = Record.Flags(rawValue: flags)
@@ -170,7 +170,7 @@ extension RecordValue {
         limit = size
         if fields.contains(.limit) {
             guard let limit = reader.takeVariable(), limit < UInt64(size) else {
-                throw RecordError("the record has a limit that cannot be")
+                throw RecordError("the record has an impossible limit")
             }
             self.limit = Int(limit)
         }
@@ -188,11 +188,11 @@ extension RecordValue {
         if fields.contains(.reference) {
             guard let table = reader.takeVariable().flatMap({ UInt32(exactly: $0) }),
                 let offset = reader.takeVariable(), let check = reader.take(UInt32.self), reader.isAtEnd
-            else { throw RecordError("the record's reference is none") }
+            else { throw RecordError("the record's reference is malformed") }
             place = .table(ObjectReference(table: table, offset: offset, checksum: check))
         } else {
             guard let object = RemoteObject(stored: Array(reader.takeRest()), size: size) else {
-                throw RecordError("the record's object is none")
+                throw RecordError("the record's object is malformed")
             }
             place = .here(object)
         }

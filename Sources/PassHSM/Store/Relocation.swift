@@ -51,7 +51,7 @@ struct Relocation {
         }
         configuration.layout = .inside
         try configuration.write(to: folder)
-        log.notice("\(shown): the files were moved into \(Store.treePath), where no program finds them but by a mount")
+        log.notice("\(shown): the files were moved into \(Store.treePath), which programs enter only by a mount")
         return true
     }
 

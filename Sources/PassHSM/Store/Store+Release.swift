@@ -59,7 +59,7 @@ extension Store {
     package func release(_ lower: Descriptor, expecting expected: Record) throws(Refusal) -> Int {
         do throws(Errno) { try lower.takeWriteLease() } catch {
             if error.rawValue == EAGAIN { throw Refusal("it is open or mapped", isBusy: true) }
-            throw Refusal("whether it is in use cannot be found out", error)
+            throw Refusal("finding out whether it is in use", error)
         }
         defer { lower.dropLease() }
         let record = try releasable(lower)

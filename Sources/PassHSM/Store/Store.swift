@@ -308,7 +308,7 @@ package final class Store: Sendable {
     static func refusal(_ place: String, _ error: Errno) -> String {
         guard [EPERM, ELOOP, ENOTDIR].contains(error.rawValue) else { return "\(place): \(error.text)" }
         return "\(place) is not of user \(geteuid()) alone (another owner, a link, or writable for others)"
-            + ", and is not believed: run passhsm as the user who imported the tree; where it was copied or restored with "
+            + ", and is not trusted: run passhsm as the user who imported the tree; if it was copied or restored with "
             + "other owners, first give it and what is directly in it back to that user (chown, chmod go-w)"
     }
 

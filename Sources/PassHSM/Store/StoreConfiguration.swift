@@ -75,7 +75,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             case "authorities": authorities = parts[1]
             case "granule":
                 guard let size = Int(parts[1]), GranuleLayout.granuleSizes.contains(size) else {
-                    throw StoreError("the store names granules of \(parts[1]) bytes")
+                    throw StoreError("the store has the impossible granule size \(parts[1])")
                 }
                 granuleSize = size
             case "rights": withholdsRights = parts[1] == "withheld"

@@ -20,7 +20,7 @@ extension Verifier {
         if isKnown {
             let content = content(of: lower, record.object)
             if let digest = record.object.digest, content?.digest != digest {
-                return wrong(file, record, nil, "the content is not that of \(digest)")
+                return wrong(file, record, nil, "the content does not have the digest \(digest)")
             }
             if let expected = record.contentChecksum, content?.checksum != expected {
                 return wrong(
