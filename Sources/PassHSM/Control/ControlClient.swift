@@ -1,11 +1,11 @@
 import Glibc
 import HSMSystem
 
-/// Asks one daemon over its control socket. Each request is a connection of its own.
+/// Sends requests to one daemon over its control socket. Each request has a connection of its own.
 package struct ControlClient: Sendable {
     package let daemon: DaemonInfo
     private let directory: RuntimeDirectory
-    /// Of one reply at most.
+    /// The largest reply.
     private static let replyBytes = 64 << 20
 
     package init(_ daemon: DaemonInfo, in directory: RuntimeDirectory) {
@@ -22,7 +22,8 @@ package struct ControlClient: Sendable {
         return try decode(line)
     }
 
-    /// Asks for work on files, and hands on its reports until it is done. No report for `seconds` is an error.
+    /// Requests work on files, and hands on the daemon's reports until the work is done. No report for `seconds` is an
+    /// error.
     package func work(
         _ request: FileRequest, seconds: Double = 60, _ report: (WorkReport) -> Void
     ) throws(ControlError) {
@@ -46,7 +47,7 @@ package struct ControlClient: Sendable {
         let socket = try LocalSocket.connect(RuntimeDirectory.socketName, in: folder, until: deadline)
         guard let text = try? ControlJSON.encode(request) else { throw Errno(rawValue: EINVAL) }
         do throws(Errno) { try socket.write(text + [UInt8(ascii: "\n")], until: deadline) } catch {
-            // One that refuses the connection has closed it, and said why before.
+            // A daemon that refuses the connection has closed it, and has sent the reason before.
             if error.rawValue != EPIPE { throw error }
         }
         return socket
@@ -55,7 +56,7 @@ package struct ControlClient: Sendable {
     private func decode(_ line: [UInt8]) throws(ControlError) -> ControlReply {
         guard let reply = try? ControlJSON.decode(ControlReply.self, from: line) else {
             throw ControlError(
-                .noAnswer, "the daemon (process \(daemon.pid)) answered with something else than a reply")
+                .noAnswer, "the daemon (process \(daemon.pid)) sent a line that is no reply")
         }
         if let error = reply.error { throw ControlError(.refused, "the daemon (process \(daemon.pid)): \(error)") }
         return reply

@@ -1,11 +1,11 @@
-/// Why a daemon could not be found or asked; the text is one line for people.
+/// The reason why a daemon could not be found or asked; the text is one line for people.
 package struct ControlError: Error, Sendable, CustomStringConvertible {
     package enum Reason: String, Sendable {
-        /// Nothing is registered for the path, or what was is gone.
+        /// No daemon is registered for the path, or the registered one is gone.
         case noDaemon
-        /// It is there, but sent no reply in time, or broke the connection.
+        /// The daemon is there, but sent no reply in time, or broke the connection.
         case noAnswer
-        /// It answered that it would not, or could not.
+        /// The daemon answered that it would not, or could not.
         case refused
         /// The folder of the registry cannot be used.
         case registry

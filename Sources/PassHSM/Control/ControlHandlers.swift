@@ -1,17 +1,17 @@
 import HSMSystem
 
-/// What a daemon does when it is asked. The server calls it on its threads, several at once.
+/// A daemon's actions for requests. The server calls them on its threads, several at once.
 package struct ControlHandlers: Sendable {
     package var status: @Sendable () -> StatusReport
-    /// Fails every fill that waits now, and for a few seconds those that are asked for; returns when the waiters are
-    /// answered.
+    /// Fails every fill that waits now, and for a few seconds every new one. Returns when the waiters are answered.
     package var drain: @Sendable () -> Void
-    /// Starts the end of the daemon and returns; with `force` the mount is detached although it is used. Called after
+    /// Starts the end of the daemon and returns; with `force` the mount is detached although it is in use. Called after
     /// the client has its reply.
     package var stop: @Sendable (_ force: Bool) -> Void
-    /// Works on files until it is done, and answers now and then. An answer that is not taken (false) ends the work.
+    /// Works on files until the work is done, and sends an answer now and then. If the client does not take an answer
+    /// (false), the work ends.
     package var files: @Sendable (FileRequest, _ answer: (ControlReply) -> Bool) -> Void
-    /// What is known of the file at a path below the mount point.
+    /// Reports on the file at a path below the mount point.
     package var state: @Sendable (BytePath) throws(Errno) -> StateReport
 
     package init(

@@ -1,6 +1,6 @@
 import FoundationEssentials
 
-/// The one JSON form of everything that is shown to programs and sent over the socket: keys sorted, slashes plain.
+/// The one JSON form of everything that programs see and that goes over the socket: keys sorted, slashes plain.
 package enum ControlJSON {
     /// One line without a newline; with `pretty`, several.
     package static func encode(_ value: some Encodable, pretty: Bool = false) throws -> [UInt8] {

@@ -1,10 +1,10 @@
-/// What a daemon answers: one line of JSON.
+/// A daemon's answer: one line of JSON.
 package struct ControlReply: Codable, Sendable {
-    /// Set when the request failed: one line for people.
+    /// Set if the request failed: one line for people.
     package var error: String?
     /// The answer to `status`.
     package var status: StatusReport?
-    /// How far work on files has come.
+    /// The progress of work on files.
     package var work: WorkReport?
     /// The answer to `state`.
     package var state: StateReport?

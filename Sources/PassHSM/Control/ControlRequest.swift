@@ -1,26 +1,28 @@
 import HSMSystem
 
-/// What a client asks a daemon: one line of JSON, an object that has the `command`'s name and what that command takes.
+/// A client's request to a daemon: one line of JSON, an object with the name of the `command` and the values that it
+/// takes.
 package enum ControlRequest: Sendable, Equatable {
-    /// Asks for a ``StatusReport``.
+    /// Requests a ``StatusReport``.
     case status
     /// Fails every fill that waits now, and new ones for a few seconds, so that a plain unmount finds fewer users.
     case drain
-    /// Ends the daemon; with `force` the mount is detached although it is used.
+    /// Ends the daemon; with `force` the mount is detached although it is in use.
     case stop(force: Bool)
-    /// Asks for the ``StateReport`` of one path below the mount point, without a slash in front.
+    /// Requests the ``StateReport`` of one path below the mount point, without a slash in front.
     case state(BytePath)
-    /// Work on files.
+    /// Requests work on files.
     case files(FileRequest)
 }
 
 extension ControlRequest: Codable {
-    /// The names of the commands in JSON; those of ``FileRequest/Action`` come beside them.
+    /// The commands' names in JSON, besides those of ``FileRequest/Action``.
     private enum Command: String { case status, drain, stop, state }
 
     private enum Key: String, CodingKey { case command, force, paths, recursive }
 
-    /// - Throws: `RequestError` for a command that is not known, and for one that lacks what it takes: nothing is done then.
+    /// - Throws: `RequestError` for an unknown command, and for a command without a value that it takes. Nothing is
+    ///   done then.
     package init(from decoder: any Decoder) throws {
         let values = try decoder.container(keyedBy: Key.self)
         let name = try values.decode(String.self, forKey: .command)
@@ -64,7 +66,7 @@ extension ControlRequest: Codable {
     }
 }
 
-/// Why a line of JSON is no request; one line for people.
+/// The reason why a line of JSON is no request; one line for people.
 package struct RequestError: Error, Sendable, CustomStringConvertible {
     package let description: String
 

@@ -3,18 +3,18 @@ import HSMSystem
 
 /// A daemon's control socket: one JSON request a line, one JSON reply a line, any number of them a connection.
 ///
-/// Serves on threads of its own: one that accepts, and one for each of at most ``Limits/connections`` connections of each
-/// user. A client that sends garbage, too much, nothing, or goes away costs its own connection only; a user who holds all
-/// that he may have keeps no other user waiting.
+/// It serves on its own threads: one that accepts, and for each user one for each connection, up to
+/// ``Limits/connections``. A client that sends garbage, too much or nothing, or goes away, harms only its own
+/// connection. A user who holds all connections that he may have keeps no other user waiting.
 package final class ControlServer: Sendable {
     package struct Limits: Sendable {
-        /// Bytes of one request.
+        /// The largest request, in bytes.
         package var requestBytes = 1 << 20
-        /// How long one request may take to arrive, and its reply to be taken, in seconds.
+        /// Seconds in which a request has to arrive, and its reply has to be taken.
         package var seconds = 5.0
-        /// Of one user at once; further ones of his wait for one of these to end.
+        /// Connections of one user that are served at once; further ones wait.
         package var connections = 32
-        /// Of one user that wait; further ones of his are refused.
+        /// Connections of one user that wait; further ones are refused.
         package var waiting = 64
 
         package init() {}
@@ -22,10 +22,10 @@ package final class ControlServer: Sendable {
 
     private struct State {
         struct User {
-            /// Those that are served, and those that wait.
+            /// Connections that are served or wait.
             var connections = 0
             var waiting: [LocalSocket] = []
-            /// That serve, each one connection after the other.
+            /// Threads that serve, each one connection after the other.
             var threads = 0
         }
 
@@ -40,16 +40,16 @@ package final class ControlServer: Sendable {
     private let users: Set<UInt32>
     private let socket: LocalSocket
     private let registration: DaemonRegistration
-    /// Closed by ``stop()``'s end of it: wakes the accepting thread.
+    /// ``stop()`` writes to it, and so wakes the accepting thread.
     private let wake: (reader: Descriptor, writer: Descriptor)
     private let condition = Condition()
-    /// Guarded by `condition`'s lock. Leaf: nothing is called while it is held.
+    /// Guarded by `condition`'s lock, a leaf lock: nothing is called while it is held.
     private nonisolated(unsafe) var state = State()
 
     /// Listens in the daemon's folder, and serves until ``stop()``.
     ///
-    /// - Parameter users: who may ask. The folder keeps others out already; a descriptor of the socket could still have been
-    ///   handed on.
+    /// - Parameter users: the users whose requests are served. The folder keeps others out already, but a descriptor of
+    ///   the socket could have been handed on.
     package init(
         _ registration: DaemonRegistration, handlers: ControlHandlers, limits: Limits = Limits(),
         users: Set<UInt32> = [OwnProcess.user, 0]
@@ -69,8 +69,8 @@ package final class ControlServer: Sendable {
         }
     }
 
-    /// Takes no more connections and removes the daemon from the registry; requests under way are still answered. May be
-    /// called again, and from a handler.
+    /// Takes no more connections, and removes the daemon from the registry; requests under way are still answered. May
+    /// be called again, and from a handler.
     package func stop() {
         condition.lock()
         let isFirst = !state.isStopping
@@ -91,7 +91,7 @@ package final class ControlServer: Sendable {
 
     private func acceptLoop() {
         while waitForConnection() {
-            // Out of descriptors or memory: the client waits in the backlog until there are some again.
+            // The daemon is out of descriptors or memory: the client waits in the backlog until there are some again.
             guard let connection = try? socket.accept() else {
                 usleep(10_000)
                 continue
@@ -105,7 +105,7 @@ package final class ControlServer: Sendable {
         condition.broadcast()
     }
 
-    /// Never waits: others are to be accepted.
+    /// Never waits, because the accepting thread calls it.
     private func admit(_ connection: LocalSocket, of user: UInt32) {
         condition.lock()
         var own = state.users[user] ?? State.User()
@@ -122,11 +122,11 @@ package final class ControlServer: Sendable {
             do throws(Errno) {
                 try startThread(name: "hsm-control-req") { [self] in serveAll(of: user) }
             } catch {
-                // Short questions are answered all the same.
+                // Short requests are answered without a thread of their own, too.
                 serveAll(of: user, refusingWork: error)
             }
         } else if isRefused {
-            let error = "user \(user) has too many connections to it: \(limits.connections + limits.waiting)"
+            let error = "user \(user) has too many connections to the daemon: \(limits.connections + limits.waiting)"
             try? send(ControlReply(error: error), connection, seconds: 0)
         }
     }
@@ -140,7 +140,7 @@ package final class ControlServer: Sendable {
         }
     }
 
-    /// The connection of `user` that has waited longest; nil ends the thread that asks.
+    /// Takes the connection of `user` that has waited longest. Nil ends the calling thread.
     private func next(of user: UInt32) -> LocalSocket? {
         condition.lock()
         defer { condition.unlock() }
@@ -149,7 +149,7 @@ package final class ControlServer: Sendable {
         return nil
     }
 
-    /// False when the server stops.
+    /// Returns false when the server stops.
     private func waitForConnection() -> Bool {
         var polled = [
             pollfd(fd: socket.descriptor.raw, events: Int16(POLLIN), revents: 0),
@@ -159,7 +159,7 @@ package final class ControlServer: Sendable {
         return polled[1].revents == 0
     }
 
-    /// - Parameter refusal: why there is no thread for work that takes long.
+    /// - Parameter refusal: the reason why there is no thread for work that takes long.
     private func serve(_ connection: LocalSocket, refusingWork refusal: Errno? = nil) {
         do throws(Errno) {
             while true {
@@ -171,7 +171,7 @@ package final class ControlServer: Sendable {
                 }
             }
         } catch {
-            // The client is gone or too slow (then it is told nothing more), or sends without end.
+            // The client is gone, is too slow (then it gets no further message), or sends without end.
             if error.rawValue == EMSGSIZE {
                 try? send(ControlReply(error: "the request is longer than \(limits.requestBytes) bytes"), connection)
             }
@@ -203,14 +203,14 @@ package final class ControlServer: Sendable {
             }
             try send(reply, connection)
         case .files(let work):
-            if let refusal { return try send(ControlReply(error: "no thread for it: \(refusal.text)"), connection) }
+            if let refusal { return try send(ControlReply(error: "no thread for this: \(refusal.text)"), connection) }
             handlers.files(work) { reply in (try? send(reply, connection)) != nil }
         }
     }
 
-    /// - Parameter seconds: how long the client may take to read it; nil: ``Limits/seconds``.
+    /// - Parameter seconds: the time in which the client has to take the reply; nil: ``Limits/seconds``.
     private func send(_ reply: ControlReply, _ connection: LocalSocket, seconds: Double? = nil) throws(Errno) {
-        // Numbers that JSON cannot hold would be the only reason to fail, and reports have none.
+        // Encoding fails only for numbers that JSON cannot hold, and reports have none.
         guard let line = try? ControlJSON.encode(reply) else { throw Errno(rawValue: EINVAL) }
         try connection.write(line + [UInt8(ascii: "\n")], until: Deadline(seconds: seconds ?? limits.seconds))
     }

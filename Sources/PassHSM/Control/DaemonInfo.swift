@@ -1,13 +1,13 @@
 import HSMSystem
 
-/// What a daemon leaves in the registry about itself: `info.json`.
+/// A daemon's facts about itself in the registry: `info.json`.
 package struct DaemonInfo: Codable, Sendable, Equatable {
     package var pid: Int32
-    /// In clock ticks since boot: tells a process from a later one with the same id.
+    /// In clock ticks since boot. It tells the process from a later one with the same id.
     package var startTime: UInt64
-    /// Canonical.
+    /// A canonical path.
     package var mountpoint: BytePath
-    /// Canonical.
+    /// A canonical path.
     package var lower: BytePath
     package var frontEnd: FrontEndKind
 
@@ -19,7 +19,7 @@ package struct DaemonInfo: Codable, Sendable, Equatable {
         self.frontEnd = frontEnd
     }
 
-    /// Of this process.
+    /// The facts about this process.
     package init(mountpoint: BytePath, lower: BytePath, frontEnd: FrontEndKind) {
         let pid = OwnProcess.id
         self.init(

@@ -1,22 +1,22 @@
 import Glibc
 import HSMSystem
 
-/// Where a daemon in the background writes its log.
+/// The log of a daemon in the background.
 package enum DaemonLog {
     /// A larger log is moved to `.1` when a daemon starts.
     package static let rotationBytes = 10 << 20
 
-    /// /var/log/passhsm/LOWER.log for the machine's root, else $XDG_STATE_HOME/passhsm/LOWER.log (by default ~/.local/state), where
-    /// LOWER is the lower directory's path with `-` for `/`.
+    /// The log's path: /var/log/passhsm/LOWER.log for the machine's root, else $XDG_STATE_HOME/passhsm/LOWER.log (by
+    /// default ~/.local/state). LOWER is the lower directory's path with `-` for `/`.
     ///
     /// - Parameters:
     ///   - user: nil for the machine's root.
-    ///   - fallback: the folder where the environment names none: one that nobody else can have made.
+    ///   - fallback: gives the folder if the environment names none: one that no other user can have made.
     package static func defaultPath(
         lower: BytePath, user: UInt32?, environment: (String) -> String?,
         fallback: () throws(Errno) -> BytePath
     ) throws(Errno) -> BytePath {
-        // A file name has 255 bytes at most; the end of a path says more than its start.
+        // A file name has 255 bytes at most, and the end of a path tells more than its start.
         let name = Array(lower.components.joined(separator: Array("-".utf8)).suffix(240))
         let file = (name.isEmpty ? Array("root".utf8) : name) + Array(".log".utf8)
         let folder: String
@@ -31,19 +31,19 @@ package enum DaemonLog {
         return BytePath(Array("\(folder)/".utf8) + file)
     }
 
-    /// Opens the log to append to, mode 0600; makes the folders that are missing, mode 0700.
+    /// Opens the log for appending, mode 0600; makes missing folders, mode 0700.
     ///
-    /// A file must be this user's, and have no other name: in a folder of another user, a link could lead anywhere. A device,
-    /// such as /dev/null, is no file.
+    /// A file must belong to this user and have one name only: in another user's folder, a link could lead anywhere.
+    /// The rule is not for devices such as /dev/null.
     ///
-    /// - Throws: EPERM or ELOOP for what is refused, and what open(2) throws.
+    /// - Throws: EPERM or ELOOP for a file that is refused, and the errors of open(2).
     package static func open(_ path: BytePath) throws(Errno) -> Descriptor {
         let slash = path.bytes.lastIndex(of: UInt8(ascii: "/"))
         let name = Array(path.bytes[(slash.map { $0 + 1 } ?? 0)...])
         let components = path.components.dropLast()
         if path.isAbsolute {
             for count in components.indices {
-                // Whatever is wrong with a folder shows when the file is opened.
+                // If a folder cannot be used, opening the file fails.
                 _ = try? BytePath(components: components[...count]).withCString { name throws(Errno) in
                     try check { mkdir(name, 0o700) }
                 }
@@ -60,14 +60,14 @@ package enum DaemonLog {
         let status = try file.stat()
         switch status.st_mode & S_IFMT {
         case S_IFREG where status.st_uid == geteuid() && status.st_nlink == 1: break
-        // A terminal's writers are to wait for it.
+        // Writers to a terminal must block, so this clears O_NONBLOCK.
         case S_IFCHR: _ = try check { fcntl(file.raw, F_SETFL, O_APPEND) }
         default: throw Errno(rawValue: EPERM)
         }
         return file
     }
 
-    /// The last `lines` lines of what was written to `log` from `start` on. Nothing of a device.
+    /// The last `lines` lines that were written to `log` from offset `start` on. Empty for a device.
     package static func tail(_ log: Descriptor, from start: Int, lines: Int = 5) -> [String] {
         guard let status = try? log.stat(), status.st_mode & S_IFMT == S_IFREG, status.st_size > start,
             let file = try? log.reopen(O_RDONLY)

@@ -1,4 +1,4 @@
-/// How a daemon hears of accesses.
+/// The way by which a daemon learns of accesses.
 package enum FrontEndKind: String, Codable, Sendable {
     case fuse
     /// Pre-content events.

@@ -5,17 +5,18 @@ package struct MountUser: Sendable, Equatable {
     package var pid: Int32
     /// The program's name for people (/proc/PID/comm).
     package var name: String
-    /// What it holds: an open file, its working directory, its root or its program.
+    /// The path that it holds: an open file, its working directory, its root or its program.
     package var path: BytePath
-    /// One of its threads waits for the kernel to get content, or an answer of a file system: it may go when that fails.
+    /// One of its threads waits in the kernel for content, or for a file system's answer: the process may leave the
+    /// mount when that fails.
     package var isWaiting = false
 
-    /// Processes that hold something in the mount at `mountpoint`, at most `limit`; those of others are seen by root
-    /// only. Descriptors of other mounts with the same path are not counted: a daemon that is mounted over its lower directory,
-    /// and its guardian, have that one open.
+    /// Processes that hold something in the mount at `mountpoint`, at most `limit`; only root sees those of other
+    /// users. Descriptors of other mounts with the same path do not count: a daemon that is mounted over its lower
+    /// directory, and its guardian, have such descriptors open.
     ///
-    /// Reads the links of /proc, which the kernel answers by itself: no file in the mount is touched. A mapping without an
-    /// open descriptor is not found.
+    /// It reads only links of /proc, which the kernel answers by itself: it touches no file in the mount. It does not
+    /// find a mapping without an open descriptor.
     package static func of(
         _ mountpoint: BytePath, except daemon: Int32?, limit: Int = 5, proc: String = "/proc"
     ) -> [MountUser] {
@@ -40,7 +41,7 @@ package struct MountUser: Sendable, Equatable {
         return result
     }
 
-    /// Whether a descriptor is of the mount; true where that cannot be told.
+    /// Whether a descriptor is on the mount; true where nothing tells.
     private static func isOn(_ mount: Int?, _ link: String, _ folder: String) -> Bool {
         guard let mount, link.hasPrefix("fd/"), let text = SmallFile.text("\(folder)/fdinfo/\(link.dropFirst(3))"),
             let line = text.split(separator: "\n").first(where: { $0.hasPrefix("mnt_id:") })
@@ -48,8 +49,8 @@ package struct MountUser: Sendable, Equatable {
         return Int(line.dropFirst("mnt_id:".count).trimmed) == mount
     }
 
-    /// By the kernel's functions that threads sleep in (/proc/PID/task/TID/wchan): of FUSE's requests, of pages that are read,
-    /// and of fanotify's events.
+    /// Judges by the kernel function in which a thread sleeps (/proc/PID/task/TID/wchan): those of FUSE's requests, of
+    /// reads of pages, and of fanotify's events.
     private static func isWaiting(_ folder: String) -> Bool {
         DirectoryReader.texts(in: "\(folder)/task").filter { Int32($0) != nil }.contains { thread in
             guard let place = SmallFile.text("\(folder)/task/\(thread)/wchan") else { return false }

@@ -1,6 +1,6 @@
 import HSMCore
 
-/// Counters by name, in the order of their display; in JSON one object.
+/// Counters with names, in the order of their display; in JSON one object.
 ///
 /// JSON objects have no order: decoding puts the engine's counters first, in the engine's order, and others after them
 /// by name.
@@ -12,7 +12,7 @@ package struct NamedCounts: Sendable, Equatable {
 
     package private(set) var entries: [Entry]
 
-    /// From ``EngineCounters/snapshot`` and the like.
+    /// Takes ``EngineCounters/snapshot`` and the like.
     package init(_ counts: [(name: String, value: Int)] = []) {
         entries = counts.map { Entry(name: $0.name, value: $0.value) }
     }

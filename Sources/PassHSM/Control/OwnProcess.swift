@@ -1,16 +1,16 @@
 import Glibc
 import HSMSystem
 
-/// What this process can say about itself, from /proc.
+/// Facts about this process, from /proc.
 package enum OwnProcess {
     package static var id: Int32 { getpid() }
 
     package static var user: UInt32 { geteuid() }
 
-    /// Whether this is the machine's root: a user namespace's own owns neither /run nor /var.
+    /// Whether this is the machine's root. The root of another user namespace owns neither /run nor /var.
     package static var isMachineRoot: Bool { user == 0 && Capabilities.isInFirstUserNamespace }
 
-    /// The mask of modes of new files. Unlike umask(2), which changes it for all threads, /proc only tells it.
+    /// The mask for modes of new files. It is read from /proc, because umask(2) would change it for all threads.
     package static var umask: mode_t {
         let line = SmallFile.text("/proc/self/status")?.split(separator: "\n").first { $0.hasPrefix("Umask:") }
         return line.flatMap { mode_t($0.dropFirst("Umask:".count).trimmed, radix: 8) } ?? 0o022
@@ -22,16 +22,16 @@ package enum OwnProcess {
         return fields.count > 1 ? (Int(fields[1]) ?? 0) * Int(sysconf(Int32(_SC_PAGESIZE))) : 0
     }
 
-    /// Open descriptors now.
+    /// The count of descriptors that are open now.
     package static var openDescriptors: Int {
-        // One of them is the directory that is read.
+        // One of them is of the directory that this reads.
         max(0, DirectoryReader.texts(in: "/proc/self/fd").count - 1)
     }
 
-    /// This program's file by its name, so that the daemon is called `passhsm` in lists of processes.
+    /// The path of this program's file, so that lists of processes show the daemon as `passhsm`.
     package static var program: BytePath {
         let link = BytePath("/proc/self/exe")
-        // Replaced by an upgrade, the old file has no name any more.
+        // After an upgrade the old file has no name any more.
         guard let path = try? link.readLink(), let named = try? path.stat(), let own = try? link.stat(),
             named.st_ino == own.st_ino, named.st_dev == own.st_dev
         else { return link }

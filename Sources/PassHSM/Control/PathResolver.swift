@@ -4,13 +4,13 @@ import HSMSystem
 /// Makes paths absolute and free of symlinks without ever touching a given mount: asking a mount whose daemon hangs
 /// would hang the asker.
 package struct PathResolver: Sendable {
-    /// What must not be touched, nor anything below.
+    /// Paths that must not be touched, nor anything below them.
     private let untouchable: Set<BytePath>
     private let readLink: @Sendable (BytePath) -> BytePath?
 
     /// - Parameters:
     ///   - untouchable: canonical paths.
-    ///   - readLink: the target of a symlink, nil for anything else and for what is missing.
+    ///   - readLink: returns the target of a symlink; nil for another file or a missing one.
     package init(
         untouchable: Set<BytePath>,
         readLink: @escaping @Sendable (BytePath) -> BytePath? = { path in try? path.readLink() }
@@ -19,14 +19,14 @@ package struct PathResolver: Sendable {
         self.readLink = readLink
     }
 
-    /// The canonical form of `path`; a relative one starts in `directory`. Names below an untouchable path are taken as
-    /// they stand.
+    /// The canonical form of `path`; a relative path starts in `directory`. Names below an untouchable path are taken
+    /// as they are.
     ///
-    /// - Throws: ELOOP after 40 symlinks; what getcwd(3) throws.
+    /// - Throws: ELOOP after 40 symlinks; the errors of getcwd(3).
     package func resolve(_ path: BytePath, from directory: BytePath? = nil) throws(Errno) -> BytePath {
         var pending = path.components
         if !path.isAbsolute {
-            // The working directory as the kernel tells it has no symlinks, but may lie in a mount.
+            // The kernel gives the working directory without symlinks, but it may lie in a mount.
             let start: BytePath
             if let directory { start = directory } else { start = try BytePath.currentDirectory() }
             pending = start.components + pending

@@ -1,5 +1,5 @@
-/// The version of the program, as `--version` and `status` show it: the one place that says it. CHANGELOG.md says what is
-/// in each.
+/// The version of the program, as `--version` and `status` show it. It is defined here only; CHANGELOG.md lists the
+/// changes of each version.
 package enum ProgramVersion {
     package static let text = "0.1.0"
 }

@@ -3,15 +3,15 @@ import HSMSystem
 
 /// The registry of running daemons: one folder each, named by its process id, with `info.json` and `control.sock`.
 ///
-/// Nothing here touches a mount: a daemon that hangs must not hang those who ask about it. A place that is not this user's
-/// alone is passed over: it is neither believed nor in the way.
+/// Nothing here touches a mount: a daemon that hangs must not hang a process that asks about it. A place that other
+/// users can enter, or that belongs to one, is passed over: it is neither believed nor in the way.
 package struct RuntimeDirectory: Sendable {
     static let infoName = "info.json"
     static let socketName = "control.sock"
 
-    /// A daemon registers in the first that can be used, and is looked for in all.
+    /// A daemon registers in the first place that can be used. Look-ups go through all of them.
     private let places: [BytePath]
-    /// Where folders of this prefix and a random end are made when no place can be used; nil: nowhere.
+    /// If no place can be used, a folder with this prefix and a random end is made here; nil: none is made.
     private let shared: (folder: BytePath, prefix: String)?
 
     /// The registry at `path`, which is made when a daemon registers.
@@ -23,8 +23,8 @@ package struct RuntimeDirectory: Sendable {
         self.shared = shared
     }
 
-    /// /run/passhsm for the machine's root. Else $XDG_RUNTIME_DIR/passhsm, /run/user/UID/passhsm, /tmp/passhsm-UID; and where
-    /// others hold all of these, a folder of a random name in /tmp.
+    /// The standard places: /run/passhsm for the machine's root; else $XDG_RUNTIME_DIR/passhsm, /run/user/UID/passhsm
+    /// and /tmp/passhsm-UID. If other users hold all of these, it is a folder with a random name in /tmp.
     package static func standard() -> RuntimeDirectory {
         if OwnProcess.isMachineRoot { return RuntimeDirectory(path: BytePath("/run/passhsm")) }
         let user = OwnProcess.user
@@ -37,13 +37,13 @@ package struct RuntimeDirectory: Sendable {
 
     // MARK: Registering
 
-    /// Enters this process's daemon, and removes what ended daemons have left.
+    /// Enters this process's daemon, and removes the entries of ended daemons.
     package func register(_ info: DaemonInfo) throws(ControlError) -> DaemonRegistration {
         do throws(Errno) {
             let root = try folder()
             for folder in folders() { removeStale(in: folder) }
             let name = "\(info.pid)"
-            // Only a process of the same id can have left it, and that one is gone.
+            // An earlier process with the same id, which is gone, can have left such a folder.
             Self.remove(name, in: root)
             _ = try check { mkdirat(root.raw, name, 0o700) }
             let folder = try Self.openFolder(name, in: root)
@@ -56,9 +56,9 @@ package struct RuntimeDirectory: Sendable {
         }
     }
 
-    /// The registry's folder, made when there is none: also for sockets that outlive a daemon.
+    /// The registry's folder, which is made if it is missing: also for sockets that outlive a daemon.
     ///
-    /// - Throws: why the first place cannot be used, when none can.
+    /// - Throws: the first place's error, when no place can be used.
     package func folder() throws(Errno) -> Descriptor {
         var failure = Errno(rawValue: ENOENT)
         for (index, place) in places.enumerated() {
@@ -71,18 +71,18 @@ package struct RuntimeDirectory: Sendable {
         return try Self.open(BytePath(template.map { UInt8(bitPattern: $0) }), create: false)
     }
 
-    /// ``folder()``, with an error that says which places cannot be used, and why.
+    /// Returns ``folder()``, or throws an error that says which places cannot be used, and why.
     package func usableFolder() throws(ControlError) -> Descriptor {
         do throws(Errno) { return try folder() } catch { throw unusable(error) }
     }
 
     private func unusable(_ error: Errno) -> ControlError {
         let names = places.map(\.description).joined(separator: ", ")
-        let way = error.rawValue == EPERM ? "; it has to be this user's, and closed to all others (mode 0700)" : ""
+        let way = error.rawValue == EPERM ? "; it has to belong to this user alone (mode 0700)" : ""
         return ControlError(.registry, "cannot register in \(names): \(error.text)\(way)")
     }
 
-    /// Every folder of the registry that there is, once.
+    /// All existing folders of the registry, each once.
     private func folders() -> [Descriptor] {
         var known: Set<[UInt64]> = []
         return (places.compactMap { try? Self.open($0, create: false) } + sharedFolders()).filter { folder in
@@ -108,7 +108,7 @@ package struct RuntimeDirectory: Sendable {
         let folder = try path.withCString { name throws(Errno) in
             try Descriptor.open(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
         }
-        // In /tmp anybody may have made it first.
+        // In /tmp any user may have made it first.
         let status = try folder.stat()
         guard Descriptor.isOwn(status), status.st_mode & 0o077 == 0 else { throw Errno(rawValue: EPERM) }
         return folder
@@ -121,7 +121,7 @@ package struct RuntimeDirectory: Sendable {
     private func removeStale(in root: Descriptor) {
         for name in Self.names(in: root) {
             guard let pid = Int32(name) else { continue }
-            // Without a readable info a daemon may just be starting: then its process is there.
+            // If the info cannot be read, a daemon may just be starting: then its process is there.
             let isAlive = Self.info(name, in: root)?.isAlive ?? (ProcessHandle.startTime(of: pid) != nil)
             if !isAlive { Self.remove(name, in: root) }
         }
@@ -135,7 +135,7 @@ package struct RuntimeDirectory: Sendable {
 
     // MARK: Looking up
 
-    /// Every entry, also those of ended daemons, by process id. Empty where no registry is.
+    /// All entries, also those of ended daemons, by process id. Empty where there is no registry.
     package func all() -> [DaemonInfo] {
         folders().flatMap { root in Self.names(in: root).compactMap { Self.info($0, in: root) } }
             .sorted { $0.pid < $1.pid }
@@ -148,7 +148,7 @@ package struct RuntimeDirectory: Sendable {
         return all.last { $0.mountpoint == canonical && $0.isAlive }
     }
 
-    /// The running daemon whose mount `path` is in; of nested mounts the innermost.
+    /// The running daemon whose mount contains `path`; the innermost of nested mounts.
     package func daemon(containing path: BytePath) throws(Errno) -> DaemonInfo? {
         let all = all()
         let canonical = try Self.resolver(all).resolve(path)
@@ -163,10 +163,10 @@ package struct RuntimeDirectory: Sendable {
         return all.last { $0.lower == canonical && $0.isAlive }
     }
 
-    /// `path` as the registry's entries name theirs.
+    /// The canonical form of `path`, as the registry's entries have it.
     package func canonical(_ path: BytePath) throws(Errno) -> BytePath { try Self.resolver(all()).resolve(path) }
 
-    /// The folder of a daemon, to reach its socket by.
+    /// The folder of a daemon, which has its socket.
     func folder(of info: DaemonInfo) throws(Errno) -> Descriptor {
         let name = "\(info.pid)"
         guard let root = folders().first(where: { Self.info(name, in: $0) == info }) else {
@@ -192,7 +192,7 @@ package struct RuntimeDirectory: Sendable {
     }
 }
 
-/// A daemon's entry in the registry; removed when it is let go of, or by ``remove()``.
+/// A daemon's entry in the registry. Its end, or ``remove()``, removes the entry.
 package final class DaemonRegistration: Sendable {
     private let root: Descriptor
     /// The daemon's own folder.
@@ -207,6 +207,6 @@ package final class DaemonRegistration: Sendable {
 
     deinit { remove() }
 
-    /// Removes the folder with all that is in it; may be called again.
+    /// Removes the folder and everything in it; may be called again.
     package func remove() { RuntimeDirectory.remove(name, in: root) }
 }

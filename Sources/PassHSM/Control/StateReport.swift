@@ -1,16 +1,15 @@
 import HSMSystem
 
-/// What is known about one file: the answer of `passhsm state`, and the value of the mount's virtual attribute
+/// The facts about one file: the answer of `passhsm state`, and the value of the mount's virtual attribute
 /// `passhsm.state`.
 package struct StateReport: Codable, Sendable, Equatable {
-    /// At most so many ranges are reported.
+    /// The largest count of reported ranges.
     package static let maximumRanges = 1000
 
-    /// The name of the virtual extended attribute, answered by the mount and hidden from listxattr(2).
+    /// The name of the virtual extended attribute. The mount answers it, and does not list it (listxattr(2)).
     package static let attribute = "passhsm.state"
 
-    /// The path that was asked about. Empty in the attribute's value: the mount does not know by which name it was
-    /// reached.
+    /// The path of the request. Empty in the attribute's value: the mount does not know by which name it was reached.
     package var path: BytePath
     /// `file`, `directory`, `symlink`, `fifo`, `socket`, `character` or `block`.
     package var kind: String
@@ -20,19 +19,19 @@ package struct StateReport: Codable, Sendable, Equatable {
     package var flags: [String]
     /// Logical size in bytes.
     package var size: Int
-    /// How many of them are present locally.
+    /// Count of bytes that are present locally.
     package var presentBytes: Int
-    /// What is present, as pairs of a first byte and the byte after the last, ascending.
+    /// The present ranges, ascending: pairs of the first byte and the byte after the last.
     package var ranges: [[Int]]
-    /// There are more ranges than ``maximumRanges``.
+    /// The file has more ranges than ``maximumRanges``.
     package var rangesTruncated: Bool
     /// Nil for a file without a remote copy. Bytes that are not UTF-8 are coded as ``ArgumentText`` does.
     package var remoteKey: String?
     package var remoteVersion: String?
-    /// Bytes; nil for a file without a residency map.
+    /// In bytes; nil for a file without a residency map.
     package var granuleSize: Int?
     package var lastError: String?
-    /// What a user has to know besides, of the file or of the lower directory as a whole.
+    /// Another message for the user, about the file or about the whole lower directory.
     package var warning: String?
 
     /// - Parameter ranges: ascending; cut to ``maximumRanges``.

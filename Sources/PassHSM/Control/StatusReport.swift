@@ -1,11 +1,11 @@
 import HSMSystem
 
-/// What a daemon says about itself: the answer to `status`.
+/// A daemon's facts about itself: the answer to `status`.
 package struct StatusReport: Codable, Sendable, Equatable {
-    /// Whether complete files are read by the kernel alone.
+    /// Whether the kernel alone reads complete files.
     package struct Passthrough: Codable, Sendable, Equatable {
         package var enabled: Bool
-        /// Why it is not, or what it rests on.
+        /// The reason why it does not, or the condition that allows it.
         package var reason: String
 
         package init(enabled: Bool, reason: String) {
@@ -14,13 +14,13 @@ package struct StatusReport: Codable, Sendable, Equatable {
         }
     }
 
-    /// Whether the remote tier answers, as the last requests found.
+    /// Whether the remote tier answers, by the last requests.
     package struct Remote: Codable, Sendable, Equatable {
-        /// It is known to be down: it is probed, and asked for nothing else.
+        /// The remote is known to be down: it is only probed, and asked for nothing else.
         package var isDown: Bool
-        /// For how long there has been no answer; nil after one.
+        /// Seconds since the first request without an answer; nil after an answer.
         package var seconds: Int?
-        /// Why the last request came to nothing.
+        /// The cause of the last request's failure.
         package var cause: String?
 
         package init(isDown: Bool, seconds: Int? = nil, cause: String? = nil) {
@@ -32,7 +32,7 @@ package struct StatusReport: Codable, Sendable, Equatable {
 
     /// One of the last errors.
     package struct Failure: Codable, Sendable, Equatable {
-        /// Relative to the mount; nil where it is unknown or the error is not one file's.
+        /// Relative to the mount; nil where it is unknown, or the error does not belong to one file.
         package var path: BytePath?
         package var cause: String
         /// Seconds since 1970.
@@ -56,29 +56,29 @@ package struct StatusReport: Codable, Sendable, Equatable {
     package var passthrough: Passthrough
     /// The cache mode in force: `shared`, `exclusive` or `none`.
     package var cache: String
-    /// The mount options in force, by their names, but those that nobody set.
+    /// The mount options in force that were set, by their names.
     package var options: [String: String]
     package var uptimeSeconds: Int
     /// The engine's counters.
     package var counters: NamedCounts
-    /// Requests by FUSE opcode, or events by kind.
+    /// Counts of requests by FUSE opcode, or of events by kind.
     package var requests: NamedCounts
-    /// Requests that wait for the remote now.
+    /// Count of requests that wait for the remote now.
     package var waiting: Int
     package var knownInodes: Int
     package var openHandles: Int
     package var openDescriptors: Int
     package var backingIDs: Int
-    /// Files that the daemon knows and that are not complete.
+    /// Count of incomplete files that the daemon knows.
     package var incompleteFiles: Int
-    /// Resident memory.
+    /// Resident memory, in bytes.
     package var memoryBytes: Int
-    /// The last few, oldest first.
+    /// The last few errors, oldest first.
     package var errors: [Failure]
-    /// What is wrong with the lower directory as a whole.
+    /// Messages about the lower directory as a whole.
     package var warnings: [String]
 
-    /// The daemon's own process is described from /proc; everything that is not given is empty.
+    /// Fills in the facts about this process from /proc; everything else that is not given is empty.
     package init(frontEnd: FrontEndKind, mountpoint: BytePath, lower: BytePath, source: String, cache: String) {
         pid = OwnProcess.id
         version = ProgramVersion.text

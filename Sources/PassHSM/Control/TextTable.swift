@@ -28,7 +28,7 @@ package enum TextTable {
         return tenths == 0 ? "\(whole) \(units[unit - 1])" : "\(whole).\(tenths) \(units[unit - 1])"
     }
 
-    /// How much of `whole` is `part`, rounded down, so that 100 % means all of it.
+    /// The percentage that `part` is of `whole`, rounded down: 100 % means all of it.
     package static func percent(_ part: Int, of whole: Int) -> String {
         if part >= whole { return "100 %" }
         return "\(Int(min(99, max(0, Double(part) / Double(whole) * 100)))) %"

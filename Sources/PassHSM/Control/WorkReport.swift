@@ -1,8 +1,8 @@
 import HSMSystem
 
-/// How far work on files has come: one line of a daemon's answer.
+/// The progress of work on files: one line of a daemon's answer.
 package struct WorkReport: Codable, Sendable, Equatable {
-    /// A file that is left as it was.
+    /// A file that was left as it is, and why.
     package struct Failure: Codable, Sendable, Equatable {
         /// Below the mount point or lower directory.
         package var path: BytePath
@@ -14,16 +14,16 @@ package struct WorkReport: Codable, Sendable, Equatable {
         }
     }
 
-    /// Files that were done.
+    /// Count of files that were done.
     package var files = 0
-    /// Bytes that were freed or filled.
+    /// Count of bytes that were freed or filled.
     package var bytes = 0
-    /// What there is to do in all; nil until it is counted.
+    /// The total of the work; nil until it is counted.
     package var totalFiles: Int?
     package var totalBytes: Int?
-    /// Since the last report.
+    /// Files that were left since the last report.
     package var failures: [Failure] = []
-    /// Nothing comes after this.
+    /// This is the last report.
     package var isDone = false
 
     package init() {}

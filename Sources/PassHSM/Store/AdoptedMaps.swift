@@ -71,7 +71,7 @@ final class AdoptedMaps {
     ///
     /// - Parameters:
     ///   - size: of the lower file.
-    /// - lower: open for reading and writing; what was written is on disk.
+    ///   - lower: open for reading and writing; what was written is on disk.
     /// - Returns: how many granules are present.
     /// - Throws: `RecordError` when there is no map, or the map cannot be believed.
     func takeOver(

@@ -44,8 +44,8 @@ package final class Adopter {
 
     /// - Parameters:
     ///   - store: opened with ``Store/openForAdoption(_:log:)``.
-    /// - refetchesChanged: clean files whose size or time is not the recorded one are fetched again; otherwise they are
-    ///   left.
+    ///   - refetchesChanged: clean files whose size or time is not the recorded one are fetched again; otherwise they
+    ///     are left.
     ///   - report: called with each file that is left as it is, and why.
     package init(
         _ store: Store, refetchesChanged: Bool, report: @escaping (_ path: [UInt8], _ cause: String) -> Void,

@@ -21,8 +21,8 @@ package struct DirtyMark: Sendable {
     /// The mark after a change of the record, which moves only the change time; nil when something was written.
     ///
     /// - Parameters:
-    /// - before: the file's attributes before that change.
-    /// - after: the file's attributes after it.
+    ///   - before: the file's attributes before that change.
+    ///   - after: the file's attributes after it.
     package func kept(before: stat, after: stat) -> DirtyMark? {
         let (old, new) = (DirtyMark(before, showing: shown), DirtyMark(after, showing: shown))
         let isUnwritten = old.changed == changed && new.size == size && new.modified == modified

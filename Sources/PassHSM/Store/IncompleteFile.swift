@@ -67,9 +67,9 @@ extension Store {
     ///
     /// - Parameters:
     ///   - lower: the lower file, open for reading and writing; kept.
-    /// - isReadOnly: `lower` is open only for reading, because the file may not be changed: absent content stays absent
-    ///   (EPERM).
-    /// - isStrict: content of the remote is present only after all of it was checked.
+    ///   - isReadOnly: `lower` is open only for reading, because the file may not be changed: absent content stays
+    ///     absent (EPERM).
+    ///   - isStrict: content of the remote is present only after all of it was checked.
     /// - Returns: nil when the file is complete.
     /// - Throws: EIO with the cause when the record or, for a dirty file, the map cannot be believed.
     package func use(

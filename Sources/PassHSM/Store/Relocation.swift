@@ -23,9 +23,9 @@ struct Relocation {
     /// Brings a store to the layout with the files in the tree, or continues where an earlier run broke off.
     ///
     /// - Parameters:
-    /// - configuration: is saved when it changes.
+    ///   - configuration: is saved when it changes.
     ///   - isNew: the store has no configuration yet.
-    /// - mayBegin: files at the top may be moved. If something is in the way, they stay.
+    ///   - mayBegin: files at the top may be moved. If something is in the way, they stay.
     /// - Returns: whether files were moved.
     func settle(_ configuration: inout StoreConfiguration, isNew: Bool, mayBegin: Bool) throws(StoreError) -> Bool {
         if isNew {

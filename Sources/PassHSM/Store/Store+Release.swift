@@ -54,7 +54,7 @@ extension Store {
     ///
     /// - Parameters:
     ///   - lower: open for reading and writing.
-    /// - expected: its record, for which ``RemoteSource/confirm(_:on:while:)`` was just called.
+    ///   - expected: its record, for which ``RemoteSource/confirm(_:on:while:)`` was just called.
     /// - Returns: bytes that were freed.
     package func release(_ lower: Descriptor, expecting expected: Record) throws(Refusal) -> Int {
         do throws(Errno) { try lower.takeWriteLease() } catch {

@@ -51,10 +51,10 @@ package final class Store: Sendable {
     /// that are gone.
     ///
     /// - Parameters:
-    ///   - create: make `.passhsm` and an empty configuration when there is none, and move files from the top into the tree.
-    /// - purpose: the text that another process gets when it finds the lock taken, such as `mounted on /data`.
-    /// - keepsLeftovers: keep the residency maps of files that are gone, for a ``Verifier``.
-    /// - prepare: called before the first file is opened, because that may depend on it.
+    ///   - create: make `.passhsm` and an empty configuration if there is none, and move files from the top into the tree.
+    ///   - purpose: the text that another process gets when it finds the lock taken, such as `mounted on /data`.
+    ///   - keepsLeftovers: keep the residency maps of files that are gone, for a ``Verifier``.
+    ///   - prepare: called before the first file is opened, because that may depend on it.
     /// - Throws: `StoreError` when `path` is not a directory, was never imported, is in use, or needs privilege.
     package static func open(
         _ path: [CChar], create: Bool, purpose: String, log: Logger, keepsLeftovers: Bool = false,

@@ -59,8 +59,8 @@ package final class StoredFile: FillDestination {
     private let isStaged: Bool
 
     /// - Parameters:
-    /// - written: granules that are written in the map.
-    /// - volatile: those among them that are not durable in the map.
+    ///   - written: granules that are written in the map.
+    ///   - volatile: those among them that are not durable in the map.
     init(
         store: Store, lower: Descriptor, record: Record, sidecar: Sidecar?, isStaged: Bool,
         written: GranuleSet = .init(), volatile: GranuleSet = .init()

@@ -30,8 +30,8 @@ package final class Verifier {
 
     /// - Parameters:
     ///   - store: opened for use with `keepsLeftovers`, so that nobody else changes anything.
-    /// - remote: the store's source, to compare complete files with; nil: no comparison with the remote.
-    /// - report: called with each finding, after the finding was handled.
+    ///   - remote: the store's source, to compare complete files with; nil: no comparison with the remote.
+    ///   - report: called with each finding, after the finding was handled.
     ///   - progress: called every now and then.
     package init(
         _ store: Store, repairs: Bool, remote: (any RemoteSource)? = nil, report: @escaping (Disagreement) -> Void,
