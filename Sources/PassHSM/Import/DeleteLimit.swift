@@ -1,14 +1,14 @@
 import HSMCore
 
-/// How many of a tree's names an import may remove because the source no longer has them.
+/// The bound of names that an import may remove from a tree because the source no longer has them.
 package enum DeleteLimit: Sendable, Hashable {
-    /// A tenth; of small trees five names, but no more than half.
+    /// A tenth; for small trees five names, but no more than half.
     case usual
-    /// 0 to 100.
+    /// 0 to 100 per cent.
     case percent(Int)
     case names(Int)
 
-    /// A number, or one of 0 to 100 with a `%` behind it; nil for anything else.
+    /// Reads a count, or a number from 0 to 100 followed by `%`; nil for anything else.
     package init?(_ text: String) {
         if text.hasSuffix("%") {
             guard let percent = Int(digits: text.dropLast()), percent <= 100 else { return nil }
@@ -19,7 +19,7 @@ package enum DeleteLimit: Sendable, Hashable {
         }
     }
 
-    /// How many of `total` names; parts of a name count as one.
+    /// The bound for a tree of `total` names, rounded up.
     func count(of total: Int) -> Int {
         switch self {
         case .usual: max((total + 9) / 10, min(5, (total + 1) / 2))
@@ -28,6 +28,6 @@ package enum DeleteLimit: Sendable, Hashable {
         }
     }
 
-    /// All of them may go.
+    /// Whether all names may be removed.
     var isEverything: Bool { self == .percent(100) }
 }

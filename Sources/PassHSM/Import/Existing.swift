@@ -9,19 +9,19 @@ struct Existing {
     /// O_PATH.
     let place: Descriptor
     let record: Record?
-    /// There is a record, and it cannot be believed.
+    /// The record's fault, if there is a record that cannot be believed.
     let damage: RecordError?
 
     var kind: mode_t { status.st_mode & S_IFMT }
     var hasRecord: Bool { record != nil }
-    /// It has come from a remote, also when its record cannot be believed any more.
+    /// The name came from a remote; true also when its record cannot be believed any more.
     var isImported: Bool { damage != nil || record.map { $0.state != .local } ?? false }
-    /// An import made it, and it holds nothing that the remote does not have.
+    /// An import made the name, and it holds nothing that the remote does not have.
     var isClean: Bool {
         guard let record else { return false }
         return record.state != .local && !record.flags.contains(.dirty) && !wasChangedUnseen
     }
-    /// Behind a mount, or in a way that its front end is not told.
+    /// The file was changed behind a mount, or in a way that the mount's front end does not see.
     private var wasChangedUnseen: Bool { kind == S_IFREG && record?.wasChangedUnseen(status) == true }
 
     init(_ place: Descriptor, _ store: Store) throws(Errno) {
@@ -50,7 +50,7 @@ struct Existing {
         }
     }
 
-    /// Why it is left as it is: for a conflict.
+    /// The reason to leave the name as it is, for the report of a conflict.
     var reason: String {
         if let damage { return damage.cause }
         guard let record, record.state != .local else { return "something local has this name" }
@@ -75,9 +75,11 @@ extension TreeBuilder {
         noteKept(path(of: name))
     }
 
-    /// Removes what has the name of `entry`, a directory in the source, when it is of another kind, and clean.
+    /// Removes the name of `entry`, a directory in the source, if the lower tree has something else there that is
+    /// clean.
     ///
-    /// - Returns: whether the name is free now. What may not be removed is reported, unless it is a directory itself.
+    /// - Returns: whether the name is free now. A name that may not be removed is reported, unless it is a directory
+    ///   itself.
     func makeWay(for entry: RemoteEntry, _ existing: Existing) throws(Errno) -> Bool {
         if existing.kind == S_IFDIR { return false }
         guard existing.isClean else {
@@ -91,10 +93,10 @@ extension TreeBuilder {
         return true
     }
 
-    /// Takes away an empty directory that an import made, where the source now has something else. One with content is left
-    /// until the end of the import, when what is gone in it is to be deleted: ``placeBlocked(_:_:)``.
+    /// Removes an empty directory that an import made, where the source now has something else. A directory with
+    /// content is left until the end of the import, when gone names in it are deleted: ``placeBlocked(_:_:)``.
     ///
-    /// - Returns: whether the name is free now; what is in the way is reported.
+    /// - Returns: whether the name is free now; otherwise this is reported.
     func removeDirectoryInTheWay(_ entry: RemoteEntry, _ existing: Existing) throws(Errno) -> Bool {
         let name = entry.name
         guard existing.isClean else {
@@ -119,7 +121,7 @@ extension TreeBuilder {
     static let fullDirectory =
         "a directory that is not empty has this name; the source has something else"
 
-    /// Makes what the source has at `path`, where the directory is gone by now.
+    /// Makes the source's entry at `path`, if the directory there is gone by now.
     func placeBlocked(_ blocked: Blocked, _ path: [UInt8]) throws(Errno) {
         let (place, name) = try open(path)
         let parent = try Descriptor.openDirectory(at: place, [0x2e])
@@ -137,7 +139,7 @@ extension TreeBuilder {
         try parent.setTimes(of: nil, access: nil, modification: modified)
     }
 
-    /// Drops what is kept about a file whose name has just been taken away, unless it has further names.
+    /// Removes the store's data about a file whose name was just removed, unless the file has further names.
     func forget(_ existing: Existing) {
         if existing.status.st_nlink <= 1 || existing.kind == S_IFDIR {
             store.forget(existing.place)

@@ -1,18 +1,18 @@
 import HSMSystem
 
-/// The work of an import so far, in numbers.
+/// Counts of an import's work so far.
 package struct ImportCounts: Hashable, Sendable {
     /// Files, symlinks, special files and further names of files that the lower directory did not have.
     package var new = 0
-    /// Those that it had as the source has them.
+    /// Names that equal the source's.
     package var unchanged = 0
-    /// Those that it had in an older version, which were replaced.
+    /// Names of an older version, which were replaced.
     package var changed = 0
-    /// Those that it has and the source no longer has.
+    /// Names that the source no longer has.
     package var gone = 0
-    /// Those that the source and an import before had, and that were removed or renamed locally; left so.
+    /// Names of the source and of an earlier import that were removed or renamed locally; they stay so.
     package var removed = 0
-    /// Names that hold local changes, or something local, and differ from the source; left as they are.
+    /// Names with local changes, or local names, that differ from the source; they stay as they are.
     package var conflicts = 0
     /// Names that the source could not read.
     package var unreadable = 0
@@ -30,19 +30,19 @@ package struct ImportCounts: Hashable, Sendable {
     package init() {}
 }
 
-/// How far an import has got.
+/// The progress of an import.
 package struct ImportProgress: Sendable {
     package var counts: ImportCounts
-    /// Names of the source that were looked at, of every kind; the top is not counted.
+    /// Names of the source, of every kind, that were looked at; without the top.
     package var entries: Int
 }
 
-/// One name that an import could not treat as it should.
+/// One name that an import could not handle as it should.
 package struct ImportProblem: Hashable, Sendable, CustomStringConvertible {
     package enum Kind: String, Sendable { case conflict, unreadable, skipped }
 
     package let kind: Kind
-    /// Below the top directory.
+    /// The path below the top directory.
     package let path: [UInt8]
     package let cause: String
 
@@ -51,17 +51,17 @@ package struct ImportProblem: Hashable, Sendable, CustomStringConvertible {
 
 /// The result of an import.
 package struct ImportSummary: Sendable {
-    /// So many problems are kept; the counts tell of all.
+    /// The largest count of problems that are kept; ``counts`` has all of them.
     package static let keptProblems = 1000
 
     package var counts = ImportCounts()
-    /// The first ones, in the order in which they were met.
+    /// The first problems, in the order in which they occurred.
     package var problems: [ImportProblem] = []
 
-    /// Why nothing of what is gone was removed, although that was asked for; nil: it was.
+    /// The reason why no gone name was removed, although this was requested; nil: they were.
     package var refusal: String?
 
-    /// Everything that the source has is there now.
+    /// Whether the tree has everything that the source has.
     package var isClean: Bool { counts.conflicts == 0 && counts.unreadable == 0 }
 
     mutating func note(_ kind: ImportProblem.Kind, _ path: [UInt8], _ cause: String) {
@@ -74,7 +74,7 @@ package struct ImportSummary: Sendable {
     }
 }
 
-/// Why an import did not begin, or broke off: one line for the user.
+/// The reason why an import did not begin, or broke off: one line for the user.
 package struct ImportError: Error, Hashable, Sendable, CustomStringConvertible {
     package let description: String
 

@@ -5,32 +5,32 @@ import HSMStore
 import HSMSystem
 import Logging
 
-/// Builds stubs of a whole source in a lower directory, or brings those of an earlier import up to date.
+/// Builds stubs of a whole source in a lower directory, or updates those of an earlier import.
 ///
-/// A stub has everything of its file but the content, and is never visible without its record. An import that broke off
-/// goes on where it was when it is run again. Nothing local is changed, and nothing is deleted unless asked.
+/// A stub has everything of its file except the content, and is never visible without its record. If an import broke
+/// off, the next run goes on from there. It changes nothing local, and deletes nothing unless it is told to.
 package struct Importer: Sendable {
     package struct Options: Sendable {
-        /// Remove clean stubs and files that are gone in the source, and the directories that this leaves empty.
+        /// Removes clean stubs and files that are gone in the source, and directories that become empty by this.
         package var deleteGone = false
-        /// How much of that there may be; beyond, nothing is removed.
+        /// The bound of names that may be removed; if there are more, none is removed.
         package var deleteLimit = DeleteLimit.usual
-        /// Make anew what was removed or renamed in the lower directory.
+        /// Makes names again that were removed or renamed in the lower directory.
         package var restores = false
-        /// Import into a lower directory that was imported from another source.
+        /// Allows a lower directory that was imported from another source.
         package var rebind = false
-        /// A PEM file of certificate authorities that the remote tier is to be reached with, also by later mounts.
+        /// A PEM file of certificate authorities for the remote tier's servers, also for later mounts.
         package var authorities: String?
-        /// How later mounts are, by the names of their options; what was recorded before and is not among them stays.
+        /// Options of later mounts, by their names; recorded options that are not among these stay.
         package var mountSettings: [String: String] = [:]
-        /// Bytes of the granules of what is imported from now on, one of ``GranuleLayout/granuleSizes``; nil: as before.
+        /// Bytes of a granule of new files, one of ``GranuleLayout/granuleSizes``; nil: as before.
         package var granuleSize: Int?
-        /// Owners and modes of what a web server or a bucket has, in place of what that tells; nil fields: as before. Those
-        /// that are set go to names that are there already, too.
+        /// Owners and modes for the names of a web server or a bucket, in place of those that the remote gives; nil
+        /// fields: as before. Fields that are set also apply to existing names.
         package var rights = RemoteRights.Given()
-        /// The user's mask of modes, for names whose mode a web server or a bucket does not tell.
+        /// The user's mask of modes, for names whose mode a web server or a bucket does not give.
         package var umask: mode_t = 0o022
-        /// Do without O_TMPFILE: what is done anyway where the lower file system lacks it.
+        /// Avoids O_TMPFILE, as the import always does where the lower file system lacks it.
         var avoidsUnnamedFiles = false
 
         package init() {}
@@ -43,8 +43,8 @@ package struct Importer: Sendable {
     private let log: Logger
 
     /// - Parameters:
-    ///   - location: with everything that it takes to reach it: that is recorded.
-    ///   - source: what is at `location`.
+    ///   - location: the address with everything needed to reach it; it is recorded.
+    ///   - source: the remote at `location`.
     ///   - lower: path of the lower directory, without NUL; made when it is missing.
     package init(
         _ location: RemoteLocation, _ source: any RemoteSource, into lower: [UInt8], options: Options = .init(),
@@ -57,11 +57,11 @@ package struct Importer: Sendable {
         self.log = log
     }
 
-    /// Imports; returns when everything is on disk.
+    /// Imports, and returns when everything is on disk.
     ///
-    /// - Parameter progress: called every now and then, on a thread of the importer's, while the caller's thread waits.
-    /// - Throws: `StoreError` or `ImportError` when it cannot begin; `ImportError` and `FillError` when
-    ///   it breaks off. What was made until then is good, and the next import goes on from there.
+    /// - Parameter progress: called now and then on a thread of the importer, while the caller's thread waits.
+    /// - Throws: `StoreError` or `ImportError` when the import cannot begin; `ImportError` and `FillError` when it
+    ///   breaks off. The work until then is valid, and the next import goes on from there.
     package func run(progress: @escaping (ImportProgress) -> Void) throws -> ImportSummary {
         try prepareLower()
         let store = try Store.open(
@@ -82,7 +82,7 @@ package struct Importer: Sendable {
         let rights = self.rights(with: configuration)
         configuration.importSettings.merge(options.rights.recorded) { $1 }
         if !rights.isForeign || rights.trustsRemote { configuration.withholdsRights = false }
-        // Until it has come to its end.
+        // The import sets this again when it has run to its end.
         configuration.isImported = false
         try store.save(configuration)
         let isMoved = !isSame || !isSameFileSystem
@@ -93,7 +93,7 @@ package struct Importer: Sendable {
         return summary
     }
 
-    /// The import is done, whatever becomes of this.
+    /// Compacts the tables. The import is done, even if this fails.
     private func compact(_ store: Store, expecting objectBytes: Int) {
         do throws(StoreError) {
             let freed = try Compactor(store).run(expecting: objectBytes)
@@ -107,10 +107,10 @@ package struct Importer: Sendable {
     ) throws -> (ImportSummary, objectBytes: Int) {
         let withdraws = rights.isForeign && !rights.trustsRemote && !configuration.withholdsRights
         let before = try store.importedNames()
-        // Where nothing is recorded of the source's file system, this may be the directory that it is mounted on.
+        // If no file system is recorded for the source, this directory may only be the mount point of the real source.
         let isDoubtful = location.path != nil && recorded.sourceFileSystem.isEmpty
         let refusesEmpty = before?.isEmpty != true && !options.deleteLimit.isEverything
-        // Both are used by the one task below, for which this thread waits.
+        // Only the one task below uses both, and this thread waits for it.
         nonisolated(unsafe) let progress = progress
         nonisolated(unsafe) let builder = try TreeBuilder(
             store: store, granuleSize: configuration.granuleSize, options: options, rights: rights, before: before,
@@ -127,7 +127,7 @@ package struct Importer: Sendable {
             if builder.hasTouched {
                 try store.save(ImportedNames(builder.noted + (before?.entries ?? [])))
             } else {
-                // Nothing binds the directory to a source of which it has nothing.
+                // The tree has nothing of this source: the directory keeps its old configuration.
                 try store.save(recorded)
             }
             throw error
@@ -135,14 +135,14 @@ package struct Importer: Sendable {
         do throws(Errno) { try store.tree.directory.original.syncFileSystem() } catch {
             throw ImportError("\(lowerName) could not be synced: \(error.text)")
         }
-        // What could not be read may be known from before.
+        // The list of before may know names that could not be read now.
         let isWhole = builder.summary.counts.unreadable == 0
         try store.save(ImportedNames(builder.noted + (isWhole ? [] : before?.entries ?? [])))
         configuration.withholdsRights = rights.isForeign && !rights.trustsRemote && isWithheld
         return (builder.summary, builder.objectBytes)
     }
 
-    /// Whether the tree has something of the source that is recorded.
+    /// Whether the tree has anything of the recorded source.
     private func isBound(_ store: Store, _ recorded: StoreConfiguration) throws -> Bool {
         if recorded.isImported { return true }
         var walk = try TreeWalk(top: try Descriptor.openDirectory(at: store.tree.root, [0x2e])) { path, _, _ in
@@ -158,9 +158,10 @@ package struct Importer: Sendable {
         return false
     }
 
-    /// The words for the file system of a directory as the source, as they are recorded, and whether it is the one of the import before.
+    /// The recorded form of the file system of a directory as the source, and whether it is the file system of the
+    /// import before.
     ///
-    /// - Throws: when it is not, unless the directory is to be bound to another one.
+    /// - Throws: when it is another one, unless the directory is to be bound anew (`--rebind`).
     private func fileSystem(after configuration: StoreConfiguration) throws -> (text: String, isSame: Bool) {
         guard location.path != nil else { return ("", true) }
         let found = try location.sourceIdentity
@@ -168,7 +169,7 @@ package struct Importer: Sendable {
         let before = try? SourceIdentity(text: configuration.sourceFileSystem)
         let isSame = before.map { found.isSame(as: $0) } ?? false
         guard isSame || options.rebind else {
-            let other = before.map { "\($0)" } ?? "recorded in a way that is not known"
+            let other = before.map { "\($0)" } ?? "recorded in an unknown form"
             throw ImportError(
                 "the source \(location) is on another file system (\(found)) than before (\(other)): mount that one, or see "
                     + "--rebind")
@@ -181,7 +182,7 @@ package struct Importer: Sendable {
         return location.isSamePlace(as: old, isComplete: configuration.isSourceComplete)
     }
 
-    /// As this import is told, and as earlier ones were.
+    /// The rights by this import's options, and by those of earlier imports.
     private func rights(with configuration: StoreConfiguration) -> RemoteRights {
         RemoteRights(
             isForeign: location.path == nil,
@@ -255,7 +256,7 @@ package struct Importer: Sendable {
         }
     }
 
-    /// The directory itself and everything above it, up to the root.
+    /// The identities of the directory itself and of every directory above it, up to the root.
     private func ancestors(of directory: Descriptor) throws(Errno) -> Set<Identity> {
         var result: Set<Identity> = []
         var current = directory

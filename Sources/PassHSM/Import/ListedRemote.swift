@@ -2,12 +2,13 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// The source of an import, for questions about files beside its listing. Used by one thread at a time, which may block.
+/// The source of an import, for questions about files apart from its listing. Used by one thread at a time, which may
+/// block.
 struct ListedRemote {
     let source: any RemoteSource
-    /// It was moved, or is a copy of the one that is recorded: see ``RemoteSource/agrees(_:with:isMoved:)``.
+    /// The source was moved, or is a copy of the recorded one: see ``RemoteSource/agrees(_:with:isMoved:)``.
     var isMoved = false
-    /// A task of the import's blocks while it waits.
+    /// Runs the comparison, while the import's task blocks and waits.
     private let pool = BlockingPool(name: "compare", limit: 1)
 
     init(_ source: any RemoteSource, isMoved: Bool = false) {
@@ -15,7 +16,7 @@ struct ListedRemote {
         self.isMoved = isMoved
     }
 
-    /// Whether what is recorded is what the source has.
+    /// Whether the source still has the recorded version.
     ///
     /// - Parameter isLenient: a change of the attributes alone does not count, where the source can tell.
     func agrees(_ recorded: RemoteObject, _ found: RemoteObject, _ isLenient: Bool) -> Bool {

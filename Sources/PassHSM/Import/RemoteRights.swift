@@ -3,21 +3,21 @@ import HSMCore
 
 /// The rights that an import takes from a remote: owner, mode, devices, attributes.
 ///
-/// A directory's are copied, because its administrator is this machine's. A web server or a bucket may be anybody's: it
-/// tells permissions and owners, and grants neither set-user-ID nor set-group-ID, nor root as the owner, nor devices, nor
-/// attributes but `user.*`, unless ``trustsRemote``.
+/// The rights in a directory are copied, because an administrator of this machine set them. A web server or a bucket
+/// may be anybody's: it gives permissions and owners. Unless ``trustsRemote``, it grants neither set-user-ID nor
+/// set-group-ID, nor root as the owner, nor devices, nor attributes other than `user.*`.
 package struct RemoteRights: Sendable, Equatable {
     /// Owner and mode to set on a new name, or on one that exists. Nil fields are left as they are.
     struct Values: Equatable {
         var owner: UInt32?
         var group: UInt32?
-        /// With set-user-ID, set-group-ID and sticky.
+        /// Includes set-user-ID, set-group-ID and sticky.
         var mode: mode_t?
 
         var isEmpty: Bool { self == Values() }
     }
 
-    /// The user's own words, in place of the remote's. Nil fields say nothing.
+    /// The user's options, which override the remote. Nil fields are not given.
     package struct Given: Sendable, Equatable {
         package var owner: UInt32?
         package var group: UInt32?
@@ -26,7 +26,7 @@ package struct RemoteRights: Sendable, Equatable {
 
         package init() {}
 
-        /// These, and those of `other` where they say nothing.
+        /// These values; where they are nil, those of `other`.
         func over(_ other: Given) -> Given {
             var result = self
             result.owner = owner ?? other.owner
@@ -50,8 +50,8 @@ package struct RemoteRights: Sendable, Equatable {
     private let umask: mode_t
 
     /// - Parameters:
-    ///   - given: for foreign remotes only.
-    ///   - umask: for names whose mode a foreign remote does not tell.
+    ///   - given: used for foreign remotes only.
+    ///   - umask: for names whose mode a foreign remote does not give.
     init(isForeign: Bool, trustsRemote: Bool, given: Given, umask: mode_t) {
         self.isForeign = isForeign
         self.trustsRemote = trustsRemote
@@ -59,10 +59,10 @@ package struct RemoteRights: Sendable, Equatable {
         self.umask = umask
     }
 
-    /// Those of a directory of this machine.
+    /// The rights of a directory of this machine as the source.
     static let directory = RemoteRights(isForeign: false, trustsRemote: true, given: Given(), umask: 0)
 
-    /// Of a name that is made.
+    /// The values for a new name.
     func values(for entry: RemoteEntry) -> Values {
         let metadata = entry.metadata
         let isDirectory = entry.kind == .directory
@@ -75,28 +75,28 @@ package struct RemoteRights: Sendable, Equatable {
         var mode = ((isDirectory ? 0o777 : 0o666) as mode_t) & ~umask
         if let permissions = metadata.permissions {
             mode = permissions & 0o1777
-            // Of somebody whom the remote does not name it cannot lend the rights.
+            // A remote can lend the rights only of an owner or group that it names.
             if trustsRemote && told.owner == nil && owner != nil { mode |= permissions & 0o4000 }
             if trustsRemote && told.group == nil && group != nil { mode |= permissions & 0o2000 }
         }
         return Values(owner: told.owner ?? owner, group: told.group ?? group, mode: told.mode ?? mode)
     }
 
-    /// Of a file that takes the place of one with this status, whose rights are local by now.
+    /// The values for a file that replaces one with this status: its rights are local by now.
     func values(replacing old: stat, _ entry: RemoteEntry) -> Values {
         let told = given.values(isDirectory: false)
-        // As a write does it: the content is another one.
+        // The content changes, so set-user-ID and set-group-ID go, as with a write.
         return Values(
             owner: told.owner ?? old.st_uid, group: told.group ?? old.st_gid,
             mode: told.mode ?? old.st_mode & (0o7777 & ~Self.special))
     }
 
     private func named(_ user: UInt32?) -> UInt32? {
-        // The highest number is chown(2)'s for “as it is”.
+        // The highest number means “unchanged” to chown(2).
         user.flatMap { $0 == .max || $0 == 0 && !trustsRemote ? nil : $0 }
     }
 
-    /// The rights of the entry that are not taken over, for a report; nil when all are.
+    /// The entry's rights that are not taken over, for a report; nil when all are.
     func withheld(from entry: RemoteEntry) -> String? {
         guard isForeign, case .file = entry.kind, let told = entry.metadata.permissions,
             let mode = values(for: entry).mode
@@ -114,7 +114,7 @@ package struct RemoteRights: Sendable, Equatable {
         }
     }
 
-    /// The attributes that are taken over: what is not a user's own grants rights.
+    /// The attributes that are taken over. Attributes outside `user.*` grant rights.
     func attributes(of entry: RemoteEntry) -> [(name: [UInt8], value: [UInt8])] {
         guard isForeign && !trustsRemote else { return entry.metadata.attributes }
         return entry.metadata.attributes.filter { $0.name.starts(with: "user.".utf8) }
@@ -122,12 +122,12 @@ package struct RemoteRights: Sendable, Equatable {
 }
 
 extension RemoteRights {
-    /// The name under which the mount's settings say whether the remote is trusted: `yes` or `no`.
+    /// The mount setting that says whether the remote is trusted: `yes` or `no`.
     package static let trustSetting = "trust-remote-rights"
 }
 
 extension RemoteRights.Given {
-    /// As the configuration has it. What is no number there says nothing.
+    /// Reads the configuration. A field that is not a number counts as not given.
     init(recorded: [String: String]) {
         owner = recorded["uid"].flatMap { UInt32(digits: $0) }
         group = recorded["gid"].flatMap { UInt32(digits: $0) }

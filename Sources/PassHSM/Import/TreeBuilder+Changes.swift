@@ -13,7 +13,7 @@ struct LocalChanges: Equatable {
 
 /// The notes that imports make of the names in the tree: see ``ImportedNames``.
 extension TreeBuilder {
-    /// Whether the tree had `entry`, which it has no more: it was removed or renamed locally, and stays so.
+    /// Whether the tree had `entry` and no longer has it: it was removed or renamed locally, and stays so.
     func isRemoved(_ entry: RemoteEntry) -> Bool {
         guard !options.restores, let known = before?[ImportedNames.hash(path(of: entry.name))] else { return false }
         noted.append(known)
@@ -21,16 +21,16 @@ extension TreeBuilder {
         return true
     }
 
-    /// Notes that the tree has `path`; its rights and attributes are what they were, or never the import's.
+    /// Notes that the tree has `path`. Its rights and attributes have not changed, or were never the import's.
     func noteKept(_ path: [UInt8]) {
         let hash = ImportedNames.hash(path)
         noted.append(before?[hash] ?? .init(path: hash))
     }
 
-    /// Notes that the tree has `path`, which is `name` in `directory`, with what it has now; what was kept of local changes
-    /// goes on to count as changed.
+    /// Notes that the tree has `path`, which is `name` in `directory`, with its present rights and attributes. Local
+    /// changes that stay go on counting as changed.
     ///
-    /// - Parameter changes: nil: the import has set nothing.
+    /// - Parameter changes: the local changes that stay; nil: the import has set nothing.
     func noteGiven(
         _ name: [UInt8], in directory: Descriptor, _ path: [UInt8], _ changes: LocalChanges?
     ) throws(Errno) {
@@ -47,7 +47,7 @@ extension TreeBuilder {
         noted.append(entry)
     }
 
-    /// The changes since the last import. A name that none has noted counts as unchanged.
+    /// The changes since the last import. A name that no import has noted counts as unchanged.
     func localChanges(
         _ name: [UInt8], in directory: Descriptor, _ status: stat, _ path: [UInt8]
     ) throws(Errno) -> LocalChanges {
@@ -72,7 +72,7 @@ extension TreeBuilder {
             attributes: ImportedNames.shortHash(others))
     }
 
-    /// The attributes of a name in the tree that an import would set, in the order of their names.
+    /// The attributes of a name in the tree that an import would set, by name.
     func ownAttributes(
         _ name: [UInt8], in directory: Descriptor, withACLs: Bool = false
     ) throws(Errno) -> [RemoteEntry.Attribute] {

@@ -29,7 +29,7 @@ extension TreeBuilder {
         }
     }
 
-    /// A clean file, of which the source has another version.
+    /// Updates a clean file of which the source has another version.
     private func bringUpToDate(
         _ existing: Existing, _ entry: RemoteEntry, _ object: RemoteObject
     ) throws(Errno) {
@@ -40,10 +40,11 @@ extension TreeBuilder {
         }
     }
 
-    /// Compares the content, both copies of which are read, where it may be the same: the file is complete here, and the source
-    /// has the size and the modification time of before. A chmod(1) or a new link there makes another version, too.
+    /// Compares the file with the source's, and reads both for it, if they may be equal: the file is complete here, and
+    /// the source still has its size and modification time. A chmod(1) or a new link in the source makes another
+    /// version, too.
     ///
-    /// - Returns: nil where it is another one, or not here.
+    /// - Returns: nil when the content cannot be equal, or is not here.
     private func comparison(_ existing: Existing, _ object: RemoteObject) throws(Errno) -> ContentComparison.Answer? {
         guard existing.kind == S_IFREG, let record = existing.record, record.state == .dual,
             remote.agrees(record.object, object, true)
@@ -51,7 +52,7 @@ extension TreeBuilder {
         return remote.compare(object, try existing.place.reopen(O_RDONLY))
     }
 
-    /// Owner, mode and attributes as the source has them now, and its version in the record.
+    /// Keeps the content, and sets the source's present owner, mode and attributes, and its version in the record.
     private func keepContent(
         of existing: Existing, _ entry: RemoteEntry, _ object: RemoteObject, _ checksum: UInt32
     ) throws(Errno) {
@@ -71,28 +72,28 @@ extension TreeBuilder {
         try noteGiven(entry.name, in: current, path, changes)
     }
 
-    /// The record is of the very content that the source has.
+    /// Whether the record names the version that the source has.
     private func isCurrent(_ record: Record, _ entry: RemoteEntry, _ object: RemoteObject) -> Bool {
         guard record.state != .local, remote.agrees(record.object, object, false) else { return false }
         // A file with several names is recorded under one of them.
         return record.object.key == object.key || entry.linkIdentity != nil
     }
 
-    /// Why the source's version may not take the place of what is there.
+    /// The reason why the source's version may not replace the existing name; nil when it may.
     private func refusal(_ existing: Existing, _ object: RemoteObject) -> String? {
         guard existing.isClean, let record = existing.record else { return existing.reason }
         if existing.kind != S_IFREG || record.object.key == object.key { return nil }
-        // With further names, it is what is left of a file that had several in the source too.
+        // If it has further names, it is left of a file that had several names in the source too.
         let hadNames = existing.status.st_nlink > 1 || links.severed.contains(existing.status.st_ino)
         if hadNames || remote.agrees(record.object, object, false) { return nil }
         return "\(record.object.key) was renamed to this name in the lower directory"
     }
 
-    /// The source has it again, or still: what an earlier import or fill found otherwise is over.
+    /// Clears marks that the source had lost or changed the file: the source has this version.
     private func confirm(_ old: Record, _ existing: Existing, _ object: RemoteObject) throws(Errno) {
         var record = old
         record.flags.subtract([.lost, .stale])
-        // In the words of today, and of this disk.
+        // The version's form may be new, or belong to the disk that the source is on now.
         record.object.version = object.version
         if object.digest != nil { record.object.digest = object.digest }
         if record == old { return }
@@ -130,7 +131,7 @@ extension TreeBuilder {
         try noteGiven(entry.name, in: current, path(of: entry.name), changes)
     }
 
-    /// A stub that nobody can see yet: size, record, owner, mode, attributes, times.
+    /// Makes a stub that has no name in the tree yet: size, record, owner, mode, attributes, times.
     private func makeStub(
         _ entry: RemoteEntry, _ object: RemoteObject, flags: Record.Flags = [], replacing old: Existing? = nil,
         keeping changes: LocalChanges = .init()
@@ -153,7 +154,7 @@ extension TreeBuilder {
         return stub
     }
 
-    /// An empty file, of mode 0600.
+    /// Makes an empty file, of mode 0600.
     private func makeNamelessFile() throws(Errno) -> Stub {
         if !options.avoidsUnnamedFiles {
             do throws(Errno) { return Stub(file: try current.makeUnnamedFile(mode: 0o600), temporary: nil) } catch {
@@ -177,9 +178,9 @@ extension TreeBuilder {
     }
 }
 
-/// A new file that is not in the lower tree yet.
+/// A new file that has no name in the lower tree yet.
 private struct Stub {
     let file: Descriptor
-    /// Its name under `.passhsm/tmp`, where the file system has no files without a name.
+    /// Its name under `.passhsm/tmp`, if the file system cannot make files without a name.
     let temporary: [UInt8]?
 }

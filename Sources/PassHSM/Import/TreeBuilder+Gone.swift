@@ -3,10 +3,11 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// Names that the lower tree has and the source no longer has. They are dealt with after the listing, so that they can be
-/// counted before anything is removed, and a listing that breaks off removes nothing.
+/// Names that the lower tree has and the source no longer has. The import handles them after the listing: so it can
+/// count them before it removes any, and a listing that breaks off removes nothing.
 extension TreeBuilder {
-    /// Marks what is gone, or removes it when that is asked for, and is not too much: ``ImportSummary/refusal``.
+    /// Marks gone names. Removes them instead if this was requested and they are not too many:
+    /// ``ImportSummary/refusal``.
     func settleGone() throws(ImportError) {
         if isFirst { return }
         seen.sort()
@@ -41,7 +42,7 @@ extension TreeBuilder {
         }
     }
 
-    /// How many names ``settleGone()`` would remove.
+    /// The count of names that ``settleGone()`` would remove.
     private func countGone() throws(ImportError) -> Int {
         var count = 0
         try walk { (walk: inout TreeWalk, step: TreeWalk.Step) throws(Errno) in
@@ -50,7 +51,7 @@ extension TreeBuilder {
                 let existing = try Existing(try Descriptor.openPlace(at: walk.current, name), store)
                 guard existing.isClean, let record = existing.record else { return }
                 let key = record.object.key.bytes
-                // Further names of a file go with the one that is recorded.
+                // Further names of a file go together with the recorded one.
                 if key == path || existing.status.st_nlink > 1 && !isSeen(key) { count += 1 }
             case .left: return
             case .failed(_, let error): throw error
@@ -66,7 +67,7 @@ extension TreeBuilder {
             try TreeWalk(top: top) { [self] path, parent, isDirectory in
                 if path == Array(Store.folder.utf8) { return true }
                 if isSeen(path) { return !isDirectory }
-                // Of a directory that could not be listed whole nobody knows what it has.
+                // If a directory could not be listed completely, its names may still exist.
                 return unlisted.contains(parent)
             }
         }
@@ -83,14 +84,14 @@ extension TreeBuilder {
 
     private func reading<Result>(_ body: () throws(Errno) -> Result) throws(ImportError) -> Result {
         do throws(Errno) { return try body() } catch {
-            throw ImportError("the lower directory cannot be gone through: \(error.text)")
+            throw ImportError("walking through the lower directory failed: \(error.text)")
         }
     }
 
-    /// One name that is gone: marked, or removed when that is asked for and nothing local is lost.
+    /// Marks one gone name, or removes it if this was requested and nothing local is lost.
     ///
-    /// A file that is recorded under another name than its own was renamed locally, and is the user's; or it has several
-    /// names, which go when the recorded one goes: see ``removeStray(_:)``.
+    /// A file may be recorded under another name than this one. Then it was renamed locally, and is the user's; or it
+    /// has several names, which go with the recorded one: see ``removeStray(_:)``.
     ///
     /// - Returns: whether the name was removed.
     private func noteGone(
@@ -122,7 +123,7 @@ extension TreeBuilder {
         _ existing: Existing, _ name: [UInt8], in directory: Descriptor, _ path: [UInt8]
     ) -> Bool {
         guard options.deleteGone, existing.isClean, existing.record?.object.key.bytes == path else { return false }
-        // What is not empty stays: it holds something local, or names that are decided on at the end.
+        // A directory that is not empty stays: it holds something local, or names that are decided on at the end.
         guard (try? directory.removeDirectory(name)) != nil else {
             links.fullDirectories.insert(path)
             return false
@@ -131,8 +132,8 @@ extension TreeBuilder {
         return true
     }
 
-    /// At the end of the import: removes a name of a file whose recorded name was removed, and the directories that only
-    /// such names kept.
+    /// Called at the end of the import: removes a name of a file whose recorded name was removed, and the directories
+    /// that only such names kept.
     func removeStray(_ stray: LinkRegistry.Place) throws(ImportError) {
         guard links.severed.contains(stray.inode) else { return }
         try attempt(stray.path) { () throws(Errno) in

@@ -3,33 +3,33 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// The files of the source that have several names, as far as they were met.
+/// The files of the source with several names, as far as the listing has met them.
 struct LinkRegistry {
-    /// Where the lower tree has the file.
+    /// The place of such a file in the lower tree.
     struct Place {
         let path: [UInt8]
         let inode: ino_t
     }
 
-    /// A file that is recorded under a name other than that by which it was met.
+    /// A file whose recorded name is not the name by which it was met.
     struct Orphan {
         let path: [UInt8]
         let recordedKey: RemoteKey
     }
 
     var places: [[UInt64]: Place] = [:]
-    /// Those of which the recorded name was not met yet.
+    /// Files whose recorded name was not met yet.
     var orphans: [[UInt64]: Orphan] = [:]
-    /// Lower files of which this import has taken a name away.
+    /// Lower files of which this import removed a name.
     var severed: Set<ino_t> = []
     /// Names that the source does not have, of files that are recorded under another name.
     var strays: [Place] = []
-    /// Directories that are gone, and were not empty when they were left.
+    /// Directories that are gone in the source, and were not empty when the walk left them.
     var fullDirectories: Set<[UInt8]> = []
 }
 
 extension TreeBuilder {
-    /// Remembers where a file with several names is, when its first name is there.
+    /// Remembers the place of a file with several names, when its first name is there.
     func register(_ entry: RemoteEntry, _ status: stat, _ recordedKey: RemoteKey) {
         guard let identity = entry.linkIdentity else { return }
         let path = path(of: entry.name)
@@ -38,9 +38,9 @@ extension TreeBuilder {
             recordedKey.bytes == path ? nil : .init(path: path, recordedKey: recordedKey)
     }
 
-    /// Makes the name of `entry` a further one of a file that is there already.
+    /// Makes the name of `entry` a further name of a file that is there already.
     ///
-    /// - Returns: false when this is the first name of it.
+    /// - Returns: false when this is the file's first name.
     func placeLink(_ entry: RemoteEntry) throws(Errno) -> Bool {
         guard let identity = entry.linkIdentity, let place = links.places[identity] else { return false }
         let isRecorded = links.orphans[identity]?.recordedKey.bytes == path(of: entry.name)
@@ -58,7 +58,7 @@ extension TreeBuilder {
             conflict(entry.name, existing.reason)
             return true
         }
-        // Whatever prevents the link, a file of its own is as good for readers.
+        // If the link fails for any reason, a separate file serves readers as well.
         guard (try? link(place, entry.name, replacing: existing != nil)) != nil else {
             links.places[identity] = nil
             return false
@@ -87,7 +87,7 @@ extension TreeBuilder {
         }
     }
 
-    /// The directory in which a path of the lower tree ends, and the last name. Symlinks are not followed.
+    /// The directory that contains the last name of a path in the lower tree, and that name. Symlinks are not followed.
     func open(_ path: [UInt8]) throws(Errno) -> (parent: Descriptor, name: [UInt8]) {
         let names = path.split(separator: 0x2f).map(Array.init)
         var directory = store.tree.root
@@ -95,7 +95,7 @@ extension TreeBuilder {
         return (directory, names.last ?? [])
     }
 
-    /// Records a file under a name that the source still has, where it lost the one that was recorded.
+    /// Records a file under a name that the source still has, because the source lost the recorded name.
     func giveKey(_ orphan: LinkRegistry.Orphan) throws(ImportError) {
         try attempt(orphan.path) { () throws(Errno) in
             let (parent, name) = try open(orphan.path)

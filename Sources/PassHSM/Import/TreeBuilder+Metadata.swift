@@ -5,11 +5,11 @@ import HSMSystem
 
 /// Owner, mode, attributes and times.
 extension TreeBuilder {
-    /// Gives a file that nobody can see yet everything but its name.
+    /// Gives everything except a name to a file that no program can see yet.
     ///
     /// - Parameters:
-    ///   - old: the file whose place it takes, when there is one.
-    ///   - changes: what of that file was changed locally: its own is taken then.
+    ///   - old: the file that it replaces, if there is one.
+    ///   - changes: the local changes of that file, which are kept.
     func apply(
         _ entry: RemoteEntry, to file: Descriptor, replacing old: Existing?, keeping changes: LocalChanges
     ) throws(Errno) {
@@ -33,7 +33,7 @@ extension TreeBuilder {
         try file.setTimes(of: nil, access: access, modification: modification)
     }
 
-    /// Takes away the attributes that the source's file has no more, but those that were changed locally.
+    /// Removes the attributes that the source's file no longer has, except those that were changed locally.
     func removeAttributes(of file: Descriptor, _ entry: RemoteEntry, keeping changes: LocalChanges) throws(Errno) {
         let told = Set(rights.attributes(of: entry).map(\.name))
         for attribute in try ownAttributes(entry.name, in: current, withACLs: true) where !told.contains(attribute.name)
@@ -44,10 +44,10 @@ extension TreeBuilder {
         }
     }
 
-    /// Gives a directory what the source's has, after everything in it was made, and notes in its record that this is
-    /// done.
+    /// Gives a directory the source's owner, mode, attributes and times, after everything in it was made. Then it notes
+    /// in the directory's record that this is done.
     ///
-    /// - Parameter level: says what of it is local, and stays.
+    /// - Parameter level: says which parts are local, and stay.
     func finish(_ directory: Descriptor, _ entry: RemoteEntry, _ level: Level) throws(Errno) {
         let setsRights = level.setsRights
         let values = rights.values(for: entry)
@@ -77,7 +77,7 @@ extension TreeBuilder {
             try place.setOwner(name, owner: owner, group: group)
             return true
         } catch {
-            // EINVAL: an owner that the user namespace does not know.
+            // EINVAL: the user namespace does not know the owner.
             guard error.rawValue == EPERM || error.rawValue == EINVAL else { throw error }
             let shown = [values.owner, values.group].map { $0.map(String.init) ?? "" }.joined(separator: ":")
             if isRoot { summary.note(.skipped, noteworthy(entry), "owner \(shown): \(error.text)") }
@@ -86,8 +86,8 @@ extension TreeBuilder {
     }
 
     /// - Parameters:
-    ///   - own: what is set instead of the source's attributes, but for ACLs.
-    ///   - acls: set the source's ACLs.
+    ///   - own: set instead of the source's attributes, except ACLs.
+    ///   - acls: sets the source's ACLs.
     func setAttributes(
         of path: UnsafePointer<CChar>, _ links: ExtendedAttributes.Links, _ entry: RemoteEntry,
         instead own: [RemoteEntry.Attribute]? = nil, acls: Bool = true
@@ -102,8 +102,8 @@ extension TreeBuilder {
                     }
                 }
             } catch {
-                // Capabilities are root's to give. ENOSPC is also what ext4 says of attributes that do not fit an inode;
-                // a disk that is full tells so again.
+                // Only root can give capabilities. ext4 also answers ENOSPC when attributes do not fit; if the disk is
+                // full, a later call fails too.
                 let isOwn = [EOPNOTSUPP, EPERM, EINVAL, ENOSPC, E2BIG, ERANGE].contains(error.rawValue)
                 guard isOwn else { throw error }
                 let name = String(decoding: attribute.name, as: UTF8.self)
@@ -124,7 +124,7 @@ extension TreeBuilder {
         }
     }
 
-    /// Without the owner, setuid and setgid would lend somebody else's rights.
+    /// Without the owner, setuid and setgid would lend another user's rights.
     static func mode(_ values: RemoteRights.Values, isOwned: Bool) -> mode_t {
         (values.mode ?? 0o600) & (isOwned ? 0o7777 : 0o1777)
     }
@@ -137,9 +137,9 @@ extension TreeBuilder {
         entry.name == level.entry.name && entry.kind == .directory ? path : path(of: entry.name)
     }
 
-    // MARK: Records of what is no file
+    // MARK: Records of names that are no regular files
 
-    /// Notes that an import made `place`, which is no regular file: only such names are ever replaced or removed.
+    /// Records that an import made `place`, which is no regular file: imports replace and remove only such names.
     ///
     /// Without privilege symlinks and special files cannot have an attribute: they count as local.
     func writeRecord(of place: Descriptor, _ version: RemoteVersion, key: [UInt8]) throws(Errno) {
@@ -152,12 +152,12 @@ extension TreeBuilder {
 }
 
 extension RemoteVersion {
-    /// Of a directory whose owner, mode, times and attributes are not set yet.
+    /// The version of a directory whose owner, mode, times and attributes are not set yet.
     static let unfinishedDirectory = RemoteVersion([])
 }
 
 extension RemoteEntry.Metadata {
-    /// Changes when an import has something to set on a directory.
+    /// Differs from an earlier one when an import has something to set on a directory.
     var directoryVersion: RemoteVersion {
         let parts: [Int] = [
             Int(permissions ?? 0), Int(owner ?? 0), Int(group ?? 0), modificationTime?.seconds ?? 0,
@@ -166,7 +166,7 @@ extension RemoteEntry.Metadata {
         return RemoteVersion(Array("d\(parts.map(String.init).joined(separator: "."))".utf8))
     }
 
-    /// FNV-1a over names and values, in whatever order they came.
+    /// FNV-1a over names and values, independent of their order.
     private var attributesDigest: UInt64 {
         attributes.reduce(0) { sum, attribute in
             let bytes = attribute.name + [0] + attribute.value

@@ -3,10 +3,10 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// Directories, symlinks, FIFOs, sockets and devices: made under `.passhsm/tmp`, and moved into place when they have
-/// everything.
+/// Directories, symlinks, FIFOs, sockets and devices. The import makes them under `.passhsm/tmp`, and moves them into
+/// place when they are finished; a directory is finished later.
 extension TreeBuilder {
-    /// Makes a directory under a name that is free; for its owner alone until it is left.
+    /// Makes a directory under a free name. Only its owner can enter it until the import leaves it.
     func makeDirectory(_ name: [UInt8]) throws(Errno) -> Descriptor {
         let temporary = makeTemporaryName()
         try store.temporary.makeDirectory(temporary, mode: 0o700)
@@ -22,7 +22,7 @@ extension TreeBuilder {
         }
     }
 
-    /// A symlink or a special file.
+    /// Makes or updates a symlink or a special file.
     func placeOther(_ entry: RemoteEntry) throws(Errno) {
         guard rights.admits(entry.kind) else {
             summary.note(
@@ -66,7 +66,7 @@ extension TreeBuilder {
         }
     }
 
-    /// - Returns: nil when it cannot be made without privilege, which is reported.
+    /// - Returns: nil when it cannot be made without privilege; this is reported.
     func make(_ entry: RemoteEntry, replacing: Bool) throws(Errno) -> stat? {
         let temporary = makeTemporaryName()
         do throws(Errno) { try makeNode(temporary, entry.kind) } catch {

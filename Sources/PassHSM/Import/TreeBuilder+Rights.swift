@@ -3,9 +3,9 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// Rights of names that are there already.
+/// Rights of existing names.
 extension TreeBuilder {
-    /// Sets what this import's user says of owner and mode; what earlier imports were told is for new names only.
+    /// Sets the owner and mode that this import's options give. Those of earlier imports are for new names only.
     func setGiven(of place: Descriptor, _ status: stat, _ entry: RemoteEntry) throws(Errno) {
         guard rights.isForeign else { return }
         let isDirectory = status.st_mode & S_IFMT == S_IFDIR
@@ -15,15 +15,15 @@ extension TreeBuilder {
         let hasOwner =
             (values.owner ?? status.st_uid) == status.st_uid && (values.group ?? status.st_gid) == status.st_gid
         let isOwned = hasOwner ? true : try setOwner(of: place, [], entry, values)
-        // A change of the owner takes set-user-ID away, as it should be.
+        // The change of the owner has cleared set-user-ID, as it should.
         guard let mode = values.mode, isOwned, mode != status.st_mode & 0o7777 else { return }
         try place.withProcPath { path throws(Errno) in _ = try check { chmod(path, mode) } }
     }
 
-    /// Takes set-user-ID and set-group-ID from everything that imports have made: before they were withheld, they came
+    /// Clears set-user-ID and set-group-ID of everything that imports have made: before they were withheld, they came
     /// from the remote.
     ///
-    /// - Returns: false when something keeps them, which is reported.
+    /// - Returns: false when a name keeps them; this is reported.
     func withdrawRights() throws -> Bool {
         var walk = try NameWalk(top: store.tree.root, hiding: Store.folder)
         var isDone = true
@@ -46,7 +46,7 @@ extension TreeBuilder {
 
     private func withdraw(from place: Descriptor, _ status: stat, _ path: [UInt8]) -> Bool {
         do {
-            // One that cannot be believed is a record too.
+            // A record that cannot be believed counts, too.
             let isImported = try Existing(place, store).isImported
             guard isImported, status.st_mode & S_IFMT != S_IFLNK else { return true }
             hasTouched = true

@@ -3,18 +3,18 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// Takes the events of a source's listing and makes the lower tree follow them. Used by one thread.
+/// Handles the events of a source's listing, and makes the lower tree follow them. Used by one thread.
 final class TreeBuilder {
     /// A directory that is being imported.
     struct Level {
-        /// As the source has it.
+        /// The source's entry.
         let entry: RemoteEntry
-        /// Made by this import: there can be nothing in it that is gone.
+        /// This import made it: nothing in it can be gone.
         let isNew: Bool
-        /// Its owner, mode, times and attributes are the import's to set: they are not set yet, or the source has others
-        /// now. A directory that was made locally keeps its own.
+        /// The import sets its owner, mode, times and attributes: they are not set yet, or the source has others now. A
+        /// directory that was made locally keeps its own.
         let isOutdated: Bool
-        /// Its owner, mode and ACLs are the import's to set as well.
+        /// The import sets its owner, mode and ACLs as well.
         let setsRights: Bool
         /// The local changes, which stay.
         let changes: LocalChanges
@@ -24,52 +24,53 @@ final class TreeBuilder {
         let modified: timespec
         /// New files in it would get an ACL of its making.
         let hasDefaultACL: Bool
-        /// How long ``TreeBuilder/path`` was in the parent.
+        /// The length of ``TreeBuilder/path`` in the parent.
         let parentPathLength: Int
         /// Something in it was made, replaced or removed.
         var isTouched = false
     }
 
-    /// An entry that a directory with content keeps from being placed.
+    /// An entry whose place a directory with content takes.
     struct Blocked {
         let entry: RemoteEntry
         let level: Level
     }
 
     let store: Store
-    /// Of new names.
+    /// Writes the records of new names.
     let records: RecordWriter
-    /// Of new stubs.
+    /// The granule size of new stubs, in bytes.
     let granuleSize: Int
     let options: Importer.Options
     let rights: RemoteRights
-    /// Owners cannot be set without it.
+    /// Only root can set owners.
     let isRoot = geteuid() == 0
     var summary = ImportSummary()
     var links = LinkRegistry()
     private(set) var stack: DirectoryStack
     private(set) var levels: [Level] = []
-    /// Of the current directory, below the top.
+    /// The path of the current directory, below the top.
     private(set) var path: [UInt8] = []
-    /// Paths of the directories of the source that were entered and that the lower tree does not follow, each in the one before.
+    /// Paths of directories that the listing has entered and the lower tree does not follow, each inside the one
+    /// before.
     private var skipped: [[UInt8]] = []
     private var entries = 0
-    /// About as many bytes as the records of the source's names need in the tables of objects.
+    /// An estimate of the bytes that the source's names need in the tables of objects.
     private(set) var objectBytes = 0
-    /// The notes of the import before, and of this one; nil: there was none.
+    /// The notes of the import before; nil: there was none. ``noted`` has those of this one.
     let before: ImportedNames?
     var noted: [ImportedNames.Entry] = []
-    /// Hashes of the paths that the source has; in order when the listing is over.
+    /// Hashes of the paths that the source has; sorted when the listing is over.
     var seen: [UInt64] = []
-    /// Directories of which the source did not tell all names.
+    /// Directories whose names the source did not list completely.
     private(set) var unlisted: Set<[UInt8]> = []
-    /// Entries of the source where the tree has a directory that is not empty yet.
+    /// Entries of the source at whose place the tree has a directory that is not empty yet.
     var blocked: [[UInt8]: Blocked] = [:]
-    /// No import has come here before: nothing of one can be gone.
+    /// There was no earlier import: no name of one can be gone.
     private(set) var isFirst = false
     /// Something in the tree was changed.
     var hasTouched = false
-    /// A source without a name is refused.
+    /// A source without any name is refused.
     private let refusesEmpty: Bool
     let remote: ListedRemote
     var lastTemporary = 0
@@ -89,24 +90,24 @@ final class TreeBuilder {
         self.options = options
         stack = try DirectoryStack(top: try Descriptor.openDirectory(at: store.tree.root, [0x2e]))
         for name in try DirectoryReader.names(in: store.temporary) {
-            // Directories that an import left there when it was killed; everything else the store has removed.
+            // A killed import left these directories; opening the store removed everything else.
             try? store.temporary.removeDirectory(Array(name.dropLast()))
         }
     }
 
-    /// Where the entries of the listing are made now.
+    /// The directory in which the listing's entries are made now.
     var current: Descriptor { stack.current }
     /// The directory of the listing that was entered last.
     var level: Level { levels[levels.count - 1] }
 
-    // In place: a copy of a level would be a copy of all the names in it.
+    // This changes the level in place: a copy of it would copy all names in it.
     /// Something in the current directory was made, replaced or removed.
     func touch() {
         levels[levels.count - 1].isTouched = true
         hasTouched = true
     }
     private func see(_ name: [UInt8]) { seen.append(ImportedNames.hash(path(of: name))) }
-    /// Whether the source has this path; to be asked when the listing is over.
+    /// Whether the source has this path. May be called only after the listing.
     func isSeen(_ path: [UInt8]) -> Bool {
         let hash = ImportedNames.hash(path)
         var (low, high) = (0, seen.count)
@@ -119,7 +120,7 @@ final class TreeBuilder {
 
     func path(of name: [UInt8]) -> [UInt8] { path.isEmpty ? name : path + [0x2f] + name }
 
-    /// - Throws: `ImportError` when the lower directory cannot be written; what the listing throws.
+    /// - Throws: `ImportError` when the lower directory cannot be written; the listing's errors.
     func build(from source: any RemoteSource, progress: (ImportProgress) -> Void) async throws {
         try await source.list { event in
             try handle(event)
@@ -168,14 +169,14 @@ final class TreeBuilder {
         entries += 1
         var object: RemoteObject?
         if case .file(let found) = entry.kind { object = found }
-        // A checksum, the key, and of a file version and digest.
+        // The entry has a checksum, the key, and for a file its version and digest.
         objectBytes.add(
             saturating: 8 + path.count + entry.name.count + (object?.version.bytes.count ?? 0)
                 + (object?.digest?.bytes.count ?? 0))
         see(entry.name)
     }
 
-    /// Whether `entry` is in a directory that the lower tree does not follow. That it was there is still known.
+    /// Whether `entry` is in a directory that the lower tree does not follow. The notes keep it, if they had it.
     private func passOver(_ entry: RemoteEntry) -> Bool {
         guard let outer = skipped.last else { return false }
         entries += 1
@@ -183,12 +184,12 @@ final class TreeBuilder {
         return true
     }
 
-    /// Errors that the next entry would meet too; everything else is the entry's own.
+    /// Errors that the next entry would meet too. All others concern only one entry.
     private static let fatal = [
         EOPNOTSUPP, ENOSPC, EDQUOT, EIO, EROFS, EMFILE, ENFILE, ENOMEM, ESTALE, ENODEV, ESHUTDOWN,
     ]
 
-    /// Runs `body`, whose failure is reported for `path` and ends the import only when it is not that name's alone.
+    /// Runs `body`. A failure is reported for `path`, and ends the import only if other names would meet it too.
     func attempt(_ path: [UInt8], _ body: () throws(Errno) -> Void) throws(ImportError) {
         do throws(Errno) { try body() } catch {
             if Self.fatal.contains(error.rawValue) {
@@ -208,14 +209,14 @@ final class TreeBuilder {
 
     // MARK: Going down and up
 
-    /// Local files lie beside the tree, where no mount shows them. Now, because the source answers: an import that cannot begin
-    /// takes nothing away from where it is.
+    /// Moves local files into the tree: they lie beside it, where no mount shows them. This comes after the source has
+    /// answered, so that an import that cannot begin moves nothing.
     private func takeInLocalFiles() throws(ImportError) {
         do throws(StoreError) {
             let outside = store.namesOutside().count
             let left = try store.takeInNamesOutside()
             for (name, cause) in left { summary.note(.conflict, name, cause) }
-            // They are in no mount of a directory that has no source.
+            // The directory must stay bound to this source then: without one, no mount would show these files.
             if left.count < outside { hasTouched = true }
         } catch { throw ImportError(error.description) }
     }
@@ -227,7 +228,7 @@ final class TreeBuilder {
         if record == nil { try writeRecord(of: current, .unfinishedDirectory, key: []) }
     }
 
-    /// - Returns: false when the lower tree cannot follow, and everything inside is to be passed over.
+    /// - Returns: false when the lower tree cannot follow, and everything inside is passed over.
     private func enter(_ entry: RemoteEntry) throws(Errno) -> Bool {
         let directory: Descriptor
         let next: Level
@@ -251,7 +252,7 @@ final class TreeBuilder {
         _ entry: RemoteEntry, _ directory: Descriptor, isNew: Bool, record: Record?, isManaged: Bool
     ) throws(Errno) -> Level {
         let isCurrent = record?.object.version == entry.metadata.directoryVersion
-        // A foreign remote tells those of new directories only. The top is not its own.
+        // A foreign remote gives the rights of new directories only, and none for the top.
         let isUnfinished = !levels.isEmpty && (isNew || record?.object.version == .unfinishedDirectory)
         let status = try directory.stat()
         let changes =
@@ -272,7 +273,7 @@ final class TreeBuilder {
         return (size ?? 0) > 0
     }
 
-    /// Goes back to a directory after the listing, for what could not be placed in it.
+    /// Goes back to a directory after the listing, to place an entry there.
     func goInto(_ directory: Descriptor, _ path: [UInt8], _ level: Level) throws(Errno) {
         stack = try DirectoryStack(top: directory)
         levels = [level]

@@ -4,15 +4,15 @@ import HSMStore
 import HSMSystem
 import Synchronization
 
-/// Counts the names in a directory tree on a thread of its own, without looking at anything but directories: the total
-/// for a progress bar.
+/// Counts the names in a directory tree on a thread of its own, and looks only at directories: the total for a progress
+/// bar.
 package final class TreeCounter: Sendable {
     private let count = Atomic<Int>(0)
     private let isFinished = Atomic<Bool>(false)
     private let isCancelled = Atomic<Bool>(false)
 
-    /// Begins to count what is below `location`, when that is a directory of this machine and there is a thread for it. What cannot
-    /// be read is left out.
+    /// Starts to count the names below `location`, if it is a directory of this machine and there is a thread.
+    /// Directories that cannot be read are left out.
     package init(_ location: RemoteLocation) {
         try? startThread(name: "count") { [weak self] in
             guard let path = location.path, let top = try? Descriptor.openTop(path) else { return }
@@ -20,7 +20,7 @@ package final class TreeCounter: Sendable {
         }
     }
 
-    /// Names of every kind below the top directory; nil until they are counted.
+    /// Names of every kind below the top directory; nil until the count is complete.
     package var total: Int? { isFinished.load(ordering: .acquiring) ? count.load(ordering: .relaxed) : nil }
 
     /// Ends the count; ``total`` stays as it is.

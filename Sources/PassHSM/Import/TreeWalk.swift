@@ -1,15 +1,15 @@
 import Glibc
 import HSMSystem
 
-/// Goes through everything below the top of the lower tree, each directory after what is in it. Used by one thread.
+/// Walks through everything below the top of the lower tree, each directory after its contents. Used by one thread.
 struct TreeWalk {
     enum Step {
         /// Something other than a directory, in the current directory.
         case name([UInt8], path: [UInt8])
-        /// A directory in the current one that was gone through; `modified` is its time before, which a removal in it
-        /// has moved if it was touched.
+        /// A directory in the current one, after the walk through it. `modified` is its time before; if it was touched,
+        /// a removal has moved its time.
         case left([UInt8], path: [UInt8], wasTouched: Bool, modified: timespec)
-        /// A directory that cannot be gone into, or a name that cannot be looked at.
+        /// A directory that cannot be entered, or a name that cannot be looked at.
         case failed(path: [UInt8], Errno)
     }
 
@@ -25,7 +25,7 @@ struct TreeWalk {
     private var path: [UInt8] = []
     private let leavesOut: (_ path: [UInt8], _ parent: [UInt8], _ isDirectory: Bool) -> Bool
 
-    /// - Parameter leavesOut: whether a name, or a directory with everything in it, is passed over.
+    /// - Parameter leavesOut: returns whether to pass over a name, or a directory with everything in it.
     init(
         top: Descriptor,
         leavingOut leavesOut: @escaping (_ path: [UInt8], _ parent: [UInt8], _ isDirectory: Bool) -> Bool = { _, _, _ in
@@ -41,10 +41,10 @@ struct TreeWalk {
     var isTopTouched: Bool { levels[0].isTouched }
     var topModified: timespec { levels[0].modified }
 
-    /// A name in the current directory was removed.
+    /// Says that a name in the current directory was removed.
     mutating func didRemove() { levels[levels.count - 1].isTouched = true }
 
-    /// The next step; nil when everything below the top was gone through.
+    /// The next step; nil after everything below the top.
     ///
     /// - Throws: when a directory cannot be listed to its end, or was moved meanwhile.
     mutating func next() throws(Errno) -> Step? {
@@ -65,7 +65,7 @@ struct TreeWalk {
         }
     }
 
-    /// Goes into a directory; anything else is a step.
+    /// Enters a directory; for anything else it returns a step.
     private mutating func enter(_ entry: DirectoryCursor.Entry, _ whole: [UInt8]) throws(Errno) -> Step? {
         var isDirectory = Int(entry.type) == DT_DIR
         if Int(entry.type) == DT_UNKNOWN {
