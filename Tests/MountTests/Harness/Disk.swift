@@ -57,7 +57,9 @@ final class Disk {
         isMounted = false
         // That mount, and files whose last use is just over, keep the file system alive for a moment. Mounted anew, it would
         // be the same one: without power.
-        try until("the end of the file system") { try shell("losetup --noheadings --associated \"$1\"", [image]).isEmpty }
+        try until("the end of the file system") {
+            try shell("losetup --noheadings --associated \"$1\"", [image]).isEmpty
+        }
     }
 
     func remove() {
