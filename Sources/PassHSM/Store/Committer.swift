@@ -9,7 +9,7 @@ final class Committer: Sendable {
     private let delay: Double
     /// From this count of files on, the whole file system is synced instead.
     private static let manyFiles = 8
-    /// When so many files wait, ``waitForRoom(_:)`` blocks those who fill more: this bounds the descriptors.
+    /// When so many files wait, ``waitForRoom(_:)`` blocks callers that fill more: this bounds the descriptors.
     private let mostWaiting: Int
     /// A group of this size does not wait any longer.
     private static let fullGroup = 512

@@ -107,7 +107,7 @@ extension Relocation {
     private static let cacheTagSignature = "Signature: 8a477f597d28d172789f06886806bc55"
     private static let cacheTag = """
         \(cacheTagSignature)
-        # The files below hold what PassHSM has fetched, and zeros for what it has not: a backup is made of the mount.
+        # The files below contain zeros where PassHSM has not fetched the content: back up the mount instead.
         # A copy of the whole lower directory, with extended attributes, has to include this folder.
         # See https://bford.info/cachedir/
 

@@ -84,8 +84,8 @@ extension Store {
     package var exposure: String? {
         guard layout == .top else { return nil }
         return
-            "this lower directory is as earlier versions made them: while it is not mounted, programs find its files, and "
-            + "read zeros for what is missing; the next `passhsm import` moves them to where no program finds them"
+            "this lower directory is as earlier versions made it: while it is not mounted, programs find its files, and "
+            + "read zeros for absent content; the next `passhsm import` moves the files to where no program finds them"
     }
 
     // MARK: Local files beside the tree

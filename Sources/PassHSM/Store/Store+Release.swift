@@ -30,7 +30,7 @@ extension Store {
         guard status.st_size == record.object.size, record.limit == record.object.size else {
             throw Refusal("it has \(status.st_size) bytes, and the remote \(record.object.size)")
         }
-        // A write behind PassHSM's back leaves the record clean; the time tells of it.
+        // A write behind PassHSM's back leaves the record clean, but moves the time.
         let isRecorded = record.isModificationTime(status.st_mtim)
         if record.state == .dual && !isRecorded {
             throw Refusal("its modification time is not the one that was recorded: it may have been changed")

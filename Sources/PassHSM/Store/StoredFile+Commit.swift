@@ -15,7 +15,7 @@ extension StoredFile {
         fileprivate var hasData: Bool { !fills.isEmpty || !writes.isEmpty || isContentComplete }
     }
 
-    /// Commits what is pending now.
+    /// Commits all changes that are pending now.
     package func commit() throws(Errno) { try end(beginCommit(), isSynced: false) }
 
     /// Does fsync(2) for a user: written bytes are durable, and a restart after a power cut knows it.
