@@ -128,7 +128,7 @@ let package = Package(
             ]),
         tests("DiagnosticsTests", ["HSMDiagnostics", "HSMSystem"]),
         tests("FilesTests", ["HSMFiles", "HSMStore", "HSMCore", "HSMSystem", logging]),
-        tests("FuseTests", ["HSMFuse", "HSMSystem"]),
+        tests("FuseTests", ["HSMFuse", "HSMStore", "HSMSystem"]),
         tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),
         tests("MountTests", ["FaultServers", "HSMSystem", "CLinux"]),
         fuzzing,

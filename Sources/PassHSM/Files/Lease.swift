@@ -37,4 +37,7 @@ package final class HeldLease<Observer: FileObserver>: Sendable {
     package func take() -> Lease<Observer>? { lease.withLock { $0.take() } }
 
     package func end() { _ = take() }
+
+    /// See ``Lease/endLater()``.
+    package func endLater() { if let lease = take() { lease.endLater() } }
 }

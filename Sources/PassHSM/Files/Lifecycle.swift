@@ -51,13 +51,16 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
     /// By its record; one that cannot be believed is neither complete nor incomplete.
     package var isIncomplete: Bool { if case .incomplete = residence { true } else { false } }
 
-    /// Nothing is left to be done for its content.
-    package var isComplete: Bool {
+    /// Its record says so; the file may still be active.
+    package var isCompleteOnDisk: Bool {
         switch residence {
-        case .local, .dual: content == nil
+        case .local, .dual: true
         case .incomplete, .unknown, nil: false
         }
     }
+
+    /// Nothing is left to be done for its content.
+    package var isComplete: Bool { content == nil && isCompleteOnDisk }
 
     /// The remote has the same content.
     package var isClean: Bool { if case .dual(let flags) = residence { !flags.contains(.dirty) } else { false } }

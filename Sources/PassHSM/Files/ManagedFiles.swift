@@ -165,7 +165,9 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
         // The engine may not have told the store yet that everything is there.
         content.stored.contentComplete()
         try content.stored.commit()
-        return deactivateLocked(file, content)
+        _ = deactivateLocked(file, content)
+        // Somebody else may have done so.
+        return file.content == nil
     }
 
     /// Everything that is known of an inactive or idle file is on disk, and it is not active, when this returns.

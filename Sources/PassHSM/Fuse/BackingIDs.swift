@@ -52,9 +52,8 @@ final class BackingIDs: Sendable {
         // The kernel writes as whoever registers.
         let id = try OrdinaryUser.write { () throws(Errno) in try check { passhsm_backing_open(device, lower.raw) } }
         inode.state.withLock { state in
-            state.backingID = id
             // Otherwise the newest would be the first to go once all the others were used.
-            state.wasUsed = true
+            state.backing = .init(id: id, wasUsed: true)
         }
         let old = ring.withLockedValue { ring -> [Int32] in
             ring.append(inode)
@@ -79,13 +78,13 @@ final class BackingIDs: Sendable {
             let inode = ring.inodes[ring.hand]
             let isNewest = inode === newest
             let freed = inode.state.withLock { state -> Int32? in
-                if isNewest || state.passthroughOpens > 0 { return nil }
-                if state.wasUsed {
-                    state.wasUsed = false
+                if isNewest || state.lifecycle.handles.direct > 0 { return nil }
+                if state.backing.wasUsed {
+                    state.backing.wasUsed = false
                     return nil
                 }
-                defer { state.backingID = 0 }
-                return state.backingID
+                defer { state.backing.id = 0 }
+                return state.backing.id
             }
             guard let freed else {
                 ring.hand += 1
@@ -100,8 +99,8 @@ final class BackingIDs: Sendable {
     /// Gives back the id of an inode that the kernel has forgotten.
     func drop(_ inode: Inode) {
         let id = inode.state.withLock { state -> Int32 in
-            defer { state.backingID = 0 }
-            return state.backingID
+            defer { state.backing.id = 0 }
+            return state.backing.id
         }
         guard id != 0 else { return }
         ring.withLockedValue { ring in

@@ -2,6 +2,7 @@ import CFuse
 import CLinux
 import Glibc
 import HSMCore
+import HSMFiles
 import HSMStore
 import HSMSystem
 
@@ -41,35 +42,30 @@ extension FileSystem {
         noteChange(inode)
         guard valid & UInt32(FUSE_SET_ATTR_SIZE) != 0 else { return finishSetattr(reply, inode, new, valid) }
         do throws(Errno) {
-            guard let file = try use(inode) else {
+            guard let lease = try files.lease(inode) else {
                 guard try truncateComplete(inode, to: new.st_size) else { return setattr(reply, node, new, requested) }
                 return finishSetattr(reply, inode, new, valid)
             }
+            let file = lease.content
+            let held = HeldLease(lease)
             truncate(inode, file, to: new.st_size, PendingReply(reply)) { [self] reply, error in
                 if let error {
                     reply.error(error)
                 } else {
                     finishSetattr(reply, inode, new, valid)
                 }
-                endUse(inode)
+                held.end()
             }
         } catch { reply.error(error) }
     }
 
     /// False when the file was released meanwhile.
     private func truncateComplete(_ inode: Inode, to size: Int) throws(Errno) -> Bool {
-        try transition(inode) { () throws(Errno) in
-            if inode.state.withLock(\.isIncomplete) { return false }
+        try files.transition(inode) { () throws(Errno) in
+            if inode.state.withLock(\.lifecycle.isIncomplete) { return false }
             let lower = try open(inode, O_WRONLY)
-            let isClean = inode.state.withLock { state in
-                if case .dual(let flags) = state.residence { return !flags.contains(.dirty) }
-                return false
-            }
-            if isClean { _ = try store.markDirty(lower) }
-            inode.state.withLock { state in
-                state.dirtyMark = nil
-                if case .dual(let flags) = state.residence { state.residence = .dual(flags.union(.dirty)) }
-            }
+            if inode.state.withLock(\.lifecycle.isClean) { _ = try files.markDirtyLocked(inode, lower) }
+            inode.state.withLock { $0.lifecycle.stayDirty() }
             try changing(inode, lower) { () throws(Errno) in try lower.truncate(to: size) }
             return true
         }
@@ -123,10 +119,9 @@ extension FileSystem {
     private func noteModified(_ inode: Inode, _ lower: Descriptor) throws(Errno) {
         // Before a release that is under way can put back the recorded one.
         let time = try lower.stat().st_mtim
-        guard let file = try use(inode) else { return }
-        defer { endUse(inode) }
-        if file.isReadOnly { return }
-        try file.stored.touch(RemoteEntry.Time(seconds: time.tv_sec, nanoseconds: time.tv_nsec))
+        guard let lease = try files.lease(inode) else { return }
+        if lease.content.isReadOnly { return }
+        try lease.content.stored.touch(RemoteEntry.Time(seconds: time.tv_sec, nanoseconds: time.tv_nsec))
     }
 
     func statfs(_ reply: consuming Reply) {
@@ -226,7 +221,7 @@ extension FileSystem {
     }
 
     private func describe(_ inode: Inode) throws(Errno) -> StoredState {
-        if let file = inode.state.withLock(\.file) {
+        if let file = inode.content {
             return StoredState(
                 record: file.stored.record, present: file.fill.present, layout: file.fill.layout,
                 size: try file.stored.lower.stat().st_size, isComplete: file.fill.isComplete)

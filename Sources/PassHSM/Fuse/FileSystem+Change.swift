@@ -20,7 +20,7 @@ extension FileSystem {
             let handle = try openFiles.find(number)
             let lower = try lower(handle)
             if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower, reply.caller.pid) }
-            guard let file = handle.inode.state.withLock(\.file) else {
+            guard let file = handle.inode.content else {
                 return reply.written(try lower.writeForUser(bytes, at: offset))
             }
             noteChange(handle.inode)
@@ -148,8 +148,8 @@ extension FileSystem {
         do throws(Errno) { (from, to) = (try openFiles.find(source), try openFiles.find(target)) } catch {
             return reply.error(error)
         }
-        let sourceFile = from.inode.state.withLock(\.file)
-        let targetFile = to.inode.state.withLock(\.file)
+        let sourceFile = from.inode.content
+        let targetFile = to.inode.content
         let count = sourceFile == nil && targetFile == nil ? count : min(count, Self.copyStep)
         let read = Range(at: sourceOffset, count: count)
         if let sourceFile, !sourceFile.fill.isPresent(read) {

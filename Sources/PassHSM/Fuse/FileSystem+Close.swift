@@ -31,43 +31,34 @@ extension FileSystem {
             locks.release(ObjectIdentifier(inode), by: ObjectIdentifier(handle))
         }
         var ended: [DescriptorShares.Share] = []
-        let (isUnwritten, isSettling) = inode.state.withLock { state -> (Bool, Bool) in
-            if handle.canBeMapped { state.mappers -= 1 }
-            switch handle.mode {
-            case .cached:
-                state.cachedOpens -= 1
-                if state.cachedOpens == 0 { state.shared = [:] }
-                if state.cachedOpens == 0 && state.file == nil { swap(&ended, &state.shares) }
-            case .passthrough: state.passthroughOpens -= 1
+        let (isUnwritten, isActive) = inode.state.withLock { state -> (Bool, Bool) in
+            if handle.canBeMapped { state.mapping.handles -= 1 }
+            state.lifecycle.closeHandle(isServed: handle.mode == .cached, isWritable: handle.isWritable)
+            if handle.mode == .cached && state.lifecycle.handles.served == 0 {
+                state.descriptors.shared = [:]
+                ended = state.takeUnusedShares()
             }
-            if handle.isWritable { state.writers -= 1 }
-            return (handle.isWritable && state.writers == 0 && state.dirtyMark != nil, state.file != nil)
+            return (handle.isWritable && state.lifecycle.returnableMark != nil, state.lifecycle.content != nil)
         }
-        if isUnwritten { unmark(inode) }
-        if isSettling { letGo(inode) }
+        // Their descriptors may be the last.
+        _ = consume ended
+        if isUnwritten { files.unmark(inode) }
+        if isActive { files.deactivate(inode) }
         if handle.canBeMapped { lookForMapping(inode) }
     }
 
-    /// Takes back the dirty flag of a file that was opened for writing and not written.
-    func unmark(_ inode: Inode) {
-        transition(inode) { unmarkLocked(inode) }
-        forget(inode, 0)
-    }
-
-    private func unmarkLocked(_ inode: Inode) {
-        let mark = inode.state.withLock { $0.writers == 0 ? $0.dirtyMark : nil }
-        guard let mark else { return }
-        let lower = try? open(inode, O_RDONLY)
-        // A mapping outlives its handle, for with passthrough it is one of the lower file. Asked again by `sweep`.
-        if let lower, store.isOpenForWriting(lower) { return }
-        inode.state.withLock { $0.dirtyMark = nil }
-        guard let lower, let before = try? lower.stat().st_ctim, (try? store.unmarkDirty(lower, mark)) == true,
-            let after = try? lower.stat().st_ctim
-        else { return }
-        inode.state.withLock { state in
-            state.beginOwnChange(at: before)
-            state.endOwnChange(at: after)
-            if case .dual(let flags) = state.residence { state.residence = .dual(flags.subtracting(.dirty)) }
+    /// Once a second. Deactivates every file that nobody uses: those whose last read-ahead ended after their last handle. Looks
+    /// again after files that were still mapped when their last handle for writing was closed, and whether somebody else
+    /// changed those of which the kernel has pages.
+    func sweep() {
+        for inode in inodes.takeWatched() {
+            let (looks, lower) = inode.state.withLock { state in
+                (state.mapping.mayBeLeft, state.lifecycle.isComplete ? state.descriptors.any : nil)
+            }
+            files.sweep(inode)
+            if looks { lookForMapping(inode) }
+            if let lower { lookAtPages(inode, lower) }
+            if inode.state.withLock(\.isWatched) { inodes.watch(inode) }
         }
     }
 }

@@ -12,7 +12,7 @@ extension FileSystem {
     /// A handle that reads and writes through the kernel's pages is about to be opened, under the transition lock. Without
     /// another such handle nobody reads the pages, so that dropping them waits for no request.
     func openPagesLocked(_ inode: Inode, _ lower: Descriptor) throws(Errno) {
-        let (isFirst, isComplete) = inode.state.withLock { ($0.cachedOpens == 0, $0.isComplete) }
+        let (isFirst, isComplete) = inode.state.withLock { ($0.lifecycle.handles.served == 0, $0.lifecycle.isComplete) }
         guard isFirst else { return lookAtPages(inode, lower) }
         let stamp = isComplete && isWatching ? CachedPages.Stamp(try lower.stat()) : nil
         let areStale = inode.state.withLock { state in
@@ -30,7 +30,9 @@ extension FileSystem {
         guard isWatching, inode.state.withLock({ $0.pages != nil }), let status = try? lower.stat() else { return }
         let stamp = CachedPages.Stamp(status)
         let isChanged = inode.state.withLock { state in
-            guard let pages = state.pages, state.isComplete, state.writers == 0, !pages.isDropping else { return false }
+            guard let pages = state.pages, state.lifecycle.isComplete, state.lifecycle.handles.writers == 0,
+                !pages.isDropping
+            else { return false }
             defer { pages.known = stamp }
             return pages.known.map { $0 != stamp } ?? false
         }
@@ -43,7 +45,7 @@ extension FileSystem {
         try body()
         guard inode.state.withLock({ $0.pages?.known != nil }), let status = try? lower.stat() else { return }
         inode.state.withLock { state in
-            if state.writers == 0 { state.pages?.known = .init(status) }
+            if state.lifecycle.handles.writers == 0 { state.pages?.known = .init(status) }
         }
     }
 
@@ -65,7 +67,7 @@ extension FileSystem {
     @discardableResult
     private func dropPagesLater(_ inode: Inode, _ range: Range<Int>? = nil) -> Bool {
         let isNew = inode.state.withLock { state in
-            guard let pages = state.pages, state.writers == 0, !pages.isDropping else { return false }
+            guard let pages = state.pages, state.lifecycle.handles.writers == 0, !pages.isDropping else { return false }
             pages.beginDrop()
             return true
         }
@@ -78,7 +80,7 @@ extension FileSystem {
     }
 
     private func forget(pagesOf inode: Inode, _ range: Range<Int>? = nil) {
-        invalidate.withLock { $0 }?.call(inode.node, range.map { .range($0) } ?? .all)
+        known.invalidate(inode, range.map { .range($0) } ?? .all)
     }
 
     /// Calls `body` at once, or when the pages that are being dropped are gone: no handle may write before.

@@ -73,7 +73,7 @@ extension FileSystem {
     private func made(
         by user: CallerUser, _ make: () throws(Errno) -> Descriptor
     ) throws(Errno) -> (Descriptor, DescriptorShares.Share?) {
-        guard backing.withLock({ $0 == nil }) else { return (try make(), nil) }
+        guard known.backing.withLock({ $0 == nil }) else { return (try make(), nil) }
         let place = try tree.root.duplicate()
         let share = try shares.take(place, for: user.user)
         try place.become(make())

@@ -33,7 +33,7 @@ extension FileSystem {
             if changes {
                 noteChange(inode)
                 // Nothing of an immutable file can be recorded.
-                if let file = inode.state.withLock(\.file), !file.isReadOnly { try? file.stored.commit() }
+                if let file = inode.content, !file.isReadOnly { try? file.stored.commit() }
             }
             try argument.withMutableBytes { bytes throws(Errno) in try lower.ioctl(command, bytes) }
             // The kernel does not know that this moves the change time.

@@ -152,7 +152,7 @@ extension FileSystem {
             guard inode.path == nil, let status = try? lower.stat(), status.st_nlink == 0 else { return }
             do throws(Errno) {
                 let share = try shares.take(lower, for: caller.user)
-                inode.state.withLock { $0.nameless = (lower, share) }
+                inode.state.withLock { $0.nameless = .init(lower, share) }
             } catch {}
         }
     }

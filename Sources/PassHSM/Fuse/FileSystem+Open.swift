@@ -2,6 +2,7 @@ import CFuse
 import CLinux
 import Glibc
 import HSMCore
+import HSMFiles
 import HSMStore
 import HSMSystem
 
@@ -22,7 +23,7 @@ extension FileSystem {
         var unprivileged: pid_t?
         var isTruncated = false
         var isFilled = false
-        var isRenewed = false
+        var isRefetched = false
 
         var isForWriting: Bool { flags & O_ACCMODE != O_RDONLY }
         var truncates: Bool { flags & O_TRUNC != 0 && !isTruncated }
@@ -42,28 +43,30 @@ extension FileSystem {
             if !opening.truncates && !opening.isForWriting, let answer = fastAnswer(opening) {
                 return send(answer, opening, reply)
             }
-            if !opening.isRenewed, !opening.truncates, let record = renewable(opening.inode) {
-                return renewFirst(reply, opening, record)
+            if !opening.isRefetched, !opening.truncates, let record = refetchable(opening.inode) {
+                return refetchFirst(reply, opening, record)
             }
-            guard let file = try use(opening.inode, for: opening.caller) else {
+            guard let lease = try files.lease(opening.inode, for: opening.caller) else {
                 try Failpoint.reach("open.complete")
                 guard let answer = try openComplete(opening) else { return proceed(reply, opening) }
                 return send(answer, opening, reply)
             }
-            if opening.truncates {
-                return truncateFirst(reply, opening, file)
-            }
+            let file = lease.content
+            if opening.truncates { return truncateFirst(reply, opening, lease) }
             if !file.fill.isComplete && !opening.isFilled && fillsAtOpen(file) {
                 let whole = 0..<file.fill.layout.limit
+                let held = HeldLease(lease)
                 return whenResident(whole, of: file, PendingReply(reply)) { [self] reply, error in
                     if let error, error.comesAtOnce {
                         fail(opening, Errno(error), reply)
-                        return endUseLater(opening.inode)
+                        return held.endLater()
                     }
-                    endUse(opening.inode)
+                    held.end()
                     if let error {
-                        if error.reason == .remoteChanged, !opening.isRenewed, let record = renewable(opening.inode) {
-                            return renewFirst(reply, opening, record)
+                        if error.reason == .remoteChanged, !opening.isRefetched,
+                            let record = refetchable(opening.inode)
+                        {
+                            return refetchFirst(reply, opening, record)
                         }
                         return fail(opening, Errno(error), reply)
                     }
@@ -72,19 +75,19 @@ extension FileSystem {
                     proceed(reply, opening)
                 }
             }
-            defer { endUse(opening.inode) }
-            send(try openInUse(opening, file), opening, reply)
+            send(try openActive(opening, file), opening, reply)
+            lease.end()
         } catch { fail(opening, error, reply) }
     }
 
     /// A remote that cannot tell what it has now leaves the file as it is, with what is present.
-    private func renewFirst(_ reply: consuming Reply, _ opening: Opening, _ record: Record) {
-        renew(opening.inode, record, PendingReply(reply)) { [self] reply, error in
+    private func refetchFirst(_ reply: consuming Reply, _ opening: Opening, _ record: Record) {
+        refetch(opening.inode, record, PendingReply(reply)) { [self] reply, error in
             if let error, error.comesAtOnce {
                 return fail(opening, Errno(error), reply)
             }
             var opening = opening
-            opening.isRenewed = true
+            opening.isRefetched = true
             proceed(reply, opening)
         }
     }
@@ -104,13 +107,17 @@ extension FileSystem {
         }
     }
 
-    private func truncateFirst(_ reply: consuming Reply, _ opening: Opening, _ file: IncompleteFile) {
+    private func truncateFirst(
+        _ reply: consuming Reply, _ opening: Opening, _ lease: consuming Lease<KnownInodes>
+    ) {
+        let file = lease.content
+        let held = HeldLease(lease)
         truncate(opening.inode, file, to: 0, PendingReply(reply)) { [self] reply, error in
             if let error {
                 fail(opening, error, reply)
-                return endUseLater(opening.inode)
+                return held.endLater()
             }
-            endUse(opening.inode)
+            held.end()
             var opening = opening
             opening.isTruncated = true
             do throws(Errno) {
@@ -141,21 +148,19 @@ extension FileSystem {
     /// The answer for a complete and registered file that is opened for reading: from memory alone.
     private func fastAnswer(_ opening: Opening) -> Answer? {
         opening.inode.state.withLock { state in
-            switch state.residence {
-            case .local, .dual: break
-            case .incomplete, .unknown: return nil
+            guard state.lifecycle.isCompleteOnDisk, state.backing.id != 0, state.lifecycle.handles.served == 0 else {
+                return nil
             }
-            guard state.backingID != 0, state.cachedOpens == 0 else { return nil }
-            state.passthroughOpens += 1
-            state.wasUsed = true
-            return Answer(mode: .passthrough, backingID: state.backingID)
+            state.lifecycle.openHandle(isServed: false, isWritable: false)
+            state.backing.wasUsed = true
+            return Answer(mode: .passthrough, backingID: state.backing.id)
         }
     }
 
     /// A file that is complete on disk; nil when it was released meanwhile.
     private func openComplete(_ opening: Opening) throws(Errno) -> Answer? {
-        try transition(opening.inode) { () throws(Errno) in
-            if opening.inode.state.withLock(\.isIncomplete) { return nil }
+        try files.transition(opening.inode) { () throws(Errno) in
+            if opening.inode.state.withLock(\.lifecycle.isIncomplete) { return nil }
             return try openCompleteLocked(opening)
         }
     }
@@ -169,10 +174,7 @@ extension FileSystem {
             lower = opened
             return opened
         }
-        let isDual = inode.state.withLock { state in
-            if case .dual(let flags) = state.residence { return !flags.contains(.dirty) }
-            return false
-        }
+        let isClean = inode.state.withLock(\.lifecycle.isClean)
         var isAppendOnly = false
         if (opening.isForWriting || opening.truncates) && opening.created == nil {
             if opening.isForWriting {
@@ -185,36 +187,24 @@ extension FileSystem {
             }
             // O_TRUNC works with O_RDONLY too.
             let writable = try opening.isForWriting ? file() : open(inode, O_WRONLY)
-            if isDual {
-                let before = try writable.stat().st_ctim
-                let mark = try store.markDirty(writable)
-                let after = try writable.stat().st_ctim
-                inode.state.withLock { state in
-                    state.beginOwnChange(at: before)
-                    state.endOwnChange(at: after)
-                    if case .dual(let flags) = state.residence { state.residence = .dual(flags.union(.dirty)) }
-                    state.dirtyMark = mark
-                }
-                if mark != nil { inodes.watch(inode) }
-            }
+            if isClean, try files.markDirtyLocked(inode, writable) { inodes.watch(inode) }
             if opening.truncates {
-                inode.state.withLock { $0.dirtyMark = nil }
+                inode.state.withLock { $0.lifecycle.stayDirty() }
                 try writable.truncate(to: 0)
                 if let caller = opening.unprivileged { try clearSetIDs(writable, caller) }
             }
         }
-        if var answer = passthroughLocked(inode) {
+        if var answer = passthroughLocked(inode, isWritable: opening.isForWriting) {
             answer.isAppendOnly = isAppendOnly
-            if opening.isForWriting { inode.state.withLock { $0.writers += 1 } }
             return answer
         }
         return try cachedLocked(opening, file(), isAppendOnly)
     }
 
     /// A passthrough answer where the kernel takes one: no cached handle is open, and the file can be registered.
-    private func passthroughLocked(_ inode: Inode) -> Answer? {
-        guard let backing = backing.withLock({ $0 }) else { return nil }
-        var (id, isFree) = inode.state.withLock { ($0.backingID, $0.cachedOpens == 0) }
+    private func passthroughLocked(_ inode: Inode, isWritable: Bool) -> Answer? {
+        guard let backing = known.backing.withLock({ $0 }) else { return nil }
+        var (id, isFree) = inode.state.withLock { ($0.backing.id, $0.lifecycle.handles.served == 0) }
         guard isFree else { return nil }
         if id == 0 {
             // O_PATH: the kernel keeps what is registered, and a descriptor for writing would look like a writer for as long.
@@ -224,9 +214,9 @@ extension FileSystem {
             }
         }
         return inode.state.withLock { state in
-            guard state.backingID == id, state.cachedOpens == 0 else { return nil }
-            state.passthroughOpens += 1
-            state.wasUsed = true
+            guard state.backing.id == id, state.lifecycle.handles.served == 0 else { return nil }
+            state.lifecycle.openHandle(isServed: false, isWritable: isWritable)
+            state.backing.wasUsed = true
             state.pages?.areStale = true
             return Answer(mode: .passthrough, backingID: id)
         }
@@ -237,21 +227,20 @@ extension FileSystem {
     ) throws(Errno) -> Answer {
         let flags = lowerFlags(opening.flags) | (isAppendOnly ? O_APPEND : 0)
         let isCounted = opening.inode.state.withLock { state in
-            state.shared[flags]?.descriptor != nil || state.file?.stored.lower === lower
+            state.descriptors.shared[flags]?.descriptor != nil || state.lifecycle.content?.stored.lower === lower
         }
         var share = opening.share
         if !isCounted && share == nil { share = try shares.take(lower, for: opening.caller.user) }
         try openPagesLocked(opening.inode, lower)
         let answer = try opening.inode.state.withLock { state throws(Errno) in
             // Cannot be: passthrough is refused only while cached handles are open, or never was agreed.
-            if state.passthroughOpens > 0 { throw Errno(rawValue: EBUSY) }
-            let known = state.shared[flags]?.descriptor
+            if state.lifecycle.handles.direct > 0 { throw Errno(rawValue: EBUSY) }
+            let known = state.descriptors.shared[flags]?.descriptor
             if known == nil && lower.raw >= shares.limit { throw Errno(rawValue: EMFILE) }
-            if let share { state.shares.append(share) }
+            if let share { state.descriptors.shares.append(share) }
             let shared = known ?? lower
-            state.shared[flags] = .init(descriptor: shared)
-            state.cachedOpens += 1
-            if opening.isForWriting { state.writers += 1 }
+            state.descriptors.shared[flags] = .init(descriptor: shared)
+            state.lifecycle.openHandle(isServed: true, isWritable: opening.isForWriting)
             return Answer(mode: .cached, lower: shared, isAppendOnly: isAppendOnly)
         }
         inodes.watch(opening.inode)
@@ -259,18 +248,15 @@ extension FileSystem {
     }
 
     /// A file that is not recorded as complete. When its content is all there, it is made so first if that is needed.
-    private func openInUse(_ opening: Opening, _ file: IncompleteFile) throws(Errno) -> Answer {
+    private func openActive(_ opening: Opening, _ file: IncompleteFile) throws(Errno) -> Answer {
         let inode = opening.inode
-        return try transition(inode) { () throws(Errno) in
-            if file.fill.isComplete && inode.state.withLock({ $0.cachedOpens == 0 }) {
+        return try files.transition(inode) { () throws(Errno) in
+            if file.fill.isComplete && inode.state.withLock({ $0.lifecycle.handles.served == 0 }) {
                 if opening.isForWriting {
                     // Writes through passthrough are not seen here: the record has to say dirty before, and only a
-                    // finished one can. The engine may not have told the store yet that everything is there.
-                    file.stored.contentComplete()
-                    try file.stored.commit()
-                    settleLocked(inode, file)
-                    if inode.state.withLock({ $0.file == nil }) { return try openCompleteLocked(opening) }
-                } else if let answer = passthroughLocked(inode) {
+                    // finished one can.
+                    if try files.finalizeLocked(inode, file) { return try openCompleteLocked(opening) }
+                } else if let answer = passthroughLocked(inode, isWritable: false) {
                     return answer
                 }
             }

@@ -13,7 +13,7 @@ extension FileSystem {
         do throws(Errno) { handle = try openFiles.find(number) } catch { return reply.error(error) }
         let range = Range(at: offset, count: size)
         // Stays in use for as long as a cached handle is open.
-        guard let file = handle.inode.state.withLock(\.file) else {
+        guard let file = handle.inode.content else {
             return readNow(reply, handle, range)
         }
         dropPages(behind: range, of: file, handle)
@@ -50,7 +50,7 @@ extension FileSystem {
         do throws(Errno) {
             let handle = try openFiles.find(number)
             let lower = try lower(handle)
-            let file = handle.inode.state.withLock(\.file)
+            let file = handle.inode.content
             guard let file, !file.fill.isComplete, [PASSHSM_SEEK_DATA, PASSHSM_SEEK_HOLE].contains(whence) else {
                 return reply.offset(try check { lseek(lower.raw, offset, whence) })
             }
@@ -64,7 +64,7 @@ extension FileSystem {
     func fsync(_ reply: consuming Reply, _ number: UInt64, dataOnly: Bool) {
         reply.result { () throws(Errno) in
             let handle = try openFiles.find(number)
-            if let file = handle.inode.state.withLock(\.file) { try file.stored.sync() }
+            if let file = handle.inode.content { try file.stored.sync() }
             let lower = try lower(handle)
             if dataOnly { try lower.fdatasync() } else { try lower.fsync() }
         }

@@ -11,7 +11,7 @@ extension FileSystem {
         do throws(Errno) {
             let handle = try openFiles.find(number)
             let lower = try lower(handle)
-            guard let file = handle.inode.state.withLock(\.file) else {
+            guard let file = handle.inode.content else {
                 try OrdinaryUser.write { () throws(Errno) in
                     _ = try check { passhsm_fallocate(lower.raw, mode, offset, length) }
                 }

@@ -2,6 +2,7 @@ import CFuse
 import CLinux
 import Glibc
 import HSMCore
+import HSMFiles
 import HSMStore
 import HSMSystem
 import Logging
@@ -18,18 +19,13 @@ final class FileSystem: Sendable {
     let log: Logger
     /// Runs what must not run on a session's thread.
     let pool: BlockingPool
-    let tree: LowerTree
-    let inodes: InodeTable
-    let root: Inode
+    let known: KnownInodes
+    let files: ManagedFiles<KnownInodes>
     /// The handle of the store's folder.
     private let storeFolder: FileHandle
     let openFiles = HandleTable<OpenFile>()
     let openDirectories = HandleTable<OpenDirectory>()
-    /// Set once passthrough is agreed with the kernel; nil without it.
-    let backing = Mutex<BackingIDs?>(nil)
     let readBuffers = ReadBuffers()
-    /// Makes the kernel forget what it has of an inode; set by the mount.
-    let invalidate = Mutex<Invalidation?>(nil)
     let openHandles = Atomic<Int>(0)
     /// Threads that got a signal while they waited for a fill. A leaf lock.
     let interrupted = Mutex<[FillEngine.Ticket: pid_t]>([:])
@@ -37,12 +33,8 @@ final class FileSystem: Sendable {
     let runners = Mutex(Runners())
     /// Seconds that the kernel may believe names and attributes.
     let timeout: Double
-    /// Of the descriptors that the daemon keeps for users.
-    let shares: DescriptorShares
     let streams: DirectoryStreams
     let locks = LockTable()
-    /// Serialise what changes how an inode is opened, sharded by inode; held over blocking I/O on the lower file system.
-    private let transitions = (0..<64).map { _ in Lock() }
 
     init(
         store: Store, engine: FillEngine, options: FuseMount.Options, pool: BlockingPool, log: Logger
@@ -52,40 +44,24 @@ final class FileSystem: Sendable {
         self.options = options
         self.pool = pool
         self.log = log
-        tree = store.tree
         timeout = options.cache.timeout
         let limit = Capabilities.descriptorLimit().now
-        shares = DescriptorShares(limit: limit)
+        known = try KnownInodes(store, DescriptorShares(limit: limit))
+        files = ManagedFiles(
+            store: store, engine: engine, observer: known, isStrict: options.isStrict, pool: pool, log: log)
         streams = DirectoryStreams(limit: min(64, max(4, Capabilities.descriptorReserve(limit: limit) / 8)))
-        let path = tree.opensHandles ? nil : tree.root
-        root = Inode(handle: try FileHandle(of: tree.root), id: .root, type: S_IFDIR, path: path, residence: .local)
         storeFolder = try store.folderHandle()
-        inodes = InodeTable(numbering: tree.numbering)
     }
 
-    /// A closure that a Mutex held bare would be wrapped once more at every access.
-    struct Invalidation {
-        /// The attributes, and these pages.
-        let call: @Sendable (fuse_ino_t, CachedPages.Part) -> Void
-
-        init(_ call: @escaping @Sendable (fuse_ino_t, CachedPages.Part) -> Void) { self.call = call }
-    }
-
-    func transition<Result, Failure>(
-        _ inode: Inode, _ body: () throws(Failure) -> Result
-    ) throws(Failure) -> Result {
-        try transitions[Int(UInt(bitPattern: inode.handle.hashValue) % UInt(transitions.count))].withLock(body)
-    }
+    var tree: LowerTree { known.tree }
+    var root: Inode { known.root }
+    var inodes: InodeTable { known.table }
+    var shares: DescriptorShares { known.shares }
 
     // MARK: Reaching the lower file
 
     /// The inode opened anew with `flags`; ESTALE when it is gone.
-    func open(_ inode: Inode, _ flags: Int32) throws(Errno) -> Descriptor {
-        if let path = inode.path {
-            return flags & PASSHSM_O_PATH != 0 ? path : try path.reopen(flags)
-        }
-        return try tree.open(inode.handle, flags)
-    }
+    func open(_ inode: Inode, _ flags: Int32) throws(Errno) -> Descriptor { try known.open(inode, flags) }
 
     /// The directory for calls that take a name in it.
     func directory(_ node: fuse_ino_t) throws(Errno) -> Descriptor {
@@ -145,27 +121,7 @@ final class FileSystem: Sendable {
 
     /// An entry for the inode that `file` is open on (with O_PATH), with one more reference for the kernel.
     func reference(_ file: Descriptor) throws(Errno) -> Entry {
-        var status = try file.stat()
-        // Without a private mount a mount point inside the tree is met: it is not part of it.
-        if !tree.isPrivate && status.st_dev != tree.device { throw Errno(rawValue: EXDEV) }
-        let handle = try FileHandle(of: file)
-        let inode: Inode
-        if handle == root.handle {
-            inode = root
-        } else if let known = inodes.reference(handle) {
-            inode = known
-        } else {
-            let type = status.st_mode & S_IFMT
-            let (residence, changed) = self.residence(of: file, type, status)
-            let isOurs = changed.tv_sec != status.st_ctim.tv_sec || changed.tv_nsec != status.st_ctim.tv_nsec
-            let path = tree.opensHandles ? nil : file
-            if path != nil && file.raw >= shares.limit { throw Errno(rawValue: EMFILE) }
-            inode = inodes.insert(handle) { id in
-                Inode(
-                    handle: handle, id: id, type: type, path: path, residence: residence,
-                    change: isOurs ? ShownChange(own: status.st_ctim, shown: changed) : nil)
-            }
-        }
+        var (inode, status) = try known.reference(file)
         show(&status, inode)
         var entry = Entry(inode: inode)
         entry.parameters.ino = inode.node
@@ -176,34 +132,13 @@ final class FileSystem: Sendable {
         return entry
     }
 
-    private func residence(of file: Descriptor, _ type: mode_t, _ status: stat) -> (Residence, changed: timespec) {
-        type == S_IFREG ? store.residence(of: file, status) : (.local, changed: status.st_ctim)
-    }
-
     /// FORGET: of an id that is unknown there is nothing to forget.
     func forget(_ node: fuse_ino_t, _ count: UInt64) {
         if let inode = inodes.find(node) { forget(inode, count) }
     }
 
-    /// Takes back references of the kernel; with none left, and the file not in use, nothing is kept about the inode. To be
-    /// called with 0 when the file is no longer in use.
-    func forget(_ inode: Inode, _ count: UInt64) {
-        guard inode !== root, inodes.forget(inode, count) else { return }
-        backing.withLock { $0 }?.drop(inode)
-        let (isUnlinked, nameless) = inode.state.withLock { ($0.isUnlinked, $0.nameless.take()) }
-        // Only now the lower file may go.
-        _ = consume nameless
-        if isUnlinked && inode.isRegular { cleanUp(inode) }
-    }
-
-    /// Removes what the store has about a file whose last name was removed.
-    private func cleanUp(_ inode: Inode) {
-        do throws(Errno) {
-            _ = try open(inode, PASSHSM_O_PATH)
-        } catch {
-            if error.rawValue == ESTALE { store.forget(inode.handle) }
-        }
-    }
+    /// See ``KnownInodes/forget(_:_:)``.
+    func forget(_ inode: Inode, _ count: UInt64) { known.forget(inode, count) }
 
     // MARK: Attributes
 
@@ -236,8 +171,8 @@ final class FileSystem: Sendable {
                     state.change = nil
                 }
             }
-            guard case .incomplete(_, _, let modified) = state.residence else { return nil }
-            return state.file?.stored.modified ?? modified
+            guard case .incomplete(_, _, let modified) = state.lifecycle.residence else { return nil }
+            return state.lifecycle.content?.stored.modified ?? modified
         }
         guard let modified else { return }
         // A user may have made it 2^63 - 1 bytes long.

@@ -16,27 +16,18 @@ extension FuseMount {
     ///
     /// - Parameter goesOn: asked about five times a second; false gives up.
     package func release(_ file: Descriptor, _ goesOn: () -> Bool) throws(Refusal) -> Int {
-        let (node, freed) = try fileSystem.withInode(of: file) { inode throws(Refusal) in
-            // First, because the remote may be slow, and the record is then up to date.
-            try Refusal.whenIdle { () throws(Refusal) in try fileSystem.putDown(inode) }
-            let record = try fileSystem.store.releasable(file)
-            try fileSystem.engine.source.confirm(record, on: fileSystem.pool, while: goesOn)
-            let freed = try Refusal.whenIdle { () throws(Refusal) in try fileSystem.release(inode, expecting: record) }
-            return (inode.node, freed)
-        }
-        session.invalidate(node, .all)
-        return freed
+        try fileSystem.files.release(file, while: goesOn)
     }
 
     /// Fills a file whole, behind whatever else wants the remote, and returns when it is done, or the task is cancelled.
     ///
     /// - Parameter progress: told the bytes that became present or were so already; false gives up.
     package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) {
-        try await fileSystem.recall(file, progress)
+        try await fileSystem.files.recall(file, progress)
     }
 
     /// Forbids that a file is released, or allows it again.
     package func setPinned(_ isPinned: Bool, _ file: Descriptor) throws(Refusal) {
-        try fileSystem.withInode(of: file) { inode throws(Refusal) in try fileSystem.setPinned(isPinned, inode) }
+        try fileSystem.files.setPinned(isPinned, file)
     }
 }

@@ -90,10 +90,8 @@ package final class FuseMount: Sendable {
         self.log = log
         fileSystem = try FileSystem(store: store, engine: engine, options: options, pool: pool, log: log)
         session = FuseSession(fileSystem: fileSystem, wantsPassthrough: options.allowsPassthrough, log: log)
-        fileSystem.invalidate.withLock { [session] in $0 = .init { [weak session] in session?.invalidate($0, $1) } }
-        store.afterCommit { [weak fileSystem] handle in
-            guard let fileSystem, let inode = fileSystem.inodes.find(handle) else { return }
-            fileSystem.letGo(inode)
+        fileSystem.known.invalidation.withLock { [session] in
+            $0 = .init { [weak session] in session?.invalidate($0, $1) }
         }
     }
 
@@ -121,7 +119,7 @@ package final class FuseMount: Sendable {
         text.map { $0 == "," || $0 == "\\" ? "\\\($0)" : String($0) }.joined()
     }
 
-    /// Files that can be put down: once a second.
+    /// Files that nobody uses any more: once a second.
     private func tick() {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
@@ -186,10 +184,10 @@ package final class FuseMount: Sendable {
 
     package var status: Status {
         let passthrough = passthrough.withLock { $0 }
-        let incomplete = fileSystem.inodes.count { $0.state.withLock { $0.file != nil } }
+        let incomplete = fileSystem.inodes.count { $0.content != nil }
         return Status(
             isPassthrough: passthrough.isOn, passthroughReason: passthrough.reason, requests: session.requests.snapshot,
             knownInodes: fileSystem.inodes.count, openHandles: fileSystem.openHandles.load(ordering: .relaxed),
-            backingIDs: fileSystem.backing.withLock { $0 }?.count ?? 0, incompleteFiles: incomplete)
+            backingIDs: fileSystem.known.backing.withLock { $0 }?.count ?? 0, incompleteFiles: incomplete)
     }
 }

@@ -184,7 +184,7 @@ final class FuseSession: Sendable {
             return Passthrough(isOn: false, reason: reason)
         }
         let ids = BackingIDs(device: device, limit: 4096)
-        fileSystem.backing.withLock { $0 = ids }
+        fileSystem.known.backing.withLock { $0 = ids }
         return Passthrough(isOn: true, reason: "the kernel reads and writes complete files by itself")
     }
 

@@ -29,9 +29,9 @@ extension Inode.State {
     var ownChangeDelay: Int {
         guard let own = change?.own else { return 0 }
         // What a dirty file shows is its own.
-        switch residence {
+        switch lifecycle.residence {
         case .dual(let flags), .incomplete(_, let flags, _): if flags.contains(.dirty) { return 0 }
-        case .local, .unknown: return 0
+        case .local, .unknown, nil: return 0
         }
         let (now, past) = (timespec.changedNow, own.tv_sec.addingReportingOverflow(1))
         guard !past.overflow, (own.tv_sec...past.partialValue).contains(now.tv_sec) else { return 0 }
@@ -43,7 +43,8 @@ extension Inode.State {
     mutating func noteUserChange() {
         let now = timespec.changedNow
         if change?.own == nil { change?.shown = now } else { change = nil }
-        if let file, !file.isReadOnly { file.stored.noteUserChange(at: now) }
+        lifecycle.noteUserChange()
+        if let content = lifecycle.content, !content.isReadOnly { content.stored.noteUserChange(at: now) }
     }
 }
 

@@ -1,0 +1,95 @@
+import CFuse
+import Glibc
+import HSMCore
+import HSMStore
+import HSMSystem
+
+/// Waiting for fills without a thread, until they are there, given up or due.
+extension FileSystem {
+    /// Asks the engine for `range`, and continues with `then` on a thread that may block. INTERRUPT ends the wait.
+    func whenResident(
+        _ range: Range<Int>, of file: IncompleteFile, _ reply: PendingReply,
+        then: @escaping @Sendable (consuming Reply, FillError?) -> Void
+    ) {
+        _ = ask(for: range, of: file, reply, nil, .demand, then)
+    }
+
+    /// As ``whenResident(_:of:_:then:)``: the ticket under which it waits.
+    ///
+    /// - Parameter handle: the handle through which is read; its FLUSH ends the wait too.
+    func ask(
+        for range: Range<Int>, of file: IncompleteFile, _ reply: PendingReply, _ handle: OpenFile?,
+        _ priority: FillState.Priority, _ then: @escaping @Sendable (consuming Reply, FillError?) -> Void
+    ) -> FillEngine.Ticket {
+        let user = Self.user(of: reply.caller)
+        let ticket = ticket(reply, handle, then)
+        handle?.startedWaiting(ticket)
+        engine.ensureResident(range, of: file.fill, priority: priority, user: user, ticket: ticket)
+        return ticket
+    }
+
+    /// For whom something is fetched. Where the mount can have mapped owners the kernel does not tell (-1).
+    private static func user(of caller: fuse_ctx?) -> FillEngine.User {
+        guard let caller else { return 0 }
+        return caller.uid == .max ? CallerSyscall.user(of: caller.pid) ?? caller.uid : caller.uid
+    }
+
+    /// Asks the engine for a claim of `granules`; otherwise as ``whenResident(_:of:_:then:)``. After success `then`
+    /// releases the claim of the ticket that it is given.
+    func whenClaimed(
+        _ granules: Range<Int>, of file: IncompleteFile, cancelFetches: Bool, _ reply: PendingReply,
+        then: @escaping @Sendable (consuming Reply, FillError?, FillEngine.Ticket) -> Void
+    ) {
+        let ticketBox = TicketBox()
+        let ticket = ticket(reply, nil) { reply, error in then(reply, error, ticketBox.ticket) }
+        ticketBox.ticket = ticket
+        engine.claim(granules, of: file.fill, cancelFetches: cancelFetches, ticket: ticket)
+    }
+
+    private final class TicketBox: @unchecked Sendable {
+        // Sendable: written before the request is made under the ticket, read only in its completion.
+        var ticket: FillEngine.Ticket = 0
+    }
+
+    func ticket(
+        _ reply: PendingReply, _ handle: OpenFile?, _ then: @escaping @Sendable (consuming Reply, FillError?) -> Void
+    ) -> FillEngine.Ticket {
+        let box = TicketBox()
+        let ticket = engine.makeTicket { error in
+            handle?.stoppedWaiting(box.ticket)
+            if let reply = reply.take() { then(reply, error) }
+        }
+        box.ticket = ticket
+        let data = UnsafeMutableRawPointer(bitPattern: UInt(ticket))
+        reply.onInterrupt(
+            { request, data in
+                guard let request, let user = fuse_req_userdata(request) else { return }
+                let session = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue()
+                // libfuse holds the request's lock here, which the reply may need: elsewhere, then.
+                let thread = fuse_req_ctx(request).pointee.pid
+                session.fileSystem.interruptLater(FillEngine.Ticket(UInt(bitPattern: data)), of: thread)
+            }, data)
+        return ticket
+    }
+
+    func cancelLater(_ ticket: FillEngine.Ticket) {
+        pool.run { [engine] in engine.cancel(ticket) }
+    }
+
+    /// INTERRUPT comes for any signal, once: for one that `thread` handles, or that stops it, its call goes on as on a disk.
+    private func interruptLater(_ ticket: FillEngine.Ticket, of thread: pid_t) {
+        pool.run { [self] in
+            interrupted.withLock { $0[ticket] = thread }
+            cancelDying()
+        }
+    }
+
+    /// Cancels the waits of interrupted threads that are about to end. Looks again at those that were not.
+    func cancelDying() {
+        for (ticket, thread) in interrupted.withLock({ $0 }) {
+            let isDying = PendingSignals.end(thread)
+            if isDying { engine.cancel(ticket) }
+            if isDying || !engine.isWaiting(ticket) { interrupted.withLock { $0[ticket] = nil } }
+        }
+    }
+}

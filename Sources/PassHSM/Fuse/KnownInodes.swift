@@ -1,0 +1,144 @@
+import CFuse
+import CLinux
+import Glibc
+import HSMFiles
+import HSMStore
+import HSMSystem
+import Synchronization
+
+/// The inodes that the kernel knows, how the lower files are reached by them, and what the kernel and the daemon keep of them.
+///
+/// It is what Files sees of FUSE: it counts descriptors, and drops what the kernel has that is no longer true.
+final class KnownInodes: Sendable {
+    let store: Store
+    let tree: LowerTree
+    let table: InodeTable
+    let root: Inode
+    /// Of the descriptors that the daemon keeps for users.
+    let shares: DescriptorShares
+    /// Set once passthrough is agreed with the kernel; nil without it.
+    let backing = Mutex<BackingIDs?>(nil)
+    /// Makes the kernel forget what it has of an inode; set by the mount.
+    let invalidation = Mutex<Invalidation?>(nil)
+
+    /// A closure that a Mutex held bare would be wrapped once more at every access.
+    struct Invalidation {
+        /// The attributes, and these pages.
+        let call: @Sendable (fuse_ino_t, CachedPages.Part) -> Void
+
+        init(_ call: @escaping @Sendable (fuse_ino_t, CachedPages.Part) -> Void) { self.call = call }
+    }
+
+    init(_ store: Store, _ shares: DescriptorShares) throws(Errno) {
+        self.store = store
+        self.shares = shares
+        tree = store.tree
+        let path = tree.opensHandles ? nil : tree.root
+        root = Inode(handle: try FileHandle(of: tree.root), id: .root, type: S_IFDIR, path: path, residence: .local)
+        table = InodeTable(numbering: tree.numbering)
+    }
+
+    /// The inode that `file` is open on (with O_PATH), with one more reference for the kernel, and its lower attributes.
+    func reference(_ file: Descriptor) throws(Errno) -> (inode: Inode, status: stat) {
+        let status = try file.stat()
+        // Without a private mount a mount point inside the tree is met: it is not part of it.
+        if !tree.isPrivate && status.st_dev != tree.device { throw Errno(rawValue: EXDEV) }
+        let handle = try FileHandle(of: file)
+        if handle == root.handle { return (root, status) }
+        if let known = table.reference(handle) { return (known, status) }
+        let type = status.st_mode & S_IFMT
+        let (residence, changed) =
+            type == S_IFREG ? store.residence(of: file, status) : (.local, changed: status.st_ctim)
+        let isOurs = changed.tv_sec != status.st_ctim.tv_sec || changed.tv_nsec != status.st_ctim.tv_nsec
+        let path = tree.opensHandles ? nil : file
+        if path != nil && file.raw >= shares.limit { throw Errno(rawValue: EMFILE) }
+        let inode = table.insert(handle) { id in
+            Inode(
+                handle: handle, id: id, type: type, path: path, residence: residence,
+                change: isOurs ? ShownChange(own: status.st_ctim, shown: changed) : nil)
+        }
+        return (inode, status)
+    }
+
+    /// Takes back references of the kernel; with none left, and the file not in use, nothing is kept about the inode. To be
+    /// called with 0 when the file is no longer in use.
+    func forget(_ inode: Inode, _ count: UInt64) {
+        guard inode !== root, table.forget(inode, count) else { return }
+        backing.withLock { $0 }?.drop(inode)
+        let (isUnlinked, nameless) = inode.state.withLock { ($0.isUnlinked, $0.nameless.take()) }
+        // Only now the lower file may go.
+        _ = consume nameless
+        if isUnlinked && inode.isRegular { cleanUp(inode) }
+    }
+
+    /// Removes what the store has about a file whose last name was removed.
+    private func cleanUp(_ inode: Inode) {
+        do throws(Errno) {
+            _ = try open(inode, PASSHSM_O_PATH)
+        } catch {
+            if error.rawValue == ESTALE { store.forget(inode.handle) }
+        }
+    }
+
+    /// Makes the kernel forget the attributes, and these pages, for which it may wait for reads of them.
+    func invalidate(_ inode: Inode, _ pages: CachedPages.Part) {
+        invalidation.withLock { $0 }?.call(inode.node, pages)
+    }
+}
+
+extension KnownInodes: FileObserver {
+    func find(_ handle: FileHandle) -> Inode? { table.find(handle) }
+
+    func hold(_ place: Descriptor) throws(Errno) -> Inode? {
+        let inode = try reference(place).inode
+        if inode.isRegular { return inode }
+        drop(inode)
+        return nil
+    }
+
+    func drop(_ inode: Inode) { forget(inode, 1) }
+
+    func open(_ inode: Inode, _ flags: Int32) throws(Errno) -> Descriptor {
+        if let path = inode.path {
+            return flags & PASSHSM_O_PATH != 0 ? path : try path.reopen(flags)
+        }
+        return try tree.open(inode.handle, flags)
+    }
+
+    func willActivate(
+        _ inode: Inode, _ lower: Descriptor, for user: CallerUser?
+    ) throws(Errno) -> DescriptorShares.Share? {
+        guard let user else { return nil }
+        return try shares.take(lower, for: user.user)
+    }
+
+    func didActivate(_ inode: Inode, _ share: DescriptorShares.Share?) {
+        if let share { inode.state.withLock { $0.descriptors.shares.append(share) } }
+        table.watch(inode)
+    }
+
+    func didDeactivate(_ inode: Inode, _ content: IncompleteFile, isFinished: Bool) {
+        let isRefused = content.fill.isRefused
+        let ended = inode.state.withLock { state in
+            // Of content that was found wrong the kernel has pages.
+            if isRefused { state.pages?.areStale = true }
+            return state.takeUnusedShares()
+        }
+        _ = consume ended
+    }
+
+    func willRelease(_ inode: Inode, _ lower: Descriptor) throws(Errno) {}
+
+    func didRefetch(_ inode: Inode) {
+        inode.state.withLock { state in
+            state.pages?.areStale = true
+            state.change = nil
+        }
+    }
+
+    func didStayDirty(_ inode: Inode, _ lower: Descriptor) {}
+
+    func forgetPages(of inode: Inode) { invalidate(inode, .all) }
+
+    func noLongerUsed(_ inode: Inode) { forget(inode, 0) }
+}
