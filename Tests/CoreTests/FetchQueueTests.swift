@@ -10,7 +10,7 @@ private final class Queue {
 
     private final class File {}
 
-    init(limit: Int, mostStalled: Int = 0) { queue = FetchQueue(limit: limit, mostStalled: mostStalled) }
+    init(limit: Int, maxStalled: Int = 0) { queue = FetchQueue(limit: limit, maxStalled: maxStalled) }
 
     func add(_ id: Int, _ priority: FillState.Priority, user: UInt32 = 0, file: Int = 0) {
         queue.add(id, priority, .init(user: user, file: ObjectIdentifier(files[file])))
@@ -147,7 +147,7 @@ private final class Queue {
 
     @Test("Fetches of which nothing comes leave their places, as many as the second limit, and one user half of it")
     func stalled() {
-        let queue = Queue(limit: 4, mostStalled: 8)
+        let queue = Queue(limit: 4, maxStalled: 8)
         for id in 0..<100 { queue.add(id, .demand, user: 1) }
         var run = queue.drain()
         #expect(run == [0, 1, 2, 3])

@@ -123,7 +123,7 @@ import Testing
     func progress(isBounded: Bool) async {
         var configuration = FillEngine.Configuration()
         configuration.deadline = .seconds(100)
-        configuration.longestWait = isBounded ? .seconds(250) : nil
+        configuration.maxWait = isBounded ? .seconds(250) : nil
         let harness = EngineHarness(.init(), configuration)
         let (file, destination) = harness.file(granules: 8)
         harness.source.setBarrier(EngineHarness.bytes(2..<3).lowerBound)

@@ -5,15 +5,15 @@ import Testing
 @Suite struct FillEngineOutageTests {
     private let outage = FillError(.io, .remoteFailed, "no connection", isOutage: true)
 
-    private func harness(_ offline: RemoteGate.Offline) -> EngineHarness {
+    private func harness(_ offline: RemoteHealth.Offline) -> EngineHarness {
         var configuration = FillEngine.Configuration()
         configuration.readAhead = 0
         configuration.retries.firstPause = .milliseconds(1)
         configuration.offline = offline
-        configuration.circuit.silence = .zero
-        configuration.circuit.firstPause = .milliseconds(1)
-        configuration.circuit.longestPause = .milliseconds(5)
-        configuration.circuit.probeTime = .milliseconds(50)
+        configuration.circuitBreaker.idleTimeout = .zero
+        configuration.circuitBreaker.firstPause = .milliseconds(1)
+        configuration.circuitBreaker.maxPause = .milliseconds(5)
+        configuration.circuitBreaker.probeTime = .milliseconds(50)
         let harness = EngineHarness(.init(), configuration)
         harness.source.goDown(outage)
         return harness
@@ -23,7 +23,7 @@ import Testing
         let harness = harness(.error)
         let (file, destination) = harness.file(granules: 8)
         #expect(await harness.answer(harness.ask(0..<1, of: file)) == outage)
-        #expect(harness.engine.gate.isDown && harness.engine.gate.outage?.cause == "no connection")
+        #expect(harness.engine.remoteHealth.isDown && harness.engine.remoteHealth.outage?.cause == "no connection")
         let reads = harness.source.log.reads.count
         for _ in 0..<20 {
             let error = await harness.answer(harness.ask(0..<1, of: file))
@@ -32,7 +32,7 @@ import Testing
         #expect(harness.source.log.reads.count == reads)
         await harness.until("probes") { harness.source.log.probes > 3 }
         harness.source.comeBack()
-        await harness.until("it is noticed without a read") { !harness.engine.gate.isDown }
+        await harness.until("it is noticed without a read") { !harness.engine.remoteHealth.isDown }
         #expect(harness.source.log.reads.count == reads)
         #expect(await harness.answer(harness.ask(0..<8, of: file)) == nil)
         #expect(destination.isRight(EngineHarness.bytes(0..<8)))
@@ -45,7 +45,7 @@ import Testing
         let harness = harness(.block)
         let files = (0..<100).map { _ in harness.file(granules: 8) }
         let tickets = files.map { harness.ask(0..<8, of: $0.file) }
-        await harness.until("the outage is known") { harness.engine.gate.isDown }
+        await harness.until("the outage is known") { harness.engine.remoteHealth.isDown }
         await harness.until("probes") { harness.source.log.probes > 3 && harness.source.log.running == 0 }
         let reads = harness.source.log.reads.count
         let late = harness.ask(0..<8, of: files[0].file)
@@ -61,7 +61,7 @@ import Testing
         let harness = harness(.block)
         let (file, destination) = harness.file(granules: 8)
         let ticket = harness.ask(0..<1, of: file)
-        await harness.until("the outage is known") { harness.engine.gate.isDown }
+        await harness.until("the outage is known") { harness.engine.remoteHealth.isDown }
         harness.expire(after: 61)
         let error = await harness.answer(ticket)
         #expect(error?.reason == .deadline && error?.cause.contains("no connection") == true)
@@ -73,7 +73,7 @@ import Testing
         let harness = harness(.block)
         let (file, _) = harness.file(granules: 8)
         let ticket = harness.ask(0..<8, of: file)
-        await harness.until("the outage is known") { harness.engine.gate.isDown }
+        await harness.until("the outage is known") { harness.engine.remoteHealth.isDown }
         harness.engine.shutDown()
         #expect(await harness.answer(ticket)?.reason == .shutdown)
         await harness.until("peace") { file.isIdle }
@@ -90,7 +90,7 @@ import Testing
         #expect(await harness.answer(harness.ask(0..<1, of: file)) == outage)
         await harness.until("probes") { harness.source.log.probes > 2 }
         harness.source.comeBack()
-        await harness.until("the return") { !harness.engine.gate.isDown }
+        await harness.until("the return") { !harness.engine.remoteHealth.isDown }
     }
 
     @Test func `answers, also bad ones, are no outage, and errors of one object open nothing`() async {
@@ -101,7 +101,7 @@ import Testing
             let error = FillError(.io, reason, "an answer")
             harness.source.behaviour.withLock { $0.failure = (0, error) }
             for _ in 0..<5 { #expect(await harness.answer(harness.ask(0..<1, of: file)) == error) }
-            #expect(!harness.engine.gate.isDown && harness.engine.gate.outage == nil)
+            #expect(!harness.engine.remoteHealth.isDown && harness.engine.remoteHealth.outage == nil)
         }
     }
 
@@ -109,7 +109,7 @@ import Testing
         let harness = harness(.block)
         let (file, _) = harness.file(granules: 1)
         let reader = harness.ask(0..<1, of: file)
-        await harness.until("the outage is known") { harness.engine.gate.isDown }
+        await harness.until("the outage is known") { harness.engine.remoteHealth.isDown }
         let ticket = harness.makeTicket()
         harness.engine.lookUp(RemoteKey([97]), ticket: ticket) { _, _ in Issue.record("found") }
         #expect(await harness.answer(ticket)?.cause.contains("down") == true)

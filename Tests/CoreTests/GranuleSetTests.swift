@@ -20,7 +20,7 @@ import Testing
                 check(set, model, &random)
             }
             #expect(set.runs() == Self.runs(of: model))
-            #expect(set.runs(most: 2) == Array(Self.runs(of: model).prefix(2)))
+            #expect(set.runs(maxCount: 2) == Array(Self.runs(of: model).prefix(2)))
             set.remove(0..<Self.span)
             #expect(set == GranuleSet(), "an empty page is not kept")
         }

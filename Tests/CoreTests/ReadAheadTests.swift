@@ -6,15 +6,15 @@ import Testing
 private final class Reader {
     private var readAhead = ReadAhead()
 
-    func note(_ granules: Range<Int>, most: Int) -> Range<Int>? { readAhead.note(granules, most: most) }
+    func note(_ granules: Range<Int>, maxWindow: Int) -> Range<Int>? { readAhead.note(granules, maxWindow: maxWindow) }
 }
 
 @Suite struct ReadAheadTests {
     @Test("A single access opens no window")
     func single() {
         let readAhead = Reader()
-        #expect(readAhead.note(5..<6, most: 64) == nil)
-        #expect(readAhead.note(100..<101, most: 64) == nil)
+        #expect(readAhead.note(5..<6, maxWindow: 64) == nil)
+        #expect(readAhead.note(100..<101, maxWindow: 64) == nil)
     }
 
     @Test("The window opens at the second sequential access, doubles while it hits, and stops at the limit")
@@ -23,7 +23,7 @@ private final class Reader {
         var windows: [Int] = []
         var ahead = 0
         for granule in 0..<400 {
-            guard let range = readAhead.note(granule..<granule + 1, most: 32) else { continue }
+            guard let range = readAhead.note(granule..<granule + 1, maxWindow: 32) else { continue }
             #expect(range.lowerBound == max(ahead, granule + 1), "nothing is asked for twice, and nothing left out")
             ahead = range.upperBound
             windows.append(ahead - granule - 1)
@@ -36,32 +36,32 @@ private final class Reader {
     @Test("Several reads inside one granule are one access of a stream")
     func smallReads() {
         let readAhead = Reader()
-        for _ in 0..<10 { #expect(readAhead.note(0..<1, most: 64) == nil) }
-        #expect(readAhead.note(1..<2, most: 64) == 2..<6)
-        for _ in 0..<10 { #expect(readAhead.note(1..<2, most: 64) == nil) }
+        for _ in 0..<10 { #expect(readAhead.note(0..<1, maxWindow: 64) == nil) }
+        #expect(readAhead.note(1..<2, maxWindow: 64) == 2..<6)
+        for _ in 0..<10 { #expect(readAhead.note(1..<2, maxWindow: 64) == nil) }
     }
 
     @Test("Interleaved readers are followed apart")
     func interleaved() {
         let readAhead = Reader()
-        for reader in 0..<8 { #expect(readAhead.note(reader * 1000..<reader * 1000 + 1, most: 64) == nil) }
+        for reader in 0..<8 { #expect(readAhead.note(reader * 1000..<reader * 1000 + 1, maxWindow: 64) == nil) }
         for reader in 0..<8 {
             let next = reader * 1000 + 1
-            #expect(readAhead.note(next..<next + 1, most: 64) == next + 1..<next + 5)
+            #expect(readAhead.note(next..<next + 1, maxWindow: 64) == next + 1..<next + 5)
         }
     }
 
     @Test("A ninth reader replaces the one that was idle longest")
     func replacement() {
         let readAhead = Reader()
-        for reader in 0..<9 { _ = readAhead.note(reader * 1000..<reader * 1000 + 1, most: 64) }
-        #expect(readAhead.note(1..<2, most: 64) == nil)
-        #expect(readAhead.note(8001..<8002, most: 64) == 8002..<8006)
+        for reader in 0..<9 { _ = readAhead.note(reader * 1000..<reader * 1000 + 1, maxWindow: 64) }
+        #expect(readAhead.note(1..<2, maxWindow: 64) == nil)
+        #expect(readAhead.note(8001..<8002, maxWindow: 64) == 8002..<8006)
     }
 
     @Test("A limit of none asks for nothing")
     func off() {
         let readAhead = Reader()
-        for granule in 0..<20 { #expect(readAhead.note(granule..<granule + 1, most: 0) == nil) }
+        for granule in 0..<20 { #expect(readAhead.note(granule..<granule + 1, maxWindow: 0) == nil) }
     }
 }

@@ -92,7 +92,7 @@ import Testing
 
     @Test func `a page without an end is told, and does not fill the memory`() async throws {
         let page = HTTPListingTests.page("<title>Index of</title><a href=e/>e</a><a href=f>f</a>")
-        let endless = [UInt8](repeating: 0x20, count: ListingBudget.longestPage + 1)
+        let endless = [UInt8](repeating: 0x20, count: ListingBudget.maxPage + 1)
         let pages = ["/": page, "/f": HTTPListingTests.file("1")]
         try await withServer({ request in
             if request.target == "/e/" {
@@ -111,7 +111,7 @@ import Testing
         let links = (0..<1000).map { "<a href=\($0)>" }.joined()
         let page = try HTTPIndexPage(html: Array("<title>Index of</title>\(links)".utf8), of: place)
         #expect(page.names.count == 1000)
-        let most = ListingBudget.mostNames / page.cost
+        let most = ListingBudget.maxNames / page.cost
         for _ in 0..<most { try budget.hold(page, of: "x") }
         #expect(throws: FillError.self) { try budget.hold(page, of: "x") }
         budget.drop(page)

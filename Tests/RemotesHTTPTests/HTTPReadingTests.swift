@@ -107,8 +107,8 @@ import Testing
             wrong.spoil(&reply)
             return reply
         } _: { server in
-            let silence = wrong.testDescription == "silence"
-            let source = try source(server.url, silence: silence ? .milliseconds(300) : .seconds(20))
+            let isSilent = wrong.testDescription == "silence"
+            let source = try source(server.url, idleTimeout: isSilent ? .milliseconds(300) : .seconds(20))
             let outcome = await Outcome(source, sample.object, Self.range)
             #expect(outcome.bytes.isEmpty)
             #expect(outcome.error?.reason == wrong.reason, "\(outcome.error?.cause ?? "no error")")

@@ -55,10 +55,10 @@ struct Outcome: Sendable {
 
 /// A source at `url`, with short times.
 func source(
-    _ url: String, environment: [String: String] = [:], silence: Duration = .seconds(20), manifest: String? = nil
+    _ url: String, environment: [String: String] = [:], idleTimeout: Duration = .seconds(20), manifest: String? = nil
 ) throws -> HTTPSource {
     var options = HTTPTransport.Options()
-    options.silence = silence
+    options.idleTimeout = idleTimeout
     let address = try #require(try RemoteLocation(url).web)
     return HTTPSource(
         address, transport: try HTTPTransport(options: options, environment: environment),

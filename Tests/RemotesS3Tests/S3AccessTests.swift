@@ -109,7 +109,7 @@ import Testing
 
     @Test func `a process that prints half of them and goes on is ended, with those that it started`() throws {
         let begin = ContinuousClock.now
-        #expect(throws: LocationError.self) { try CredentialProcess("printf '{'; sleep 20 & sleep 20", patience: 0.5) }
+        #expect(throws: LocationError.self) { try CredentialProcess("printf '{'; sleep 20 & sleep 20", timeout: 0.5) }
         #expect(ContinuousClock.now - begin < .seconds(10))
     }
 

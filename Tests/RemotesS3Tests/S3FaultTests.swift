@@ -22,9 +22,9 @@ import Testing
             ], body: Array(content[range]))
     }
 
-    static func source(_ url: String, silence: Duration = .seconds(20)) throws -> S3Source {
+    static func source(_ url: String, idleTimeout: Duration = .seconds(20)) throws -> S3Source {
         var options = HTTPTransport.Options()
-        options.silence = silence
+        options.idleTimeout = idleTimeout
         var address = try #require(try RemoteLocation("s3://bucket/top").bucket)
         address.endpoint = try RemoteLocation(url).web
         let environment = ["AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": "/nonexistent"]
@@ -122,7 +122,7 @@ import Testing
         }
         defer { server.stop() }
         let isSilent = wrong.testDescription == "silence"
-        let source = try Self.source(server.url, silence: isSilent ? .milliseconds(300) : .seconds(20))
+        let source = try Self.source(server.url, idleTimeout: isSilent ? .milliseconds(300) : .seconds(20))
         let (bytes, error) = await Self.read(source)
         #expect(bytes.isEmpty)
         #expect(error?.reason == wrong.reason && error?.code == wrong.code, "\(error?.cause ?? "no error")")

@@ -27,8 +27,8 @@ struct MountSettingsArguments: ParsableArguments {
 
     @Option(
         help: "What becomes of reads while the remote is down: block (until it is back, or --deadline) or error.",
-        completion: .list(RemoteGate.Offline.choices), transform: RemoteGate.Offline.init(parsing:))
-    var offline: RemoteGate.Offline?
+        completion: .list(RemoteHealth.Offline.choices), transform: RemoteHealth.Offline.init(parsing:))
+    var offline: RemoteHealth.Offline?
 
     @Option(
         help: ArgumentHelp("How long reads and opens wait for anything to come (60).", valueName: "seconds"),

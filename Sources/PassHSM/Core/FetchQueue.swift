@@ -47,7 +47,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
     }
 
     private let limit: Int
-    private let mostStalled: Int
+    private let maxStalled: Int
     private var entries: [ID: Entry] = [:]
     private var waiting = [Waiting](repeating: .init(), count: Priority.allCases.count)
     private var users: [User: Book] = [:]
@@ -63,10 +63,10 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
 
     /// - Parameters:
     ///   - limit: fetches at once.
-    ///   - mostStalled: fetches of which nothing comes, beside them.
-    init(limit: Int, mostStalled: Int = 0) {
+    ///   - maxStalled: fetches of which nothing comes, beside them.
+    init(limit: Int, maxStalled: Int = 0) {
         self.limit = max(1, limit)
-        self.mostStalled = mostStalled
+        self.maxStalled = maxStalled
     }
 
     /// The user's demand beyond the limit, of users of whom nothing runs.
@@ -114,8 +114,8 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
     ///
     /// - Returns: whether a place was freed.
     mutating func stall(_ id: ID) -> Bool {
-        guard let entry = entries[id], entry.standing == .running, stalled < mostStalled,
-            users[entry.owner.user]?.stalled ?? 0 < max(1, mostStalled / 2)
+        guard let entry = entries[id], entry.standing == .running, stalled < maxStalled,
+            users[entry.owner.user]?.stalled ?? 0 < max(1, maxStalled / 2)
         else { return false }
         leave(entry)
         entries[id]?.standing = .stalled

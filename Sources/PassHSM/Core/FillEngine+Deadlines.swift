@@ -40,7 +40,7 @@ extension FillEngine {
                 late.append((ticket, request))
             }
         }
-        let outage = gate.outage.map { ": the remote is down: \($0.cause)" } ?? ""
+        let outage = remoteHealth.outage.map { ": the remote is down: \($0.cause)" } ?? ""
         let causes = late.map { failure(of: $0.request, now, outage) }
         for (one, cause) in zip(late, causes) {
             counters.errors.add()
@@ -79,7 +79,7 @@ extension FillEngine {
         let cause =
             request.deadline < now
             ? "nothing of it came for \(configuration.deadline)"
-            : "not filled within \(configuration.longestWait ?? configuration.deadline)"
+            : "not filled within \(configuration.maxWait ?? configuration.deadline)"
         return FillError(.io, .deadline, cause + outage)
     }
 
@@ -87,7 +87,7 @@ extension FillEngine {
     /// still granted: what was written locally can be brought to disk. Does not block.
     package func shutDown() {
         refuse(for: .seconds(1 << 32))
-        gate.stop()
+        remoteHealth.stop()
     }
 
     /// As ``shutDown()``, but only for a while: a reader whose read-ahead fails asks again at once.

@@ -190,7 +190,7 @@ extension FillEngine {
         counters.queueNanoseconds.add(.now - wanted.decided)
         var error = await fetch(id, wanted, &rest)
         var retries = configuration.retries
-        retries.longestPause = configuration.deadline
+        retries.maxPause = configuration.deadline
         var attempt = 1
         while let failure = error, !rest.isEmpty, let pause = pause(after: failure, retries, attempt) {
             leavePlace(id)
@@ -215,26 +215,26 @@ extension FillEngine {
     /// Who waits until the remote is back asks on; otherwise nobody asks one that is known to be down.
     private func pause(after failure: FillError, _ retries: RetryPolicy, _ attempt: Int) -> Duration? {
         guard failure.isOutage else { return retries.pause(after: failure, attempt: attempt) }
-        if gate.offline == .block { return retries.pauseOfOutage(attempt: attempt) }
-        return gate.isDown ? nil : retries.pause(after: failure, attempt: attempt)
+        if remoteHealth.offline == .block { return retries.pauseOfOutage(attempt: attempt) }
+        return remoteHealth.isDown ? nil : retries.pause(after: failure, attempt: attempt)
     }
 
     /// Returns when the remote may be asked; while it is down the fetch has no place.
-    private func passGate(_ id: FillState.ID) async throws(FillError) {
-        while gate.isDown && gate.offline == .block {
+    private func waitUntilReachable(_ id: FillState.ID) async throws(FillError) {
+        while remoteHealth.isDown && remoteHealth.offline == .block {
             leavePlace(id)
-            try await gate.pass()
+            try await remoteHealth.waitUntilReachable()
             guard await takePlace(id) else {
                 throw FillError(.interrupted, .cancelled, "cancelled while the remote was down")
             }
         }
-        try await gate.pass()
+        try await remoteHealth.waitUntilReachable()
     }
 
     /// Asks the remote once; `granules` become those that have not come.
     private func fetch(_ id: FillState.ID, _ wanted: Fetch, _ granules: inout Range<Int>) async -> FillError? {
         let (file, end) = (wanted.file, granules.upperBound)
-        do throws(FillError) { try await passGate(id) } catch { return error }
+        do throws(FillError) { try await waitUntilReachable(id) } catch { return error }
         var assembler = GranuleAssembler(granules: granules, layout: file.layout)
         let range = file.layout.bytes(of: granules)
         let began = ContinuousClock.now
@@ -242,14 +242,14 @@ extension FillEngine {
         var ownTime = Duration.zero
         defer { counters.remoteNanoseconds.add(.now - began - ownTime) }
         var firstByte: ContinuousClock.Instant?
-        var start: Pace.Start?
-        keepPace { start = $0.began(began) }
-        defer { if let start { keepPace { $0.ended(start, firstByte: firstByte, now: .now) } } }
+        var start: BandwidthEstimator.Start?
+        updateEstimate { start = $0.began(began) }
+        defer { if let start { updateEstimate { $0.ended(start, firstByte: firstByte, now: .now) } } }
         do throws(FillError) {
             try await source.read(file.object, range: range) { bytes throws(FillError) in
                 if firstByte == nil { firstByte = .now }
                 noteArrival(id, wanted.activity)
-                keepPace { $0.arrived(bytes.count) }
+                updateEstimate { $0.arrived(bytes.count) }
                 try assembler.add(bytes) { whole, content throws(FillError) in
                     let received = ContinuousClock.now
                     try file.destination.fill(whole, with: content)
@@ -267,10 +267,10 @@ extension FillEngine {
                     .io, .remoteFailed,
                     "the remote sent \(assembler.received) of \(range.count) bytes at offset \(range.lowerBound)")
             }
-            gate.note(nil, file.object.key, began: began)
+            remoteHealth.note(nil, file.object.key, began: began)
             return nil
         } catch {
-            gate.note(error, file.object.key, began: began)
+            remoteHealth.note(error, file.object.key, began: began)
             return error
         }
     }

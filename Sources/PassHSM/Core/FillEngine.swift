@@ -16,20 +16,20 @@ package final class FillEngine: Sendable {
         /// How long nothing comes of such a fetch.
         package var stallTime: Duration = .seconds(2)
         /// Bytes that read-ahead runs in front of a sequential reader at most; more where the line to the remote is long
-        /// (``Pace``).
+        /// (``BandwidthEstimator``).
         package var readAhead = 8 << 20
         /// And not more than this.
-        package var mostReadAhead = 64 << 20
+        package var maxReadAhead = 64 << 20
         /// How long a request waits, while nothing of its content comes, before it fails with EIO.
         package var deadline: Duration = .seconds(60)
         /// How long it waits at most, whatever comes; nil: for ever.
-        package var longestWait: Duration?
+        package var maxWait: Duration?
         /// When a remote that fails is asked again; whatever it says there, no pause is longer than ``deadline``.
         package var retries = RetryPolicy()
         /// What becomes of fills while the remote is down.
-        package var offline = RemoteGate.Offline.block
+        package var offline = RemoteHealth.Offline.block
         /// When it is known to be.
-        package var circuit = Circuit.Policy()
+        package var circuitBreaker = CircuitBreaker.Policy()
         /// The time by which deadlines and stalled fetches go.
         package var now: @Sendable () -> ContinuousClock.Instant = { .now }
 
@@ -45,13 +45,13 @@ package final class FillEngine: Sendable {
     package let source: any RemoteSource
     package let counters = EngineCounters()
     /// Knows whether the remote is there.
-    package let gate: RemoteGate
+    package let remoteHealth: RemoteHealth
     let configuration: Configuration
     let pool: any TaskExecutor
     private let lastID = Atomic<UInt64>(0)
     /// A leaf lock.
-    private let pace: NIOLockedValueBox<Pace>
-    // What ``pace`` says, in bytes.
+    private let estimator: NIOLockedValueBox<BandwidthEstimator>
+    // What ``estimator`` says, in bytes.
     private let window: Atomic<Int>
     private let fetchSize: Atomic<Int>
     // Both are leaf locks: nothing is called while one is held, and no two are held at once.
@@ -66,16 +66,17 @@ package final class FillEngine: Sendable {
         self.source = source
         self.configuration = configuration
         self.pool = pool
-        let most = configuration.readAhead == 0 ? 0 : configuration.mostReadAhead
+        let maxWindow = configuration.readAhead == 0 ? 0 : configuration.maxReadAhead
         let sizes = source.fetchUnit...max(source.fetchUnit, source.nearFetchUnit)
-        pace = NIOLockedValueBox(Pace(least: configuration.readAhead, most: most, fetchSizes: sizes))
+        estimator = NIOLockedValueBox(
+            BandwidthEstimator(minWindow: configuration.readAhead, maxWindow: maxWindow, fetchSizes: sizes))
         window = Atomic(configuration.readAhead)
         fetchSize = Atomic(source.fetchUnit)
-        gate = RemoteGate(source, configuration.offline, configuration.circuit, pool: pool)
+        remoteHealth = RemoteHealth(source, configuration.offline, configuration.circuitBreaker, pool: pool)
         origin = configuration.now()
         fetches = NIOLockedValueBox(
             Fetches(
-                queue: FetchQueue(limit: configuration.concurrentFetches, mostStalled: configuration.stalledFetches)))
+                queue: FetchQueue(limit: configuration.concurrentFetches, maxStalled: configuration.stalledFetches)))
     }
 
     @Sendable func makeID() -> FillState.ID { lastID.wrappingAdd(1, ordering: .relaxed).newValue }
@@ -90,10 +91,10 @@ package final class FillEngine: Sendable {
     }
 
     /// Notes how a fetch fares, and what that means for the next ones.
-    func keepPace(_ body: (inout Pace) -> Void) {
-        let now = pace.withLockedValue { pace in
-            body(&pace)
-            return (window: pace.window, fetchSize: pace.fetchSize)
+    func updateEstimate(_ body: (inout BandwidthEstimator) -> Void) {
+        let now = estimator.withLockedValue { estimator in
+            body(&estimator)
+            return (window: estimator.window, fetchSize: estimator.fetchSize)
         }
         if window.load(ordering: .relaxed) != now.window { window.store(now.window, ordering: .relaxed) }
         if fetchSize.load(ordering: .relaxed) != now.fetchSize { fetchSize.store(now.fetchSize, ordering: .relaxed) }
@@ -124,7 +125,7 @@ package final class FillEngine: Sendable {
     package func makeTicket(_ completion: @escaping Completion) -> Ticket {
         let ticket = makeID()
         let now = configuration.now()
-        let end = configuration.longestWait.map { now + $0 }
+        let end = configuration.maxWait.map { now + $0 }
         requests.withLockedValue {
             $0.add(ticket, .init(made: now, deadline: now + configuration.deadline, end: end, completion: completion))
         }
@@ -195,19 +196,19 @@ package final class FillEngine: Sendable {
     /// Asks the remote what it has under `key` now, and completes the ticket when `found` has dealt with it; `found` may
     /// block, and may be called although the ticket was cancelled.
     ///
-    /// - Parameter patience: after so long the ticket is completed with an error.
+    /// - Parameter timeout: after so long the ticket is completed with an error.
     package func lookUp(
-        _ key: RemoteKey, ticket: Ticket, patience: Duration? = nil,
+        _ key: RemoteKey, ticket: Ticket, timeout: Duration? = nil,
         found: @escaping @Sendable (RemoteObject, RemoteEntry.Time) throws(FillError) -> Void
     ) {
-        if let refusal = isRefusing ? Self.stopped : gate.refusal {
+        if let refusal = isRefusing ? Self.stopped : remoteHealth.refusal {
             complete(ticket, refusal)
             return
         }
-        let timer = patience.map { patience in
+        let timer = timeout.map { timeout in
             Task(executorPreference: pool) {
-                guard (try? await Task.sleep(for: patience)) != nil else { return }
-                self.complete(ticket, FillError(.io, .remoteFailed, "the remote did not tell within \(patience)"))
+                guard (try? await Task.sleep(for: timeout)) != nil else { return }
+                self.complete(ticket, FillError(.io, .remoteFailed, "the remote did not tell within \(timeout)"))
             }
         }
         let task = Task(executorPreference: pool) {
@@ -216,11 +217,11 @@ package final class FillEngine: Sendable {
             var failure: FillError?
             do throws(FillError) {
                 let (object, modified) = try await self.source.current(key)
-                self.gate.note(nil, key, began: began)
+                self.remoteHealth.note(nil, key, began: began)
                 try found(object, modified)
             } catch {
                 failure = error
-                self.gate.note(error, key, began: began)
+                self.remoteHealth.note(error, key, began: began)
             }
             self.complete(ticket, failure)
         }

@@ -40,7 +40,7 @@ package struct FillError: Error, Hashable, Sendable {
     package let cause: String
     /// How long the remote wants to be left alone before it is asked again; nil where it did not say.
     package let retryAfter: Duration?
-    /// Of `.remoteFailed`: nobody was at work there, as far as can be told, whatever was asked for. See ``Circuit``.
+    /// Of `.remoteFailed`: nobody was at work there, as far as can be told, whatever was asked for. See ``CircuitBreaker``.
     package let isOutage: Bool
 
     package init(

@@ -10,14 +10,14 @@ final class FillProgress: Sendable {
         let last = Atomic<Int>(0)
     }
 
-    private static let most = 64
+    private static let maxParts = 64
     private let parts: [Part]
     private let granulesPerPart: Int
     /// Everything has come, and is being looked at as a whole.
     let isChecking = Atomic<Bool>(false)
 
     init(granules: Int) {
-        granulesPerPart = max(1, (granules + Self.most - 1) / Self.most)
+        granulesPerPart = max(1, (granules + Self.maxParts - 1) / Self.maxParts)
         parts = (0..<(granules + granulesPerPart - 1) / granulesPerPart).map { _ in Part() }
     }
 

@@ -12,7 +12,7 @@ struct Claims: Sendable {
         var isGranted = false
     }
 
-    private static let most = 16
+    private static let maxFirst = 16
     /// In order of arrival: an earlier claim comes first.
     var first: [Claim] = []
     private var order = Fifo<ID>()
@@ -22,7 +22,7 @@ struct Claims: Sendable {
 
     /// False: its turn comes later.
     mutating func add(_ claim: Claim) -> Bool {
-        if first.count < Self.most, late.isEmpty {
+        if first.count < Self.maxFirst, late.isEmpty {
             first.append(claim)
             return true
         }
@@ -33,7 +33,7 @@ struct Claims: Sendable {
 
     /// The next one whose turn has come, which is one of the first now.
     mutating func admit() -> Int? {
-        while first.count < Self.most, let id = order.popFirst() {
+        while first.count < Self.maxFirst, let id = order.popFirst() {
             guard let claim = late.removeValue(forKey: id) else { continue }
             first.append(claim)
             return first.count - 1

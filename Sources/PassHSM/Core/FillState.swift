@@ -130,7 +130,8 @@ package struct FillState: Sendable {
     /// Counts a read for the read-ahead, and asks for what should come next.
     package mutating func noteRead(_ range: Range<Int>, user: User = 0, _ actions: inout [Action]) {
         let granules = layout.granules(touching: range)
-        guard refusal == nil, !granules.isEmpty, let ahead = readAhead.note(granules, most: limits.readAheadGranules)
+        guard refusal == nil, !granules.isEmpty,
+            let ahead = readAhead.note(granules, maxWindow: limits.readAheadGranules)
         else { return }
         issue(ahead.clamped(to: 0..<layout.count), .prefetch, user, for: nil, &actions)
     }

@@ -148,8 +148,8 @@ package struct GranuleSet: Sendable, Equatable {
         return min(partial, whole)
     }
 
-    /// All runs, ascending, at most `most` of them.
-    package func runs(most: Int = .max) -> [Range<Int>] {
+    /// All runs, ascending, at most `maxCount` of them.
+    package func runs(maxCount: Int = .max) -> [Range<Int>] {
         var result: [Range<Int>] = []
         let parts = pages.keys.map { $0..<$0 + 1 } + full.all
         for part in parts.sorted(by: { $0.lowerBound < $1.lowerBound }) {
@@ -159,7 +159,7 @@ package struct GranuleSet: Sendable, Equatable {
                 position = run.upperBound
                 if let last = result.last, last.upperBound == run.lowerBound {
                     result[result.count - 1] = last.lowerBound..<run.upperBound
-                } else if result.count == most {
+                } else if result.count == maxCount {
                     return result
                 } else {
                     result.append(run)

@@ -12,18 +12,18 @@ struct ReadAhead: Sendable {
     }
 
     /// Readers of one file that are followed at once.
-    private static let most = 8
+    private static let maxStreams = 8
     /// The first window, in granules.
     private static let firstWindow = 4
     /// Most recently used last.
     private var streams: [Stream] = []
 
     /// An access to `granules`; the range to fetch ahead, or nil.
-    mutating func note(_ granules: Range<Int>, most: Int) -> Range<Int>? {
+    mutating func note(_ granules: Range<Int>, maxWindow: Int) -> Range<Int>? {
         guard
             let index = streams.firstIndex(where: { granules.contains($0.next - 1) || granules.lowerBound == $0.next })
         else {
-            if streams.count == Self.most { streams.removeFirst() }
+            if streams.count == Self.maxStreams { streams.removeFirst() }
             streams.append(Stream(next: granules.upperBound, ahead: granules.upperBound))
             return nil
         }
@@ -32,7 +32,7 @@ struct ReadAhead: Sendable {
         guard granules.upperBound > stream.next else { return nil }
         stream.next = granules.upperBound
         guard stream.next + stream.window / 2 >= stream.ahead else { return nil }
-        stream.window = min(max(Self.firstWindow, stream.window * 2), most)
+        stream.window = min(max(Self.firstWindow, stream.window * 2), maxWindow)
         let start = max(stream.ahead, stream.next)
         stream.ahead = max(stream.ahead, stream.next + stream.window)
         return start < stream.ahead ? start..<stream.ahead : nil

@@ -48,7 +48,7 @@ package protocol RemoteSource: Sendable {
     /// Bytes that one request should ask for; a multiple of the granule, at most 64 MiB.
     var fetchUnit: Int { get }
 
-    /// The same for a remote that answers at once (``Pace``); a multiple of ``fetchUnit``, which is the default.
+    /// The same for a remote that answers at once (``BandwidthEstimator``); a multiple of ``fetchUnit``, which is the default.
     var nearFetchUnit: Int { get }
 
     /// Hands the bytes of `range` to `deliver`, in order, in pieces of any size.

@@ -6,7 +6,7 @@ package struct RetryPolicy: Sendable {
     /// that names a longer time is left alone for that long.
     package var firstPause: Duration = .milliseconds(100)
     /// A remote that wants to be left alone for longer is given up at once: nobody who waits would see the end of it.
-    package var longestPause: Duration = .seconds(60)
+    package var maxPause: Duration = .seconds(60)
 
     package init() {}
 
@@ -19,7 +19,7 @@ package struct RetryPolicy: Sendable {
         let wanted = failure.retryAfter ?? .zero
         // Not all at once: what failed together would come together again.
         let own = firstPause * (1 << (attempt - 1)) * Double.random(in: 0.75...1.25)
-        return wanted > longestPause ? nil : max(own, wanted)
+        return wanted > maxPause ? nil : max(own, wanted)
     }
 
     /// How long to wait before a remote that was not there is asked again, by those who wait until it is back.

@@ -23,9 +23,9 @@ extension Daemon {
         let source = try openRemote(stored)
         let pool = try Self.pool()
         var limits = FillEngine.Configuration()
-        limits.longestWait = builder.longestWait(log: log)
+        limits.maxWait = builder.longestWait(log: log)
         let deadline = Duration.seconds(settings.deadline.seconds)
-        limits.deadline = min(deadline, limits.longestWait ?? deadline)
+        limits.deadline = min(deadline, limits.maxWait ?? deadline)
         limits.offline = settings.offline
         let engine = FillEngine(
             source: configuration.simulate.map { SimulatedSource(source, $0) } ?? source, configuration: limits,

@@ -19,12 +19,12 @@ extension FileSystem {
         // The kernel asks by pages already, and these are large: an error would be the program's.
         let page = range.lowerBound / Self.pageSize
         if inode.state.withLock({ $0.pages?.byPages.contains(page..<page + 1) ?? true }) { return }
-        if engine.gate.outage != nil { return endRead(ticket, range, inode) }
+        if engine.remoteHealth.outage != nil { return endRead(ticket, range, inode) }
         Task(executorPreference: pool) { [self] in
             repeat {
                 try? await Task.sleep(for: Self.patience)
                 guard engine.isWaiting(ticket) else { return }
-            } while engine.gate.outage == nil && engine.isComing(range, of: file.fill, within: Self.patience)
+            } while engine.remoteHealth.outage == nil && engine.isComing(range, of: file.fill, within: Self.patience)
             endRead(ticket, range, inode)
         }
     }

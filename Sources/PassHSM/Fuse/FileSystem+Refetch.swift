@@ -25,7 +25,7 @@ extension FileSystem {
         then: @escaping @Sendable (consuming Reply, FillError?) -> Void
     ) {
         let ticket = self.ticket(reply, nil, then)
-        engine.lookUp(record.object.key, ticket: ticket, patience: Self.lookUpPatience) {
+        engine.lookUp(record.object.key, ticket: ticket, timeout: Self.lookUpPatience) {
             [files] object, modified throws(FillError) in
             try files.refetch(inode, record, object, modified: modified)
         }

@@ -11,9 +11,9 @@ final class HTTPExchange: Sendable {
 
     /// Sends the request.
     ///
-    /// - Parameter patience: how long the head of the answer may take once the request is sent.
-    init(_ request: HTTPClient.Request, to client: HTTPClient, patience: TimeAmount) {
-        receiver = HTTPReceiver(patience: patience)
+    /// - Parameter timeout: how long the head of the answer may take once the request is sent.
+    init(_ request: HTTPClient.Request, to client: HTTPClient, timeout: TimeAmount) {
+        receiver = HTTPReceiver(timeout: timeout)
         task = client.execute(request: request, delegate: receiver)
     }
 
@@ -73,7 +73,7 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
         var isGivenUp = false
         var waiter: Waiter?
         /// What ends a request whose answer does not begin.
-        var timeout: Scheduled<Void>?
+        var timer: Scheduled<Void>?
 
         /// The next piece; nil when there is none, or not yet.
         mutating func takePiece() -> ByteBuffer? {
@@ -84,7 +84,7 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
 
         /// The promise that lets more pieces come, when it can be kept now.
         mutating func takeRoom() -> EventLoopPromise<Void>? {
-            guard buffered < HTTPReceiver.mostBuffered || end != nil else { return nil }
+            guard buffered < HTTPReceiver.maxBuffered || end != nil else { return nil }
             defer { room = nil }
             return room
         }
@@ -114,11 +114,11 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
     /// Bodies of at most so many bytes are small: to wait for each piece of one costs more than to carry it.
     private static let small = 128 << 10
     /// While so many bytes wait, no more are taken from the connection.
-    private static let mostBuffered = 512 << 10
-    private let patience: TimeAmount
+    private static let maxBuffered = 512 << 10
+    private let timeout: TimeAmount
     private let state = NIOLockedValueBox(State())
 
-    init(patience: TimeAmount) { self.patience = patience }
+    init(timeout: TimeAmount) { self.timeout = timeout }
 
     var isAnswered: Bool { state.withLockedValue { $0.head != nil } }
 
@@ -156,13 +156,13 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
     // MARK: The client's side, on the event loop
 
     func didSendRequestHead(task: HTTPClient.Task<Void>, _ head: HTTPRequestHead) {
-        let timeout = task.eventLoop.scheduleTask(in: patience) { task.fail(reason: HTTPClientError.deadlineExceeded) }
-        state.withLockedValue { $0.timeout = timeout }
+        let timer = task.eventLoop.scheduleTask(in: timeout) { task.fail(reason: HTTPClientError.deadlineExceeded) }
+        state.withLockedValue { $0.timer = timer }
     }
 
     func didReceiveHead(task: HTTPClient.Task<Void>, _ head: HTTPResponseHead) -> EventLoopFuture<Void> {
         let length = head.headers.first(name: "Content-Length").flatMap { Int(digits: $0) }
-        cancelTimeout()
+        cancelTimer()
         change { state in
             state.head = head
             state.isSmall = length.map { $0 <= Self.small } ?? false
@@ -176,7 +176,7 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
             if state.isGivenUp { return }
             state.pieces.append(piece)
             state.buffered += piece.readableBytes
-            guard state.buffered >= Self.mostBuffered else { return }
+            guard state.buffered >= Self.maxBuffered else { return }
             room = task.eventLoop.makePromise()
             state.room = room
         }
@@ -188,12 +188,12 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
     func didFinishRequest(task: HTTPClient.Task<Void>) { end(.success(())) }
 
     private func end(_ result: Result<Void, any Error>) {
-        cancelTimeout()
+        cancelTimer()
         change { state in
             if state.end == nil { state.end = result }
         }
     }
 
     /// Not under the lock: it calls the event loop.
-    private func cancelTimeout() { state.withLockedValue { $0.timeout.take() }?.cancel() }
+    private func cancelTimer() { state.withLockedValue { $0.timer.take() }?.cancel() }
 }

@@ -5,7 +5,7 @@ import HSMSystem
 import NIOHTTP1
 
 extension HTTPManifest {
-    private static let longest = 1 << 30
+    private static let maxSize = 1 << 30
 
     /// Reads the manifest at `place`, a path or an `http(s)://` URL. The calling thread waits.
     ///
@@ -18,7 +18,7 @@ extension HTTPManifest {
         let location = try RemoteLocation(place)
         if let path = location.path {
             let text: [UInt8]
-            do throws(Errno) { text = try SmallFile.read(BytePath(path), limit: Self.longest) } catch {
+            do throws(Errno) { text = try SmallFile.read(BytePath(path), limit: Self.maxSize) } catch {
                 throw LocationError("the manifest \(place): \(error.text)")
             }
             try self.init(text)
@@ -38,7 +38,7 @@ extension HTTPManifest {
                     let key = RemoteKey(Array(url.utf8))
                     throw FillError(status: response.status, response.headers, key, isConditional: false)
                 }
-                return .success(try await response.whole(limit: Self.longest, name: url))
+                return .success(try await response.whole(limit: Self.maxSize, name: url))
             } catch {
                 return .failure(error)
             }

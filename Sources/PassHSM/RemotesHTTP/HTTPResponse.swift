@@ -34,7 +34,7 @@ package struct HTTPResponse: Sendable {
         case 416: return range?.total ?? 0
         case 200:
             guard let length = headers.first(name: "Content-Length") else {
-                return try await whole(limit: Self.longestCounted, name: "\(key), whose size the server does not tell,")
+                return try await whole(limit: Self.maxCounted, name: "\(key), whose size the server does not tell,")
                     .count
             }
             if let size = Int(digits: length) { return size }
@@ -44,5 +44,5 @@ package struct HTTPResponse: Sendable {
     }
 
     /// Bytes of a body that are counted where nothing says how many they are.
-    private static let longestCounted = 1 << 20
+    private static let maxCounted = 1 << 20
 }

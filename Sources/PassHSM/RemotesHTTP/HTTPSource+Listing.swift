@@ -9,7 +9,7 @@ extension HTTPSource {
     /// Requests under way at once.
     private static let width = 64
     /// Linux has no longer paths.
-    private static let longestPath = 4096
+    private static let maxPath = 4096
 
     /// One name of a directory, with what there is to be known of it.
     private enum Found: Sendable {
@@ -83,7 +83,7 @@ extension HTTPSource {
     private func expectNoCircle(
         _ page: HTTPIndexPage, _ path: [UInt8], _ budget: ListingBudget, _ circles: LinkCircles
     ) async throws(FillError) {
-        guard let (probe, top) = circles.suspicion(path, page, longestPath: Self.longestPath) else { return }
+        guard let (probe, top) = circles.suspicion(path, page, maxPath: Self.maxPath) else { return }
         let found: HTTPIndexPage
         do throws(FillError) { found = try await pageOnce(of: probe + [0x2f], budget) } catch {
             if error.reason == .cancelled { throw error }
@@ -105,7 +105,7 @@ extension HTTPSource {
     private func pageOnce(of path: [UInt8], _ budget: ListingBudget) async throws(FillError) -> HTTPIndexPage {
         let place = WebAddress(
             isEncrypted: address.isEncrypted, host: address.host, port: address.port, path: address.path + path)
-        guard path.count <= Self.longestPath else {
+        guard path.count <= Self.maxPath else {
             throw FillError(.io, .remoteFailed, "\(place.url) is too deep: the links may lead round in circles")
         }
         let response = try await transport.sendFollowing(request(.GET, place.url))
@@ -118,7 +118,7 @@ extension HTTPSource {
         var isLarge = false
         defer { if isLarge { budget.largePages.leave() } }
         var body = HTTPBody(response, name: place.url)
-        let bytes = try await body.whole(limit: ListingBudget.longestPage, small: ListingBudget.smallPage) {
+        let bytes = try await body.whole(limit: ListingBudget.maxPage, small: ListingBudget.smallPage) {
             await budget.largePages.enter()
             isLarge = true
         }

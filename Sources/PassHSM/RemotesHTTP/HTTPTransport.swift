@@ -21,7 +21,7 @@ package final class HTTPTransport: Sendable {
         package var connections = 64 + 16 + 256
         package var connectTimeout: Duration = .seconds(10)
         /// How long a server may send nothing, in the middle of an answer or before it.
-        package var silence: Duration = .seconds(30)
+        package var idleTimeout: Duration = .seconds(30)
 
         package init() {}
     }
@@ -77,8 +77,8 @@ package final class HTTPTransport: Sendable {
                 url: request.url, method: request.method, headers: request.headers,
                 body: body.isEmpty ? nil : .bytes(body))
         } catch { throw FillError(transport: error, request.url) }
-        let patience = TimeAmount(options.silence + options.connectTimeout)
-        let exchange = HTTPExchange(asked, to: client(for: asked.url, isBulk: isBulk), patience: patience)
+        let timeout = TimeAmount(options.idleTimeout + options.connectTimeout)
+        let exchange = HTTPExchange(asked, to: client(for: asked.url, isBulk: isBulk), timeout: timeout)
         do {
             return HTTPResponse(head: try await exchange.head(), url: request.url, exchange: exchange)
         } catch {
@@ -128,7 +128,7 @@ package final class HTTPTransport: Sendable {
     private func makeClient(_ route: Route) -> HTTPClient {
         var configuration = HTTPClient.Configuration(
             tlsConfiguration: tls, redirectConfiguration: .disallow,
-            timeout: .init(connect: .init(options.connectTimeout), read: .init(options.silence)))
+            timeout: .init(connect: .init(options.connectTimeout), read: .init(options.idleTimeout)))
         if route.isBulk { configuration.httpVersion = .http1Only }
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = options.connections
         // Servers close idle connections, nginx after 75 s: a request would meet that.

@@ -31,13 +31,13 @@ struct LinkCircles {
     /// nothing is suspicious.
     ///
     /// - Parameter page: one that lists a single directory is never suspicious: it cannot be more than the path's length.
-    func suspicion(_ path: [UInt8], _ page: HTTPIndexPage, longestPath: Int) -> (probe: [UInt8], top: [UInt8])? {
+    func suspicion(_ path: [UInt8], _ page: HTTPIndexPage, maxPath: Int) -> (probe: [UInt8], top: [UInt8])? {
         if page.names.isEmpty || page.names.count == 1 && page.names[0].isDirectory { return nil }
         let names = page.names.hashValue
         guard let top = above.last(where: { $0.names == names }) else { return nil }
         let way = Array(path.dropFirst(top.path.count).drop { $0 == 0x2f })
         guard !way.isEmpty else { return nil }
-        let times = min(Self.repetitions, (longestPath - path.count) / (way.count + 1))
+        let times = min(Self.repetitions, (maxPath - path.count) / (way.count + 1))
         guard times >= Self.fewestRepetitions else { return nil }
         return (path + Array(repeating: [0x2f] + way, count: times).joined(), top.path)
     }

@@ -26,7 +26,7 @@ final class WholeBodies: Sendable {
         var generation = 0
     }
 
-    private static let patience = Duration.seconds(5)
+    private static let timeout = Duration.seconds(5)
     private static let pollInterval = Duration.milliseconds(2)
     /// The server's last answer to a range was a whole object: reads take turns from the first one on.
     private let sendsAll = Atomic(false)
@@ -90,7 +90,7 @@ final class WholeBodies: Sendable {
             return place.generation
         }
         Task {
-            try? await Task.sleep(for: Self.patience)
+            try? await Task.sleep(for: Self.timeout)
             let dropped = places.withLockedValue { places -> Place? in
                 guard let place = places[object], place.generation == generation, !place.isTaken else { return nil }
                 return places.removeValue(forKey: object)

@@ -18,7 +18,7 @@ package struct BucketPage: Equatable, Sendable {
     package private(set) var nextToken: String?
 
     /// Objects that a page has at most: S3 gives 1,000.
-    private static let most = 100_000
+    private static let maxObjects = 100_000
 
     /// - Throws: `.remoteFailed` for anything but a whole answer.
     package init(_ bytes: [UInt8]) throws(FillError) {
@@ -30,7 +30,9 @@ package struct BucketPage: Equatable, Sendable {
                 switch event {
                 case .begin("ListBucketResult"): hasList = true
                 case .begin("ListBucketResult/Contents"):
-                    guard objects.count < Self.most else { throw Self.failure("has more than \(Self.most) objects") }
+                    guard objects.count < Self.maxObjects else {
+                        throw Self.failure("has more than \(Self.maxObjects) objects")
+                    }
                     objects.append(Object())
                 case .begin: break
                 case .end(let path, let text):

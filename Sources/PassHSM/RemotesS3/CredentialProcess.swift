@@ -7,18 +7,18 @@ import HSMSystem
 struct CredentialProcess {
     let answer: TemporaryCredentials
 
-    private static let longestAnswer = 1 << 16
-    private static let patience = 30.0
+    private static let maxAnswer = 1 << 16
+    private static let timeout = 30.0
 
     /// Runs `command` by the shell, as the SDKs do. Blocks until it ends, half a minute at most.
     ///
     /// - Throws: when it fails, or prints anything else than credentials; what it printed is not told.
-    init(_ command: String, patience: Double = Self.patience) throws(LocationError) {
+    init(_ command: String, timeout: Double = Self.timeout) throws(LocationError) {
         let failure = LocationError("the profile's credential_process gives no credentials")
         let text: [UInt8]
         do throws(Errno) {
             let (reader, child) = try Self.start(command)
-            do throws(Errno) { text = try Self.answer(from: reader, until: Deadline(seconds: patience)) } catch {
+            do throws(Errno) { text = try Self.answer(from: reader, until: Deadline(seconds: timeout)) } catch {
                 // With whatever it started itself.
                 kill(-child.id, SIGKILL)
                 _ = try child.wait()
@@ -43,7 +43,7 @@ struct CredentialProcess {
     private static func answer(from reader: Descriptor, until deadline: Deadline) throws(Errno) -> [UInt8] {
         var text: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 4096)
-        while text.count <= longestAnswer, try reader.wait(for: Int16(POLLIN), until: deadline) {
+        while text.count <= maxAnswer, try reader.wait(for: Int16(POLLIN), until: deadline) {
             let count = try buffer.withMutableBytes { bytes throws(Errno) in
                 try check { read(reader.raw, bytes.baseAddress, bytes.count) }
             }

@@ -15,14 +15,14 @@ struct CredentialServices: Sendable {
     /// The way to the services of this machine's host: near, and behind no proxy.
     private let near: HTTPTransport
 
-    private static let longestAnswer = 64 << 10
+    private static let maxAnswer = 64 << 10
 
     /// - Parameter transport: the store's.
     init(_ transport: HTTPTransport) throws(LocationError) {
         self.transport = transport
         var options = HTTPTransport.Options()
         options.connectTimeout = .seconds(2)
-        options.silence = .seconds(5)
+        options.idleTimeout = .seconds(5)
         near = try HTTPTransport(options: options, environment: [:])
     }
 
@@ -158,7 +158,7 @@ struct CredentialServices: Sendable {
     ) async throws(FillError) -> (HTTPResponseStatus, [UInt8]) {
         do throws(FillError) {
             let response = try await transport.send(request, body: body)
-            return (response.status, try await response.whole(limit: Self.longestAnswer, name: name))
+            return (response.status, try await response.whole(limit: Self.maxAnswer, name: name))
         } catch {
             if error.reason == .cancelled { throw error }
             // A container's URL is what tells it from others.

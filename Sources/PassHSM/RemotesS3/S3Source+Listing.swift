@@ -6,7 +6,7 @@ import HSMRemotes
 extension S3Source {
     private static let width = 64
     /// PATH_MAX, bytes.
-    private static let longestTarget = 4096
+    private static let maxTarget = 4096
 
     package func list(_ body: (RemoteEvent) throws -> Void) async throws {
         var tree = Tree()
@@ -51,7 +51,7 @@ extension S3Source {
     }
 
     private func target(_ object: RemoteObject) async throws(FillError) -> [UInt8] {
-        guard object.size < Self.longestTarget else {
+        guard object.size < Self.maxTarget else {
             throw FillError(.io, .remoteFailed, "a symlink with a target of \(object.size) bytes")
         }
         let content = try await retries.retrying { () throws(FillError) -> [UInt8] in

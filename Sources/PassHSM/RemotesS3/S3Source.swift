@@ -164,7 +164,7 @@ package final class S3Source: RemoteSource {
 
     // MARK: Listing
 
-    private static let longestPage = 16 << 20
+    private static let maxPage = 16 << 20
 
     /// At most 1,000 objects, in the order of their keys' bytes.
     func page(after token: String?) async throws(FillError) -> BucketPage {
@@ -174,6 +174,6 @@ package final class S3Source: RemoteSource {
         let next = token.map { [("continuation-token", $0)] } ?? []
         let response = try await send(.GET, [], query: query + next)
         guard response.status == .ok else { throw await failure(response, RemoteKey(Array(location.utf8))) }
-        return try BucketPage(try await response.whole(limit: Self.longestPage, name: location))
+        return try BucketPage(try await response.whole(limit: Self.maxPage, name: location))
     }
 }

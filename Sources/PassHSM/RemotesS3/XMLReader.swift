@@ -123,7 +123,7 @@ struct XMLElements {
     }
 
     /// Elements that such a document has at most.
-    private static let most = 1000
+    private static let maxElements = 1000
     private struct TooMany: Error {}
     private var all: [Element] = []
 
@@ -133,7 +133,7 @@ struct XMLElements {
         do {
             try XMLReader.read(bytes) { event in
                 guard case .end(let path, let text) = event else { return }
-                guard all.count < Self.most else { throw TooMany() }
+                guard all.count < Self.maxElements else { throw TooMany() }
                 all.append(Element(path: path, text: text))
             }
         } catch { return nil }

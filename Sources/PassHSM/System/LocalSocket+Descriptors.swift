@@ -4,7 +4,7 @@ import Glibc
 /// Passing open descriptors to another process (SCM_RIGHTS, unix(7)).
 extension LocalSocket {
     /// Descriptors that one message carries at most.
-    private static let mostDescriptors = 4
+    private static let maxDescriptors = 4
 
     /// Sends a line, which is short, and at most 4 descriptors, of which the other side gets copies.
     ///
@@ -37,7 +37,7 @@ extension LocalSocket {
         while line.last != UInt8(ascii: "\n") {
             if line.count >= buffer.count { throw Errno(rawValue: EMSGSIZE) }
             guard try descriptor.wait(for: Int16(POLLIN), until: deadline) else { throw Errno(rawValue: ETIMEDOUT) }
-            var numbers = [Int32](repeating: -1, count: Self.mostDescriptors)
+            var numbers = [Int32](repeating: -1, count: Self.maxDescriptors)
             var found: Int32 = 0
             let count: Int
             do throws(Errno) {

@@ -13,7 +13,7 @@ package struct MountSettings: Equatable, Sendable {
     /// When content is compared with the remote's digest.
     @Setting package var verify = VerifyPolicy.complete
     /// What becomes of reads while the remote is down.
-    @Setting package var offline = RemoteGate.Offline.block
+    @Setting package var offline = RemoteHealth.Offline.block
     /// How long reads and opens wait for anything to come.
     @Setting package var deadline = FillDeadline(checked: 60)
     /// The kernel reads complete files by itself, without the daemon (FUSE).

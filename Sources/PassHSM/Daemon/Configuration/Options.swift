@@ -6,7 +6,7 @@ import Logging
 extension FillPolicy: OptionValue {}
 extension FuseMount.Cache: OptionValue {}
 extension FuseMount.OnChange: OptionValue {}
-extension RemoteGate.Offline: OptionValue {}
+extension RemoteHealth.Offline: OptionValue {}
 
 /// When content is compared with the digest that the remote gives for it.
 package enum VerifyPolicy: String, CaseIterable, OptionValue {

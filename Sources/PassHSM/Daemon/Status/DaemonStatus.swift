@@ -28,7 +28,7 @@ struct DaemonStatus: Sendable {
         report.counters = NamedCounts(engine.counters.snapshot)
         report.waiting = engine.waiting
         report.options = parts.settings.recorded
-        report.remote = StatusReport.Remote(engine.gate)
+        report.remote = StatusReport.Remote(engine.remoteHealth)
         report.errors = failures.last
         report.warnings = parts.warning.map { [$0] } ?? []
         return report
@@ -53,9 +53,9 @@ struct DaemonStatus: Sendable {
 }
 
 extension StatusReport.Remote {
-    fileprivate init(_ gate: RemoteGate) {
-        let outage = gate.outage
+    fileprivate init(_ health: RemoteHealth) {
+        let outage = health.outage
         let seconds = outage.map { Int((ContinuousClock.now - $0.since).components.seconds) }
-        self.init(isDown: gate.isDown, seconds: seconds, cause: outage?.cause)
+        self.init(isDown: health.isDown, seconds: seconds, cause: outage?.cause)
     }
 }

@@ -2,15 +2,15 @@
 ///
 /// It opens when several requests in a row found nobody at work (``FillError/isOutage``), and closes with the first answer,
 /// whatever that says. While it is open, probes alone go to the remote.
-package struct Circuit: Sendable {
+package struct CircuitBreaker: Sendable {
     package struct Policy: Sendable {
         /// Requests in a row that have to come to nothing before the remote is known to be down.
         package var outages = 4
         /// How long there has to be no answer, from the beginning of the first of them: a blip is the retries' to bridge.
-        package var silence: Duration = .milliseconds(500)
+        package var idleTimeout: Duration = .milliseconds(500)
         /// How long after the opening the remote is probed; twice as long before each further probe.
         package var firstPause: Duration = .milliseconds(250)
-        package var longestPause: Duration = .seconds(10)
+        package var maxPause: Duration = .seconds(10)
         /// How long a probe may take.
         package var probeTime: Duration = .seconds(5)
 
@@ -50,7 +50,7 @@ package struct Circuit: Sendable {
     ) -> Bool {
         run = Outage(since: min(run?.since ?? began, began), cause: cause)
         count += 1
-        guard !isOpen, count >= policy.outages, let run, now - run.since >= policy.silence else { return false }
+        guard !isOpen, count >= policy.outages, let run, now - run.since >= policy.idleTimeout else { return false }
         isOpen = true
         return true
     }
@@ -59,6 +59,6 @@ package struct Circuit: Sendable {
     package mutating func nextProbe() -> Duration? {
         guard isOpen else { return nil }
         defer { probes += 1 }
-        return min(policy.firstPause * (1 << min(probes, 20)), policy.longestPause)
+        return min(policy.firstPause * (1 << min(probes, 20)), policy.maxPause)
     }
 }

@@ -4,7 +4,7 @@ import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
 /// Lets requests through to the remote tier unless it is known to be down, and finds out when it is back. Every method may
 /// be called on any thread, and none blocks.
-package final class RemoteGate: Sendable {
+package final class RemoteHealth: Sendable {
     /// What becomes of fills while the remote is known to be down.
     package enum Offline: String, Sendable, CaseIterable {
         /// They wait until it is back, or their deadline.
@@ -14,37 +14,37 @@ package final class RemoteGate: Sendable {
     }
 
     private struct State {
-        var circuit: Circuit
+        var breaker: CircuitBreaker
         var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
         var probing: Task<Void, Never>?
         var isStopped = false
     }
 
     let offline: Offline
-    private let policy: Circuit.Policy
+    private let policy: CircuitBreaker.Policy
     private let source: any RemoteSource
     private let pool: any TaskExecutor
     private let lastID = Atomic<UInt64>(0)
     // A leaf lock: nothing is called while it is held.
     private let state: NIOLockedValueBox<State>
 
-    init(_ source: any RemoteSource, _ offline: Offline, _ policy: Circuit.Policy, pool: any TaskExecutor) {
+    init(_ source: any RemoteSource, _ offline: Offline, _ policy: CircuitBreaker.Policy, pool: any TaskExecutor) {
         self.source = source
         self.offline = offline
         self.policy = policy
         self.pool = pool
-        state = NIOLockedValueBox(State(circuit: Circuit(policy)))
+        state = NIOLockedValueBox(State(breaker: CircuitBreaker(policy)))
     }
 
     /// Since when requests have come to nothing, and why; nil while the remote answers.
-    package var outage: Circuit.Outage? { state.withLockedValue { $0.circuit.outage } }
+    package var outage: CircuitBreaker.Outage? { state.withLockedValue { $0.breaker.outage } }
 
     /// The remote is known to be down.
-    package var isDown: Bool { state.withLockedValue { $0.circuit.isOpen } }
+    package var isDown: Bool { state.withLockedValue { $0.breaker.isOpen } }
 
     /// What a request gets that is not sent because the remote is down; nil while it is not known to be.
     var refusal: FillError? {
-        state.withLockedValue { $0.circuit.isOpen ? $0.circuit.outage : nil }.map { outage in
+        state.withLockedValue { $0.breaker.isOpen ? $0.breaker.outage : nil }.map { outage in
             let seconds = (ContinuousClock.now - outage.since).components.seconds
             return FillError(
                 .io, .remoteFailed, "not asked: the remote has been down for \(seconds) s: \(outage.cause)",
@@ -55,7 +55,7 @@ package final class RemoteGate: Sendable {
     /// Returns when a request for content may be sent.
     ///
     /// - Throws: while the remote is down: ``refusal`` when nobody is to wait; otherwise `.cancelled` with the task.
-    func pass() async throws(FillError) {
+    func waitUntilReachable() async throws(FillError) {
         guard let refusal else { return }
         if offline == .error { throw refusal }
         await awaitReturn()
@@ -71,7 +71,7 @@ package final class RemoteGate: Sendable {
         case .remoteFailed:
             guard let failure, failure.isOutage else { return answered() }
             let isDown = state.withLockedValue { state in
-                state.circuit.failed(failure.cause, began: began, now: .now) && !state.isStopped
+                state.breaker.failed(failure.cause, began: began, now: .now) && !state.isStopped
             }
             if isDown { startProbing(key) }
         // The machine's own faults, and what ended before it was known.
@@ -92,7 +92,7 @@ package final class RemoteGate: Sendable {
 
     private func answered() {
         let waiting = state.withLockedValue { state -> [CheckedContinuation<Void, Never>] in
-            guard state.circuit.outage != nil, state.circuit.answered() else { return [] }
+            guard state.breaker.outage != nil, state.breaker.answered() else { return [] }
             defer { state.waiting = [:] }
             return Array(state.waiting.values)
         }
@@ -104,7 +104,7 @@ package final class RemoteGate: Sendable {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let isOver = state.withLockedValue { state in
-                    guard state.circuit.isOpen, !state.isStopped, !Task.isCancelled else { return true }
+                    guard state.breaker.isOpen, !state.isStopped, !Task.isCancelled else { return true }
                     state.waiting[id] = continuation
                     return false
                 }
@@ -119,7 +119,7 @@ package final class RemoteGate: Sendable {
 
     private func startProbing(_ key: RemoteKey) {
         let task = Task(executorPreference: pool) {
-            while !Task.isCancelled, let pause = self.state.withLockedValue({ $0.circuit.nextProbe() }) {
+            while !Task.isCancelled, let pause = self.state.withLockedValue({ $0.breaker.nextProbe() }) {
                 do { try await Task.sleep(for: pause) } catch { return }
                 await self.probe(key)
             }
@@ -138,7 +138,7 @@ package final class RemoteGate: Sendable {
             do throws(FillError) { _ = try await self.source.current(key) } catch { return error }
             return nil
         }
-        let patience = Task(executorPreference: pool) {
+        let timeout = Task(executorPreference: pool) {
             try? await Task.sleep(for: self.policy.probeTime)
             question.cancel()
         }
@@ -147,7 +147,7 @@ package final class RemoteGate: Sendable {
         } onCancel: {
             question.cancel()
         }
-        patience.cancel()
+        timeout.cancel()
         note(failure, key, began: began)
     }
 }

@@ -8,7 +8,7 @@
 /// A near remote is worth larger fetches: those that are under way share the line, so that of many small ones the first is
 /// there no sooner than the last, and each costs its switches between threads. A distant one gets the small ones, as a store
 /// may bound what a connection carries.
-struct Pace: Sendable {
+struct BandwidthEstimator: Sendable {
     /// What a fetch begins with, for ``ended(_:firstByte:now:)``.
     struct Start: Sendable {
         fileprivate let time: ContinuousClock.Instant
@@ -43,8 +43,8 @@ struct Pace: Sendable {
     private static let near = 0.005
     /// Of a near remote a fetch is as large as what comes in so many seconds, and the window eight of them.
     private static let fetchTime = 0.02
-    private let least: Int
-    private let most: Int
+    private let minWindow: Int
+    private let maxWindow: Int
     private let fetchSizes: ClosedRange<Int>
     private var delivered = 0
     /// Bytes a second.
@@ -54,20 +54,21 @@ struct Pace: Sendable {
     private var periodEnd: ContinuousClock.Instant?
 
     /// - Parameters:
-    ///   - least: bytes of the window, whatever the line is.
-    ///   - most: bytes that it never grows beyond.
+    ///   - minWindow: bytes of the window, whatever the line is.
+    ///   - maxWindow: bytes that it never grows beyond.
     ///   - fetchSizes: bytes of one fetch, of any remote and of a near one.
-    init(least: Int, most: Int, fetchSizes: ClosedRange<Int> = 1...1) {
-        self.least = least
-        self.most = max(least, most)
+    init(minWindow: Int, maxWindow: Int, fetchSizes: ClosedRange<Int> = 1...1) {
+        self.minWindow = minWindow
+        self.maxWindow = max(minWindow, maxWindow)
         self.fetchSizes = fetchSizes
     }
 
     /// Bytes.
     var window: Int {
-        guard let rate = rate.value(max), let delay = delay.value(min) else { return least }
+        guard let rate = rate.value(max), let delay = delay.value(min) else { return minWindow }
         return min(
-            most, max(least, Int(min(2 * rate * delay, 1e15)), fetchSize > fetchSizes.lowerBound ? 8 * fetchSize : 0))
+            maxWindow,
+            max(minWindow, Int(min(2 * rate * delay, 1e15)), fetchSize > fetchSizes.lowerBound ? 8 * fetchSize : 0))
     }
 
     /// Bytes of one fetch, a multiple of the least.
