@@ -1,22 +1,23 @@
-/// How far to read ahead so that the line to the remote is full: twice what it carries within one delay; and how much to ask
-/// for at once. Pure.
+/// Estimates how far to read ahead to keep the connection to the remote busy, and how much one fetch should ask for.
+/// Pure.
 ///
-/// Bandwidth is the best rate at which bytes came while a fetch was under way, delay the least time to a first byte, both
-/// of the last seconds (as BBR has it). A window that is too small shows as a bandwidth of one window a delay, so that it
-/// doubles until the line is full; what a slow line cannot carry is not asked for.
+/// The window is twice the bandwidth-delay product. Bandwidth is the best rate at which bytes arrived while a fetch was
+/// under way, and delay is the shortest time to a first byte, both over the last seconds (as in BBR). A window that is
+/// too small shows as a bandwidth of one window per delay, so it doubles until the connection is busy. A slow
+/// connection never gets a window that it cannot carry.
 ///
-/// A near remote is worth larger fetches: those that are under way share the line, so that of many small ones the first is
-/// there no sooner than the last, and each costs its switches between threads. A distant one gets the small ones, as a store
-/// may bound what a connection carries.
+/// A near and fast remote gets larger fetches. Fetches that run at once share the connection, so many small ones all
+/// finish late, and each costs switches between threads. A distant remote gets small fetches, because a store may limit
+/// the bandwidth of one connection.
 struct BandwidthEstimator: Sendable {
-    /// What a fetch begins with, for ``ended(_:firstByte:now:)``.
+    /// The state at the start of a fetch, to be passed to ``ended(_:firstByte:now:)``.
     struct Start: Sendable {
         fileprivate let time: ContinuousClock.Instant
-        /// Of all fetches together.
+        /// Bytes that all fetches together had received.
         fileprivate let delivered: Int
     }
 
-    /// The best sample of the present period and of the one before.
+    /// The best sample of the current period and of the one before.
     private struct Best: Sendable {
         var now: Double?
         var before: Double?
@@ -37,11 +38,11 @@ struct BandwidthEstimator: Sendable {
     }
 
     private static let period = Duration.seconds(5)
-    /// Rates of shorter times are chance.
+    /// Rates over shorter times are left out, as chance rules them.
     private static let shortest = Duration.milliseconds(1)
-    /// Remotes that send a first byte sooner are near.
+    /// A remote with a shorter delay, in seconds, is near.
     private static let near = 0.005
-    /// Of a near remote a fetch is as large as what comes in so many seconds, and the window eight of them.
+    /// For a near remote, a fetch asks for what arrives in so many seconds, and the window is eight fetches.
     private static let fetchTime = 0.02
     private let minWindow: Int
     private let maxWindow: Int
@@ -54,16 +55,16 @@ struct BandwidthEstimator: Sendable {
     private var periodEnd: ContinuousClock.Instant?
 
     /// - Parameters:
-    ///   - minWindow: bytes of the window, whatever the line is.
-    ///   - maxWindow: bytes that it never grows beyond.
-    ///   - fetchSizes: bytes of one fetch, of any remote and of a near one.
+    ///   - minWindow: the smallest window, in bytes.
+    ///   - maxWindow: the largest window, in bytes.
+    ///   - fetchSizes: bytes of one fetch: the lower bound for any remote, up to the upper bound for a near one.
     init(minWindow: Int, maxWindow: Int, fetchSizes: ClosedRange<Int> = 1...1) {
         self.minWindow = minWindow
         self.maxWindow = max(minWindow, maxWindow)
         self.fetchSizes = fetchSizes
     }
 
-    /// Bytes.
+    /// How far to read ahead, in bytes.
     var window: Int {
         guard let rate = rate.value(max), let delay = delay.value(min) else { return minWindow }
         return min(
@@ -71,7 +72,7 @@ struct BandwidthEstimator: Sendable {
             max(minWindow, Int(min(2 * rate * delay, 1e15)), fetchSize > fetchSizes.lowerBound ? 8 * fetchSize : 0))
     }
 
-    /// Bytes of one fetch, a multiple of the least.
+    /// How much one fetch should ask for, in bytes: a multiple of the smallest size.
     var fetchSize: Int {
         let least = fetchSizes.lowerBound
         guard let rate = rate.value(max), let delay = delay.value(min), delay < Self.near else { return least }
@@ -82,11 +83,13 @@ struct BandwidthEstimator: Sendable {
 
     mutating func arrived(_ bytes: Int) { delivered += bytes }
 
-    /// - Parameter firstByte: when the first came; nil when none did, which says nothing.
+    /// Notes the end of a fetch.
+    ///
+    /// - Parameter firstByte: when its first byte arrived. A fetch without one (nil) tells nothing, and is ignored.
     mutating func ended(_ start: Start, firstByte: ContinuousClock.Instant?, now: ContinuousClock.Instant) {
         guard let firstByte else { return }
         let end = periodEnd ?? now
-        // After a pause of a whole period nothing of before counts.
+        // After a pause of a whole period, older samples no longer count.
         for _ in 0..<(now < end ? 0 : now < end + Self.period ? 1 : 2) {
             rate.turn()
             delay.turn()

@@ -1,14 +1,15 @@
-/// Whether the remote tier is known to be down: a pure state machine.
+/// Decides whether the remote tier is down: a pure state machine, after the pattern of the same name.
 ///
-/// It opens when several requests in a row found nobody at work (``FillError/isOutage``), and closes with the first answer,
-/// whatever that says. While it is open, probes alone go to the remote.
+/// It opens when several requests in a row found the remote unreachable (``FillError/isOutage``). The first answer
+/// closes it, even one that reports an error. While it is open, only probes go to the remote.
 package struct CircuitBreaker: Sendable {
     package struct Policy: Sendable {
-        /// Requests in a row that have to come to nothing before the remote is known to be down.
+        /// How many requests in a row have to find the remote unreachable before it counts as down.
         package var outages = 4
-        /// How long there has to be no answer, from the beginning of the first of them: a blip is the retries' to bridge.
+        /// How long the remote has to stay unreachable, counted from the start of the first of these requests. Retries
+        /// bridge anything shorter.
         package var idleTimeout: Duration = .milliseconds(500)
-        /// How long after the opening the remote is probed; twice as long before each further probe.
+        /// The pause between the opening and the first probe. It doubles before each further probe, up to ``maxPause``.
         package var firstPause: Duration = .milliseconds(250)
         package var maxPause: Duration = .seconds(10)
         /// How long a probe may take.
@@ -18,9 +19,9 @@ package struct CircuitBreaker: Sendable {
     }
 
     package struct Outage: Hashable, Sendable {
-        /// When the first request began that came to nothing.
+        /// When the first of the failed requests began.
         package var since: ContinuousClock.Instant
-        /// Why the last one did.
+        /// Why the last of them failed, for people.
         package var cause: String
     }
 
@@ -28,23 +29,27 @@ package struct CircuitBreaker: Sendable {
     private var run: Outage?
     private var count = 0
     private var probes = 0
-    /// The remote is known to be down.
+    /// Whether the remote counts as down.
     package private(set) var isOpen = false
 
     package init(_ policy: Policy = .init()) { self.policy = policy }
 
-    /// What is known of the outage, from its first request on; nil after an answer.
+    /// The failed requests since the last answer, even while they are too few to open the breaker. Nil when the last
+    /// request was answered.
     package var outage: Outage? { run }
 
-    /// The remote answered something. True: it was down.
+    /// Notes that the remote answered something.
+    ///
+    /// - Returns: whether it counted as down until now.
     package mutating func answered() -> Bool {
         let wasOpen = isOpen
         (run, count, probes, isOpen) = (nil, 0, 0, false)
         return wasOpen
     }
 
-    /// A request that began at `began` found nobody at work. True: the remote is known to be down from now on, and has to
-    /// be probed.
+    /// Notes that a request that began at `began` found the remote unreachable.
+    ///
+    /// - Returns: whether the remote counts as down from this moment on. The caller then starts to probe it.
     package mutating func failed(
         _ cause: String, began: ContinuousClock.Instant, now: ContinuousClock.Instant
     ) -> Bool {
@@ -55,7 +60,8 @@ package struct CircuitBreaker: Sendable {
         return true
     }
 
-    /// How long to wait before the next probe; nil when there is nothing to probe.
+    /// How long to wait before the next probe; nil when the breaker is closed and needs none. Each call counts as a
+    /// probe.
     package mutating func nextProbe() -> Duration? {
         guard isOpen else { return nil }
         defer { probes += 1 }

@@ -1,7 +1,7 @@
 import Synchronization
 
-/// What the engine counts, since the start of the daemon. Updated without a lock, so that a snapshot's figures may be
-/// of slightly different moments.
+/// The engine's counters since the daemon started. They are updated without a lock, so the figures of one snapshot may
+/// come from slightly different moments.
 package final class EngineCounters: Sendable {
     package let hits = Atomic<Int>(0)
     package let joins = Atomic<Int>(0)
@@ -13,18 +13,18 @@ package final class EngineCounters: Sendable {
     package let errors = Atomic<Int>(0)
     package let cancelled = Atomic<Int>(0)
     package let retries = Atomic<Int>(0)
-    /// Where the time of fills goes: sums over all of them. What waited for a range, from its request to its end without
-    /// error; and its answer, from there until it was given.
+    /// Sums over all fills that ended without an error, in nanoseconds: the time from the request to its completion,
+    /// and the time that the completion took to answer the reader.
     package let waitNanoseconds = Atomic<Int>(0)
     package let answerNanoseconds = Atomic<Int>(0)
-    /// Of fetches: until a thread took them on; at the remote; writing to the lower file.
+    /// Sums over all fetches, in nanoseconds: waiting for a thread, waiting for the remote, writing to the lower file.
     package let queueNanoseconds = Atomic<Int>(0)
     package let remoteNanoseconds = Atomic<Int>(0)
     package let writeNanoseconds = Atomic<Int>(0)
 
     package init() {}
 
-    /// Every counter by the name under which `status` shows it, in the order of the display.
+    /// Every counter with the name that `status` shows, in the order in which it shows them.
     package var snapshot: [(name: String, value: Int)] {
         func read(_ counter: borrowing Atomic<Int>) -> Int { counter.load(ordering: .relaxed) }
         return [

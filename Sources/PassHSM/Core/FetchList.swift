@@ -1,20 +1,21 @@
-/// The fetches of one file: disjoint, in the order of their granules, found by search. Pure.
+/// The fetches of one file. They are disjoint, kept in the order of their granules, and found by binary search. Pure.
 struct FetchList: Sendable {
     struct Fetch: Sendable {
         let id: FillState.ID
-        /// What is still to come; never empty. Its end never changes.
+        /// The granules that have not arrived yet; never empty. The end of the range never changes.
         var granules: Range<Int>
         var priority: FillState.Priority
-        /// The group of waiters it was started for, as far as it still exists; nil: of the read-ahead, for which nobody waits.
+        /// The group of waiters that the fetch was started for; the group may be gone by now. Nil for read-ahead, which
+        /// has no waiter.
         let group: FillState.ID?
         var isCancelled = false
     }
 
     private var list: [Fetch] = []
     private var ends: [FillState.ID: Int] = [:]
-    /// Those that are not cancelled.
+    /// How many fetches are not cancelled.
     private(set) var active = 0
-    /// Those of them that nobody waits for.
+    /// How many of the active fetches have a lower priority than demand.
     private(set) var activeAhead = 0
 
     var isEmpty: Bool { list.isEmpty }
@@ -38,7 +39,8 @@ struct FetchList: Sendable {
         return fetch
     }
 
-    /// What is before `granule` has come; the fetch when that was all of it.
+    /// Notes that everything before `granule` has arrived. When that completes the fetch, the fetch is removed and
+    /// returned.
     mutating func advance(_ id: FillState.ID, to granule: Int) -> Fetch? {
         guard let index = index(of: id) else { return nil }
         if granule >= list[index].granules.upperBound { return remove(id) }
@@ -46,7 +48,7 @@ struct FetchList: Sendable {
         return nil
     }
 
-    /// False when it was cancelled already, or is over.
+    /// Marks the fetch as cancelled. False when it was cancelled before, or has ended.
     mutating func cancel(_ id: FillState.ID) -> Bool {
         guard let index = index(of: id), !list[index].isCancelled else { return false }
         count(list[index], -1)
@@ -54,7 +56,8 @@ struct FetchList: Sendable {
         return true
     }
 
-    /// False when its priority is as high already, or it is cancelled.
+    /// Raises the priority of the fetch at `index`. False when its priority is that high already, or when it is
+    /// cancelled.
     mutating func promote(_ index: Int, _ priority: FillState.Priority) -> Bool {
         guard priority < list[index].priority, !list[index].isCancelled else { return false }
         count(list[index], -1)
@@ -63,7 +66,7 @@ struct FetchList: Sendable {
         return true
     }
 
-    /// The first fetch that ends behind `granule`; ``count`` when there is none.
+    /// The index of the first fetch that ends after `granule`; ``count`` when there is none.
     func firstIndex(endingAfter granule: Int) -> Int {
         var (low, high) = (0, list.count)
         while low < high {
@@ -73,7 +76,7 @@ struct FetchList: Sendable {
         return low
     }
 
-    /// Those that touch `granules`.
+    /// The indices of the fetches that overlap `granules`.
     func indices(touching granules: Range<Int>) -> Range<Int> {
         let first = firstIndex(endingAfter: granules.lowerBound)
         var end = first

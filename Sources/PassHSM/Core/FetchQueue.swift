@@ -1,18 +1,20 @@
-/// Which fetch runs next: at most so many at once, shared fairly. Pure; each step takes constant time on average but for the
-/// owners that are left out, who are few.
+/// Decides which fetch runs next. At most `limit` fetches run at once, and users and files share them fairly. Pure. A
+/// step takes constant time on average; passing over owners that may not start a fetch now costs time for each of them,
+/// and they are few.
 ///
-/// - Demand runs before prefetches, these before background work; but each fourth turn is the prefetches' and each
-///   sixteenth the background's, so that they come on whatever the demand. A quarter of the places is the demand's alone.
-/// - Within a priority users come in turn, and of a user the files. A user has three quarters of the places at most while
-///   there are others, a file half of them. A user of whom nothing runs gets a place beyond the limit, so that nobody
-///   waits until somebody else's fetches end.
-/// - A fetch of which nothing comes is *stalled* (``stall(_:)``): it does not count, up to a second limit, of which one user
-///   has half at most. So objects that hang keep no others waiting.
+/// - Demand runs before prefetches, and prefetches run before background work. Each fourth turn belongs to prefetches
+///   and each sixteenth to background work, so that neither starves. A quarter of the places is reserved for demand.
+/// - Within a priority, users take turns, and within a user, the user's files take turns. While there are other users,
+///   one user has at most three quarters of the places. While there are other files, one file has at most half of them.
+///   A user without a running fetch gets a place beyond the limit, so that no user waits for another user's fetches to
+///   end.
+/// - A fetch that receives nothing is *stalled* (``stall(_:)``). It does not count against the limit, up to a second
+///   limit, of which one user has at most half. Objects that hang therefore do not block other fetches.
 struct FetchQueue<ID: Hashable & Sendable>: Sendable {
     typealias User = FillState.User
     typealias Priority = FillState.Priority
 
-    /// Whose a fetch is.
+    /// The user and the file that a fetch belongs to.
     struct Owner: Hashable, Sendable {
         var user: User = 0
         var file: ObjectIdentifier?
@@ -24,7 +26,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         var priority: Priority
         let owner: Owner
         var standing = Standing.waiting
-        /// Where it waits: under an older number it waits no more.
+        /// The number of the fetch's current place in the queue. A place with an older number is stale.
         var place: UInt64
     }
 
@@ -33,14 +35,15 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         let number: UInt64
     }
 
-    /// What there is of one owner.
+    /// How many fetches one user or file has.
     private struct Book {
         var known = 0
         var running = 0
         var stalled = 0
     }
 
-    /// Those of one priority that wait. Numbers of those that wait no more are left until they come up.
+    /// The waiting fetches of one priority. Stale places stay in it until their turn comes or ``compact()`` removes
+    /// them.
     private struct Waiting {
         var users: [User: RoundRobin<Owner, Place>] = [:]
         var turns = Fifo<User>()
@@ -52,24 +55,24 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
     private var waiting = [Waiting](repeating: .init(), count: Priority.allCases.count)
     private var users: [User: Book] = [:]
     private var files: [Owner: Book] = [:]
-    /// Fetches that count, and those of them that are not demand.
+    /// Running fetches that count against the limit, and how many of these have a lower priority than demand.
     private var running = 0
     private var runningAhead = 0
     private var stalled = 0
     private var turns = 0
     private var lastPlace: UInt64 = 0
-    /// Numbers left of those that wait no more.
+    /// How many places in the queues are stale.
     private var stale = 0
 
     /// - Parameters:
-    ///   - limit: fetches at once.
-    ///   - maxStalled: fetches of which nothing comes, beside them.
+    ///   - limit: fetches that run at once.
+    ///   - maxStalled: stalled fetches that may exist beside them.
     init(limit: Int, maxStalled: Int = 0) {
         self.limit = max(1, limit)
         self.maxStalled = maxStalled
     }
 
-    /// The user's demand beyond the limit, of users of whom nothing runs.
+    /// Places beyond the limit, for demand of users that have no running fetch.
     private var reserve: Int { max(1, limit / 4) }
 
     mutating func add(_ id: ID, _ priority: Priority, _ owner: Owner = .init()) {
@@ -77,7 +80,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         enqueue(id, priority, owner)
     }
 
-    /// Moves a waiting fetch to those of a higher priority.
+    /// Raises the priority of a fetch. A waiting fetch moves to the queue of the new priority.
     mutating func promote(_ id: ID, to priority: Priority = .demand) {
         guard let entry = entries[id], priority < entry.priority else { return }
         switch entry.standing {
@@ -92,7 +95,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         }
     }
 
-    /// True when it was still waiting, and is gone now.
+    /// Removes a fetch that has not started. False when it runs already, or is unknown.
     mutating func removeWaiting(_ id: ID) -> Bool {
         guard let entry = entries[id], entry.standing == .waiting else { return false }
         entries[id] = nil
@@ -102,7 +105,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         return true
     }
 
-    /// It runs no more: its place is free.
+    /// Notes that a running or stalled fetch has ended. Its place is free.
     mutating func ended(_ id: ID) {
         guard let entry = entries[id], entry.standing != .waiting else { return }
         leave(entry)
@@ -110,7 +113,8 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         count(entry.owner) { $0.known -= 1 }
     }
 
-    /// Nothing comes of a running fetch: its place is free while that is so, if there are not too many such.
+    /// Marks a running fetch as stalled, which frees its place until ``resume(_:)``. Does nothing when there are too
+    /// many stalled fetches already.
     ///
     /// - Returns: whether a place was freed.
     mutating func stall(_ id: ID) -> Bool {
@@ -124,7 +128,8 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         return true
     }
 
-    /// Something comes of a stalled fetch: it counts again, also beyond the limit.
+    /// Notes that a stalled fetch received something. It counts against the limit again, even if that exceeds the
+    /// limit.
     mutating func resume(_ id: ID) {
         guard let entry = entries[id], entry.standing == .stalled else { return }
         leave(entry)
@@ -132,25 +137,25 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         enter(entry)
     }
 
-    /// Numbers that are kept of those that wait, and of those that wait no more.
+    /// How many places the queues hold, stale ones included.
     var waitingNumbers: Int {
         waiting.reduce(0) { $1.users.values.reduce($0) { $0 + $1.count } }
     }
 
-    /// The next fetch to run, counted as running from now on.
+    /// Takes the next fetch that may run. It counts as running from now on.
     mutating func next() -> ID? {
         for priority in Priority.inTurn(turns + 1) where hasRoom(priority) {
             guard let id = take(priority, isBeyond: false) else { continue }
             turns += 1
             return id
         }
-        // A user of whom nothing runs need not wait for others.
+        // A user without a running fetch need not wait for others.
         return running < limit + reserve ? take(.demand, isBeyond: true) : nil
     }
 
     // MARK: Inside
 
-    /// Places of the limit are kept free of prefetches and background work, so that demand never queues behind them.
+    /// Prefetches and background work leave a quarter of the places free, so that demand never queues behind them.
     private func hasRoom(_ priority: Priority) -> Bool {
         running < limit && (priority == .demand || runningAhead < max(1, limit * 3 / 4))
     }
@@ -163,7 +168,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         waiting[index].users[owner.user, default: .init()].add(Place(id: id, number: lastPlace), of: owner)
     }
 
-    /// - Parameter isBeyond: of a user of whom nothing runs.
+    /// - Parameter isBeyond: takes only from users that have no running fetch.
     private mutating func take(_ priority: Priority, isBeyond: Bool) -> ID? {
         let index = priority.rawValue
         for _ in 0..<waiting[index].turns.count {
@@ -187,7 +192,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         return nil
     }
 
-    /// The user has as many places as one may have while there are others.
+    /// Whether the user has as many places as one user may have while there are others.
     private func isFull(_ user: User) -> Bool {
         users.count > 1 && users[user]?.running ?? 0 >= max(1, limit * 3 / 4)
     }
@@ -207,7 +212,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         count(entry.owner) { $0.running += 1 }
     }
 
-    /// Takes back what counts of a fetch that runs or is stalled.
+    /// Uncounts a fetch that runs or is stalled.
     private mutating func leave(_ entry: Entry) {
         switch entry.standing {
         case .waiting: return
@@ -228,7 +233,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         if files[owner]?.known == 0 { files[owner] = nil }
     }
 
-    /// Forgets the numbers of those that wait no more, when they are more than the others.
+    /// Removes stale places once they outnumber the live ones.
     private mutating func compact() {
         guard stale > entries.count + 64 else { return }
         stale = 0

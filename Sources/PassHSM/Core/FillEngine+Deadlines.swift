@@ -1,32 +1,35 @@
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// The ends of requests that do not come from their content: deadlines, cancelling, shutdown.
+/// Requests that end without their content: deadlines, cancellation, shutdown.
 ///
-/// None of these waits for a file's lock, whatever is done under it: the request is taken out and answered, and the file's
-/// state hears of it afterwards, on the pool.
+/// None of these waits for a file's lock. The request is taken out and answered first; the file's state learns of it
+/// afterwards, on the pool.
 extension FillEngine {
-    /// Waiters that a file's lock is held for at once.
+    /// How many waiters are removed under one hold of a file's lock.
     private static let batch = 64
 
-    /// Fails the request of the ticket with EINTR. Does nothing when it is completed or unknown. Does not block.
+    /// Fails the ticket's request with EINTR. Does nothing when the request is completed or unknown. Does not block.
     package func cancel(_ ticket: Ticket) { fail(ticket, Self.givenUp) }
 
-    /// Fails the request of the ticket with EIO, for a caller who asks for less then. As ``cancel(_:)`` otherwise.
+    /// Fails the ticket's request with EIO, for a caller that will ask for a smaller range instead. Otherwise as
+    /// ``cancel(_:)``.
     package func withdraw(_ ticket: Ticket) {
         fail(ticket, FillError(.io, .cancelled, "the caller asks for less"))
     }
 
-    /// Whether something of `range`, or near to it, has come in the last `time`.
+    /// Whether content of `range`, or near it (``FillProgress``), arrived within the last `time`. Does not block.
     package func isComing(_ range: Range<Int>, of file: FillFile, within time: Duration) -> Bool {
         let last = file.progress.last(of: file.granules(touching: range))
         return last > 0 && moment(last) + time >= configuration.now()
     }
 
-    /// Whether the request of the ticket is not completed yet.
+    /// Whether the ticket's request is not completed yet.
     package func isWaiting(_ ticket: Ticket) -> Bool { requests.withLockedValue { $0[ticket] != nil } }
 
-    /// Fails every request that is past its deadline, which begins anew whenever something of its content has come, and
-    /// frees the places of fetches of which nothing comes. To be called about once a second. Does not block.
+    /// Fails every request that is past its deadline, and frees the places of fetches that receive nothing. A request's
+    /// deadline starts anew whenever part of its content arrives.
+    ///
+    /// To be called about once a second. Does not block.
     package func expire() {
         let now = configuration.now()
         watchFetches(now)
@@ -48,7 +51,7 @@ extension FillEngine {
             one.request.task?.cancel()
         }
         forget(late)
-        // Of other errors the fetch tells; here it was the fetch that was waited for.
+        // A fetch reports its own errors to the destination. A deadline ends only the wait, so it is reported here.
         let fetching = fetches.withLockedValue { Set($0.all.values.map { ObjectIdentifier($0.file) }) }
         var noted: Set<ObjectIdentifier> = []
         for (one, cause) in zip(late, causes) where one.request.priority != .prefetch {
@@ -59,12 +62,12 @@ extension FillEngine {
         }
     }
 
-    /// Nil: it has had its time.
+    /// The later deadline that progress has earned the request; nil when its time is over.
     private func laterDeadline(
         of request: FillRequests.Request, _ now: ContinuousClock.Instant
     ) -> ContinuousClock.Instant? {
         if let end = request.end, end < now { return nil }
-        // Nothing is asked for yet.
+        // The ticket exists, but no request was made under it yet.
         if !request.isMade { return now + .seconds(1) }
         guard request.isFill, let progress = request.file?.progress else { return nil }
         if progress.isChecking.load(ordering: .relaxed) { return now + .seconds(1) }
@@ -83,14 +86,14 @@ extension FillEngine {
         return FillError(.io, .deadline, cause + outage)
     }
 
-    /// Fails everything that waits with EIO, cancels every fetch, and lets nothing wait for a fill from now on. Claims are
-    /// still granted: what was written locally can be brought to disk. Does not block.
+    /// Fails everything that waits for content with EIO, cancels every fetch, and refuses every later fill. Claims are
+    /// still granted, so that local writes can reach the disk. Does not block.
     package func shutDown() {
         refuse(for: .seconds(1 << 32))
         remoteHealth.stop()
     }
 
-    /// As ``shutDown()``, but only for a while: a reader whose read-ahead fails asks again at once.
+    /// As ``shutDown()``, but only for `duration`: the kernel asks again at once for pages whose read-ahead failed.
     package func refuse(for duration: Duration) {
         refusal.withLockedValue { $0 = .now + duration }
         let made = requests.withLockedValue { $0.takeMade() }
@@ -125,7 +128,7 @@ extension FillEngine {
         forget([(ticket, taken)])
     }
 
-    /// Tells the files that nobody waits under the tickets any more.
+    /// Removes the tickets' waiters from the states of their files, on the pool.
     private func forget(_ requests: [(ticket: Ticket, request: FillRequests.Request)]) {
         var tickets: [ObjectIdentifier: (file: FillFile, tickets: [Ticket])] = [:]
         for (ticket, request) in requests {

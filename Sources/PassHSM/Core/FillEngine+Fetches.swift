@@ -2,7 +2,7 @@ import Synchronization
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// What the states of files want done: fetches, one after the other and at once.
+/// Performs the actions that file states return: starts, promotes and cancels fetches, and runs them.
 extension FillEngine {
     /// A fetch that was started and has not ended.
     struct Fetch {
@@ -13,16 +13,17 @@ extension FillEngine {
         let decided = ContinuousClock.now
         let activity = Activity()
         var task: Task<Void, Never>?
-        /// It has left its place, and waits for another: resumed with whether it has one.
+        /// Set while the fetch has left its place and waits for another. Resumed with true when it has a place, with
+        /// false when it was cancelled.
         var waiting: CheckedContinuation<Bool, Never>?
         var isCancelled = false
 
         var owner: FetchQueue<FillState.ID>.Owner { .init(user: user, file: ObjectIdentifier(file)) }
     }
 
-    /// Whether something comes of a fetch.
+    /// When a fetch last received something. Read and written without a lock.
     final class Activity: Sendable {
-        /// When it began, or something came; see ``FillEngine/time(_:)``.
+        /// When the fetch began or last received something; see ``FillEngine/time(_:)``.
         let last = Atomic<Int>(0)
         let isStalled = Atomic<Bool>(false)
     }
@@ -30,10 +31,10 @@ extension FillEngine {
     struct Fetches {
         var queue: FetchQueue<FillState.ID>
         var all: [FillState.ID: Fetch] = [:]
-        /// Those that have a place.
+        /// The fetches that have a place.
         var running: [FillState.ID: Activity] = [:]
 
-        /// It has no place any more.
+        /// Takes the fetch's place away.
         mutating func leave(_ id: FillState.ID) {
             queue.ended(id)
             running[id] = nil
@@ -69,8 +70,8 @@ extension FillEngine {
         }
     }
 
-    /// Since the fetch was decided on, another thread may have cancelled or promoted it, or shut the engine down: that
-    /// thread saw no fetch, so that it is done here.
+    /// Between the decision to fetch and now, another thread may have cancelled or promoted the fetch, or shut the
+    /// engine down. That thread did not find the fetch, so its change is applied here.
     private func catchUp(_ id: FillState.ID, _ priority: FillState.Priority, _ file: FillFile) {
         if isRefusing { change(file) { $0.failFills(Self.stopped, &$1) } }
         switch file.state.withLockedValue({ $0.standing(of: id) }) {
@@ -90,7 +91,7 @@ extension FillEngine {
 
     private func cancelFetch(_ id: FillState.ID) {
         enum Way {
-            /// It never ran.
+            /// The fetch never ran.
             case end(FillFile)
             case resume(CheckedContinuation<Bool, Never>)
             case cancel(Task<Void, Never>?)
@@ -139,7 +140,7 @@ extension FillEngine {
 
     // MARK: Places
 
-    /// Frees the places of fetches of which nothing comes.
+    /// Frees the places of fetches that have received nothing for the stall time.
     func watchFetches(_ now: ContinuousClock.Instant) {
         let before = time(now - configuration.stallTime)
         let isFree = fetches.withLockedValue { fetches in
@@ -155,7 +156,7 @@ extension FillEngine {
         if isFree { startFetches() }
     }
 
-    /// Something has come of the fetch.
+    /// Notes that the fetch received something.
     private func noteArrival(_ id: FillState.ID, _ activity: Activity) {
         activity.last.store(time(configuration.now()), ordering: .relaxed)
         guard activity.isStalled.load(ordering: .relaxed) else { return }
@@ -163,13 +164,13 @@ extension FillEngine {
         activity.isStalled.store(false, ordering: .relaxed)
     }
 
-    /// The fetch waits for something else than the remote's answer: others may have its place meanwhile.
+    /// Gives the place to other fetches while this one waits for something other than the remote's answer.
     private func leavePlace(_ id: FillState.ID) {
         fetches.withLockedValue { $0.leave(id) }
         startFetches()
     }
 
-    /// Returns when the fetch has a place again; false when it was cancelled.
+    /// Waits until the fetch has a place again. False when it was cancelled.
     private func takePlace(_ id: FillState.ID) async -> Bool {
         await withCheckedContinuation { continuation in
             let isWanted = fetches.withLockedValue { fetches in
@@ -212,14 +213,15 @@ extension FillEngine {
         startFetches()
     }
 
-    /// Who waits until the remote is back asks on; otherwise nobody asks one that is known to be down.
+    /// How long to wait before the fetch is tried again; nil to give up. With ``RemoteHealth/Offline/block`` it goes on
+    /// through an outage. Otherwise it stops once the remote counts as down.
     private func pause(after failure: FillError, _ retries: RetryPolicy, _ attempt: Int) -> Duration? {
         guard failure.isOutage else { return retries.pause(after: failure, attempt: attempt) }
         if remoteHealth.offline == .block { return retries.pauseOfOutage(attempt: attempt) }
         return remoteHealth.isDown ? nil : retries.pause(after: failure, attempt: attempt)
     }
 
-    /// Returns when the remote may be asked; while it is down the fetch has no place.
+    /// Returns when the remote may be asked. The fetch gives up its place while it waits for the remote to return.
     private func waitUntilReachable(_ id: FillState.ID) async throws(FillError) {
         while remoteHealth.isDown && remoteHealth.offline == .block {
             leavePlace(id)
@@ -231,14 +233,14 @@ extension FillEngine {
         try await remoteHealth.waitUntilReachable()
     }
 
-    /// Asks the remote once; `granules` become those that have not come.
+    /// Asks the remote once. Afterwards `granules` are those that have not arrived.
     private func fetch(_ id: FillState.ID, _ wanted: Fetch, _ granules: inout Range<Int>) async -> FillError? {
         let (file, end) = (wanted.file, granules.upperBound)
         do throws(FillError) { try await waitUntilReachable(id) } catch { return error }
         var assembler = GranuleAssembler(granules: granules, layout: file.layout)
         let range = file.layout.bytes(of: granules)
         let began = ContinuousClock.now
-        // Whoever waits is answered before the remote gives more: that is not the remote's time.
+        // Waiters are answered before the remote sends more; that time is not the remote's.
         var ownTime = Duration.zero
         defer { counters.remoteNanoseconds.add(.now - began - ownTime) }
         var firstByte: ContinuousClock.Instant?

@@ -2,35 +2,35 @@ import Synchronization
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// Fetches what is missing, exactly once however many wait for it: the one engine behind both front ends.
+/// Fetches missing content, once for all that wait for it. Both front ends use this one engine.
 ///
-/// Every method may be called on any thread, and none blocks. A request is made under a *ticket*, which the caller takes
-/// first, so that it can be cancelled at any moment from then on; its completion is called exactly once, on the caller's
-/// thread or on one of the pool's.
+/// Every method may be called on any thread, and none blocks. A request is made under a *ticket*, which the caller
+/// takes first, so that the request can be cancelled at any later moment. A ticket's completion is called exactly once,
+/// on the caller's thread or on a thread of the pool.
 package final class FillEngine: Sendable {
     package struct Configuration: Sendable {
-        /// Fetches at the remote at once.
+        /// How many fetches run at the remote at once.
         package var concurrentFetches = 64
-        /// Fetches of which nothing comes, beside them: objects that hang keep no others waiting.
+        /// How many stalled fetches may exist beside these, so that objects that hang do not block others.
         package var stalledFetches = 256
-        /// How long nothing comes of such a fetch.
+        /// How long a fetch receives nothing before it counts as stalled.
         package var stallTime: Duration = .seconds(2)
-        /// Bytes that read-ahead runs in front of a sequential reader at most; more where the line to the remote is long
-        /// (``BandwidthEstimator``).
+        /// How far read-ahead runs in front of a sequential reader, in bytes. ``BandwidthEstimator`` raises it, up to
+        /// ``maxReadAhead``, where the delay to the remote is long. 0 turns read-ahead off.
         package var readAhead = 8 << 20
-        /// And not more than this.
+        /// The upper bound of the read-ahead, in bytes.
         package var maxReadAhead = 64 << 20
-        /// How long a request waits, while nothing of its content comes, before it fails with EIO.
+        /// How long a request waits without any arrival of its content before it fails with EIO.
         package var deadline: Duration = .seconds(60)
-        /// How long it waits at most, whatever comes; nil: for ever.
+        /// How long a request waits altogether, whatever arrives; nil for no such limit.
         package var maxWait: Duration?
-        /// When a remote that fails is asked again; whatever it says there, no pause is longer than ``deadline``.
+        /// When a fetch that failed is tried again. Its `maxPause` is replaced by ``deadline``.
         package var retries = RetryPolicy()
-        /// What becomes of fills while the remote is down.
+        /// How fills behave while the remote is down.
         package var offline = RemoteHealth.Offline.block
-        /// When it is known to be.
+        /// When the remote counts as down.
         package var circuitBreaker = CircuitBreaker.Policy()
-        /// The time by which deadlines and stalled fetches go.
+        /// The clock for deadlines and stalled fetches.
         package var now: @Sendable () -> ContinuousClock.Instant = { .now }
 
         package init() {}
@@ -39,26 +39,26 @@ package final class FillEngine: Sendable {
     package typealias Ticket = UInt64
     package typealias Completion = @Sendable (FillError?) -> Void
 
-    /// Nobody: work of which no user is known.
+    /// The uid that a request is made for; 0 where none is known.
     package typealias User = FillState.User
 
     package let source: any RemoteSource
     package let counters = EngineCounters()
-    /// Knows whether the remote is there.
+    /// Tracks whether the remote is reachable.
     package let remoteHealth: RemoteHealth
     let configuration: Configuration
     let pool: any TaskExecutor
     private let lastID = Atomic<UInt64>(0)
     /// A leaf lock.
     private let estimator: NIOLockedValueBox<BandwidthEstimator>
-    // What ``estimator`` says, in bytes.
+    // The last results of ``estimator``, in bytes.
     private let window: Atomic<Int>
     private let fetchSize: Atomic<Int>
     // Both are leaf locks: nothing is called while one is held, and no two are held at once.
     let requests = NIOLockedValueBox(FillRequests())
     let fetches: NIOLockedValueBox<Fetches>
     private let origin: ContinuousClock.Instant
-    /// Until then nothing may wait for a fill.
+    /// Until this moment every fill is refused; nil when none is.
     let refusal = NIOLockedValueBox<ContinuousClock.Instant?>(nil)
 
     /// - Parameter pool: runs the fetches; its threads may block.
@@ -90,7 +90,7 @@ package final class FillEngine: Sendable {
         return limits
     }
 
-    /// Notes how a fetch fares, and what that means for the next ones.
+    /// Updates the estimate, and publishes the window and fetch size for the next fetches.
     func updateEstimate(_ body: (inout BandwidthEstimator) -> Void) {
         let now = estimator.withLockedValue { estimator in
             body(&estimator)
@@ -100,7 +100,7 @@ package final class FillEngine: Sendable {
         if fetchSize.load(ordering: .relaxed) != now.fetchSize { fetchSize.store(now.fetchSize, ordering: .relaxed) }
     }
 
-    /// How many requests wait, for `status`.
+    /// How many requests wait; shown by `status`.
     package var waiting: Int { requests.withLockedValue(\.count) }
 
     static let stopped = FillError(.io, .shutdown, "the file system is being unmounted")
@@ -108,7 +108,7 @@ package final class FillEngine: Sendable {
 
     // MARK: Requests
 
-    /// Whether a read of `range` can be answered from the lower file now. Feeds the read-ahead.
+    /// Whether the lower file can answer a read of `range` now. Counts as an access for the read-ahead.
     package func isResident(_ range: Range<Int>, of file: FillFile, user: User = 0) -> Bool {
         var actions: [FillState.Action] = []
         let present = file.state.withLockedValue { state in
@@ -121,7 +121,7 @@ package final class FillEngine: Sendable {
         return present
     }
 
-    /// Takes a ticket; `completion` is called once, after a request was made under it.
+    /// Makes a ticket. `completion` is called exactly once, after a request was made under the ticket.
     package func makeTicket(_ completion: @escaping Completion) -> Ticket {
         let ticket = makeID()
         let now = configuration.now()
@@ -132,9 +132,9 @@ package final class FillEngine: Sendable {
         return ticket
     }
 
-    /// Completes the ticket without error once every byte of `range` can be read from the lower file.
+    /// Completes the ticket without an error once the lower file holds every byte of `range`.
     ///
-    /// - Parameter user: for whom; places at the remote are shared between users.
+    /// - Parameter user: on whose behalf; users share the places at the remote.
     package func ensureResident(
         _ range: Range<Int>, of file: FillFile, priority: FillState.Priority = .demand, user: User = 0, ticket: Ticket
     ) {
@@ -151,7 +151,8 @@ package final class FillEngine: Sendable {
         }
     }
 
-    /// Somebody waits for what was taken for a prefetch. Does nothing when the ticket is completed, or demand already.
+    /// Raises a prefetch to demand, because a thread waits for it after all. Does nothing when the ticket is completed,
+    /// or is demand already.
     package func becomeDemand(_ ticket: Ticket) {
         let file = requests.withLockedValue { requests -> FillFile? in
             guard let request = requests[ticket], request.isFill, request.priority > .demand else { return nil }
@@ -161,9 +162,9 @@ package final class FillEngine: Sendable {
         if let file { change(file) { $0.promote(ticket, to: .demand, &$1) } }
     }
 
-    /// Returns once every byte of `range` can be read from the lower file.
+    /// Returns once the lower file holds every byte of `range`.
     ///
-    /// - Throws: why not; `.cancelled` as soon as the task is.
+    /// - Throws: the error of the fill; `.cancelled` as soon as the task is cancelled.
     package func waitForResidence(
         of range: Range<Int>, in file: FillFile, priority: FillState.Priority, user: User = 0
     ) async throws(FillError) {
@@ -173,7 +174,7 @@ package final class FillEngine: Sendable {
                 let ticket = makeTicket { continuation.resume(returning: $0) }
                 made.withLock { $0 = ticket }
                 ensureResident(range, of: file, priority: priority, user: user, ticket: ticket)
-                // Whoever cancelled before there was a ticket had none to cancel.
+                // A cancellation that came before the ticket existed had no ticket to cancel.
                 if Task.isCancelled { cancel(ticket) }
             }
         } onCancel: {
@@ -182,21 +183,26 @@ package final class FillEngine: Sendable {
         if let error { throw error }
     }
 
-    /// Completes the ticket without error once no fetch touches `granules` nor will until ``release(_:of:present:)`` is
-    /// called with it. For local changes; waiters of the granules wait for its end.
+    /// Reserves `granules` for a local change. The ticket is completed without an error once no fetch touches them. No
+    /// fetch will, until ``release(_:of:present:)`` is called with the ticket. Waiters for these granules wait for the
+    /// end of the claim.
+    ///
+    /// - Parameter cancelFetches: cancels fetches of these granules that are under way, instead of waiting for them.
     package func claim(_ granules: Range<Int>, of file: FillFile, cancelFetches: Bool = false, ticket: Ticket) {
         request(ticket, file, nil, .demand) { state, actions in
             state.claim(ticket, granules, cancelFetches: cancelFetches, &actions)
         }
     }
 
-    /// Completes the ticket without error, for a caller who finds that there is nothing to wait for.
+    /// Completes the ticket without an error, for a caller that has nothing to wait for.
     package func finish(_ ticket: Ticket) { complete(ticket, nil) }
 
-    /// Asks the remote what it has under `key` now, and completes the ticket when `found` has dealt with it; `found` may
-    /// block, and may be called although the ticket was cancelled.
+    /// Asks the remote which version it has under `key` now, and passes it to `found`. The ticket is completed when
+    /// `found` returns or throws.
     ///
-    /// - Parameter timeout: after so long the ticket is completed with an error.
+    /// `found` runs on the pool and may block. It may be called even though the ticket was cancelled.
+    ///
+    /// - Parameter timeout: how long to wait before the ticket is completed with an error; nil for no limit.
     package func lookUp(
         _ key: RemoteKey, ticket: Ticket, timeout: Duration? = nil,
         found: @escaping @Sendable (RemoteObject, RemoteEntry.Time) throws(FillError) -> Void
@@ -233,12 +239,12 @@ package final class FillEngine: Sendable {
         if isCancelled { cancel(ticket) }
     }
 
-    /// Ends the claim of `ticket`; `granules` now hold local content.
+    /// Ends the ticket's claim. `granules` hold local content now.
     package func release(_ ticket: Ticket, of file: FillFile, present granules: Range<Int>) {
         change(file) { $0.release(ticket, present: granules, &$1) }
     }
 
-    /// The file was cut to `size` under a claim of everything from there on.
+    /// Notes that the file was truncated to `size`. The caller holds a claim on everything from `size` on.
     package func truncated(_ file: FillFile, to size: Int) {
         change(file) { $0.truncated(to: size, &$1) }
     }
@@ -247,7 +253,7 @@ package final class FillEngine: Sendable {
         _ ticket: Ticket, _ file: FillFile, _ range: Range<Int>?, _ priority: FillState.Priority,
         _ make: (inout FillState, inout [FillState.Action]) -> Bool
     ) {
-        // The file's own layout is behind its lock, and nothing raises the limit.
+        // The first layout will do: the current one needs the file's lock, and its limit is never higher.
         let granules = range.map { file.granules(touching: $0) } ?? 0..<0
         let isFill = range != nil
         let isCancelled = requests.withLockedValue { requests in
@@ -271,16 +277,16 @@ package final class FillEngine: Sendable {
             fail(ticket, Self.stopped)
             change(file) { $0.failFills(Self.stopped, &$1) }
         }
-        // Whoever has taken the request since then may have told a state that did not know of it.
+        // If another thread took the request meanwhile, it may have told the state before this waiter was in it.
         if !isDone && !isWaiting(ticket) { change(file) { $0.abandon(ticket, &$1) } }
     }
 
-    /// The claim of the ticket is granted; it is ended at once when nobody waits for it any more.
+    /// Completes the ticket of a granted claim. Ends the claim at once when the ticket was completed before.
     func grant(_ ticket: Ticket, _ file: FillFile) {
         if !complete(ticket, nil) { release(ticket, of: file, present: 0..<0) }
     }
 
-    /// False when it was completed already.
+    /// Completes the request. False when it was completed before.
     @discardableResult
     func complete(_ ticket: Ticket, _ error: FillError?) -> Bool {
         guard let request = requests.withLockedValue({ $0.take(ticket) }) else { return false }
@@ -310,7 +316,7 @@ package final class FillEngine: Sendable {
         return result
     }
 
-    /// A moment as ``FillProgress`` has it: nanoseconds, at least 1.
+    /// A moment in the form that ``FillProgress`` stores: nanoseconds since the engine started, at least 1.
     func time(_ moment: ContinuousClock.Instant) -> Int {
         let passed = (moment - origin).components
         return max(1, Int(passed.seconds) * 1_000_000_000 + Int(passed.attoseconds / 1_000_000_000))

@@ -1,7 +1,8 @@
-/// Why content could not be had: an errno from the set that both front ends can answer, and the cause in words.
+/// Why content could not be obtained: an errno that both front ends can answer with, a reason for the program, and a
+/// cause for people.
 package struct FillError: Error, Hashable, Sendable {
-    /// The errnos that fanotify(7) takes in FAN_DENY_ERRNO (Linux 6.14), and EINTR for a caller that gave up, whom FUSE
-    /// answers and fanotify never has to.
+    /// The errnos that fanotify(7) accepts in FAN_DENY_ERRNO (Linux 6.14), and EINTR. EINTR is for a caller that gave
+    /// up; only FUSE has to answer such a caller.
     package enum Code: String, Sendable {
         case io = "EIO"
         case permission = "EPERM"
@@ -13,7 +14,7 @@ package struct FillError: Error, Hashable, Sendable {
         case interrupted = "EINTR"
     }
 
-    /// What happened, for those who act on it.
+    /// The kind of failure, for code that acts on it.
     package enum Reason: String, Sendable {
         /// The remote has another version than the recorded one.
         case remoteChanged
@@ -21,13 +22,13 @@ package struct FillError: Error, Hashable, Sendable {
         case remoteGone
         /// The remote did not answer, or answered with an error of its own.
         case remoteFailed
-        /// All of it came, and it is not what the remote's digest is of.
+        /// All content arrived, and does not match the remote's digest.
         case wrongContent
-        /// There is no digest to check the content by, and it may not be shown unchecked.
+        /// The remote gives no digest, and unchecked content must not be shown.
         case uncheckable
         /// The lower file system refused the write.
         case lowerFailed
-        /// What is recorded about the file cannot be believed, and it holds local changes.
+        /// The record of the file is not trustworthy, and the file holds local changes.
         case recordCorrupt
         case deadline
         case cancelled
@@ -36,11 +37,12 @@ package struct FillError: Error, Hashable, Sendable {
 
     package let code: Code
     package let reason: Reason
-    /// One line for the log and for `passhsm state`.
+    /// The cause in one line, for the log and for `passhsm state`.
     package let cause: String
-    /// How long the remote wants to be left alone before it is asked again; nil where it did not say.
+    /// How long the remote asked to be left alone (HTTP's Retry-After); nil where it did not say.
     package let retryAfter: Duration?
-    /// Of `.remoteFailed`: nobody was at work there, as far as can be told, whatever was asked for. See ``CircuitBreaker``.
+    /// For `.remoteFailed`: the remote as a whole was unreachable, as far as can be told, and not just this object. See
+    /// ``CircuitBreaker``.
     package let isOutage: Bool
 
     package init(
@@ -53,7 +55,7 @@ package struct FillError: Error, Hashable, Sendable {
         self.isOutage = isOutage
     }
 
-    /// The request was ended by its deadline, its caller or the engine's end, on a thread that must not wait for any file:
-    /// whoever is told answers first, and does the rest elsewhere.
+    /// Whether the request was ended by its deadline, its caller or the engine's shutdown. The completion then runs on
+    /// a thread that must not wait for any file: it answers first, and leaves the rest to another thread.
     package var comesAtOnce: Bool { [.cancelled, .deadline, .shutdown].contains(reason) }
 }

@@ -1,9 +1,10 @@
 import Synchronization
 
-/// When something of each part of a file has come last: written where content arrives, and read without the file's lock by
-/// those who watch deadlines.
+/// When content of each part of a file last arrived. Fetches write it where content arrives; deadlines read it without
+/// the file's lock.
 ///
-/// A file has 64 parts at most. So of a large one a request may be taken to progress because of what is near to it.
+/// A file has at most 64 parts. In a large file, arrivals near a request's range therefore count as progress of the
+/// request.
 final class FillProgress: Sendable {
     private final class Part: Sendable {
         /// Nanoseconds; see ``FillEngine/time(_:)``.
@@ -13,7 +14,7 @@ final class FillProgress: Sendable {
     private static let maxParts = 64
     private let parts: [Part]
     private let granulesPerPart: Int
-    /// Everything has come, and is being looked at as a whole.
+    /// Whether all content has arrived and is being checked as a whole.
     let isChecking = Atomic<Bool>(false)
 
     init(granules: Int) {
@@ -31,7 +32,7 @@ final class FillProgress: Sendable {
         for part in parts(of: granules) { part.last.store(time, ordering: .relaxed) }
     }
 
-    /// When something of `granules` has come last; 0: never.
+    /// When content of the parts that hold `granules` last arrived; 0 for never.
     func last(of granules: Range<Int>) -> Int {
         parts(of: granules).reduce(0) { max($0, $1.last.load(ordering: .relaxed)) }
     }

@@ -1,29 +1,30 @@
-/// Who waits for the engine, and until when: every request from its ticket to its answer. Pure.
+/// Every request that waits for the engine, from its ticket to its answer, with its deadline. Pure.
 ///
-/// Whoever takes a request out answers it; so it is answered once, and by whom does not depend on any file.
+/// The thread that takes a request out answers it. A request is therefore answered once, and that thread needs no
+/// file's lock.
 struct FillRequests: Sendable {
     typealias Instant = ContinuousClock.Instant
 
     /// One waiter, of a range or of a claim.
     struct Request: Sendable {
         var file: FillFile?
-        /// What is waited for.
+        /// The granules that the request waits for; empty for a claim.
         var granules = 0..<0
-        /// By the clock, for what is counted; `made` by the engine's time.
+        /// The real time of the start, for the counters. `made` is by the engine's clock.
         let began = Instant.now
         let made: Instant
         var deadline: Instant
-        /// Whatever comes.
+        /// When the request ends whatever arrives; nil for never.
         let end: Instant?
         var isFill = false
         var priority = FillState.Priority.demand
         /// Cancelled before the request was made under the ticket.
         var isCancelled = false
-        /// Of a request that is of no file's content.
+        /// The task of a look-up, which concerns no file's content.
         var task: Task<Void, Never>?
         let completion: FillEngine.Completion
 
-        /// When it has to be looked at.
+        /// When the request has to be looked at.
         var due: Instant { end.map { min($0, deadline) } ?? deadline }
         var isMade: Bool { file != nil || task != nil }
     }
@@ -36,7 +37,7 @@ struct FillRequests: Sendable {
     }
 
     private var all: [FillEngine.Ticket: Request] = [:]
-    /// Also of those that are answered, or due later, until they are more than the others.
+    /// May hold entries of requests that are answered or postponed, until these outnumber the others.
     private var dues = Heap<Due>()
 
     var count: Int { all.count }
@@ -57,14 +58,14 @@ struct FillRequests: Sendable {
 
     mutating func take(_ ticket: FillEngine.Ticket) -> Request? { all.removeValue(forKey: ticket) }
 
-    /// All that somebody waits for.
+    /// Takes out every request that was made, and leaves tickets under which none was made.
     mutating func takeMade() -> [(ticket: FillEngine.Ticket, request: Request)] {
         let made = all.filter(\.value.isMade)
         for ticket in made.keys { all[ticket] = nil }
         return made.map { ($0.key, $0.value) }
     }
 
-    /// Those that have to be looked at by `now`; each is taken or postponed then.
+    /// The requests whose deadline lies before `now`. The caller takes or postpones each of them.
     mutating func due(_ now: Instant) -> [(ticket: FillEngine.Ticket, request: Request)] {
         var due: [(FillEngine.Ticket, Request)] = []
         while let first = dues.first, first.time < now {
@@ -74,7 +75,7 @@ struct FillRequests: Sendable {
         return due
     }
 
-    /// Its deadline is later.
+    /// Gives the request a later deadline.
     mutating func postpone(_ ticket: FillEngine.Ticket, to deadline: Instant) {
         guard var request = all[ticket] else { return }
         request.deadline = deadline

@@ -1,14 +1,15 @@
-/// Content that is only right as a whole: what arrives is held back until it was checked.
+/// The check of the whole content. Granules that arrive are held back until it has passed.
 extension FillState {
-    /// The check has ended: with nil what was held becomes present. With an error nothing more will, because what is in
-    /// the lower file cannot be told from what is wrong; whoever waits fails, and the file starts anew when nobody uses it.
+    /// Notes the result of the check. Without an error the held granules become present. With an error nothing becomes
+    /// present any more, because the wrong bytes cannot be told from the right ones: all waiters fail, and the file
+    /// starts anew once it is out of use.
     package mutating func checked(_ error: FillError?, _ actions: inout [Action]) {
         endCheck(error)
         if let error { return failAll(error, &actions) }
         for run in release() { becamePresent(run, &actions) }
     }
 
-    /// `granules` of a fetch are in the lower file.
+    /// Notes that `granules` of a fetch are in the lower file.
     mutating func arrived(_ granules: Range<Int>, _ actions: inout [Action]) {
         switch check {
         case .none: becamePresent(granules, &actions)

@@ -1,7 +1,7 @@
-/// The claims of one file. Pure.
+/// The claims of one file: ranges reserved for local changes. Pure.
 ///
-/// Those that came first are looked at one by one, and are bounded in number; what comes later waits in order until it is one
-/// of them.
+/// At most ``maxFirst`` claims are examined one by one. Later ones wait in order of arrival until there is room among
+/// these.
 struct Claims: Sendable {
     typealias ID = FillState.ID
 
@@ -13,14 +13,14 @@ struct Claims: Sendable {
     }
 
     private static let maxFirst = 16
-    /// In order of arrival: an earlier claim comes first.
+    /// In order of arrival. Where claims overlap, the earlier one is granted first.
     var first: [Claim] = []
     private var order = Fifo<ID>()
     private var late: [ID: Claim] = [:]
 
     var isEmpty: Bool { first.isEmpty && late.isEmpty }
 
-    /// False: its turn comes later.
+    /// Adds a claim. False when it has to wait for room among the first.
     mutating func add(_ claim: Claim) -> Bool {
         if first.count < Self.maxFirst, late.isEmpty {
             first.append(claim)
@@ -31,7 +31,7 @@ struct Claims: Sendable {
         return false
     }
 
-    /// The next one whose turn has come, which is one of the first now.
+    /// Moves the next waiting claim among the first, if there is room. Returns its index there.
     mutating func admit() -> Int? {
         while first.count < Self.maxFirst, let id = order.popFirst() {
             guard let claim = late.removeValue(forKey: id) else { continue }
@@ -41,7 +41,8 @@ struct Claims: Sendable {
         return nil
     }
 
-    /// Of a claim that is not granted: what it wanted; empty for one whose turn had not come.
+    /// Removes a claim that is not granted. Returns its granules, or an empty range for a claim that still waited for
+    /// room; nil when there is no such claim.
     mutating func removePending(_ id: ID) -> Range<Int>? {
         if let index = first.firstIndex(where: { $0.id == id && !$0.isGranted }) {
             return first.remove(at: index).granules
@@ -61,35 +62,35 @@ struct Claims: Sendable {
         first.firstIndex { $0.id == id }.map { first.remove(at: $0).granules }
     }
 
-    /// No earlier claim than the one at `index` overlaps it.
+    /// Whether no earlier claim overlaps the one at `index`.
     func isFree(_ index: Int) -> Bool { !first[..<index].contains { $0.granules.overlaps(first[index].granules) } }
 
-    /// Where the claim ends that holds `granule`; nil when none does.
+    /// Where the claim that contains `granule` ends; nil when none contains it.
     func end(at granule: Int) -> Int? { first.first { $0.granules.contains(granule) }?.granules.upperBound }
 
-    /// Where the next claim behind `granule` begins.
+    /// Where the first claim after `granule` begins; `Int.max` when there is none.
     func start(after granule: Int) -> Int {
         first.reduce(Int.max) { $1.granules.lowerBound > granule ? min($0, $1.granules.lowerBound) : $0 }
     }
 }
 
-/// Local changes, which exclude fetches.
+/// Claims: local changes, which exclude fetches of the same granules.
 extension FillState {
-    /// Reserves `granules` for a local change: no fetch touches them until ``release(_:present:_:)``.
+    /// Reserves `granules` for a local change: no fetch touches them until ``release(_:present:_:)``. With
+    /// `cancelFetches`, fetches under way there are cancelled instead of waited for.
     ///
-    /// True: granted at once. False: a `.grant` action for `id` grants it later. With `cancelFetches`, fetches under way
-    /// in the range are cancelled instead of waited for.
+    /// - Returns: true when the claim is granted at once. Otherwise a `.grant` action for `id` grants it later.
     package mutating func claim(
         _ id: ID, _ granules: Range<Int>, cancelFetches: Bool, _ actions: inout [Action]
     ) -> Bool {
         guard claims.add(.init(id: id, granules: granules, cancelsFetches: cancelFetches)) else { return false }
         let isGranted = settle(claims.first.count - 1, &actions)
-        // What it cancels leaves room for others.
+        // The fetches that it cancels leave room for others.
         startFetches(&actions)
         return isGranted
     }
 
-    /// Ends a granted claim; `granules` now hold what was written locally.
+    /// Ends a granted claim. `granules` hold local content now.
     package mutating func release(_ id: ID, present granules: Range<Int>, _ actions: inout [Action]) {
         let claimed = claims.remove(id)
         becamePresent(granules.clamped(to: 0..<layout.count), &actions)
@@ -103,7 +104,7 @@ extension FillState {
         startFetches(&actions)
     }
 
-    /// Grants the claims whose turn it is.
+    /// Grants every claim that nothing stands in the way of any more.
     mutating func grantClaims(_ actions: inout [Action]) {
         for index in claims.first.indices where !claims.first[index].isGranted {
             if settle(index, &actions) { actions.append(.grant(claim: claims.first[index].id)) }
@@ -113,7 +114,8 @@ extension FillState {
         }
     }
 
-    /// Grants the claim at `index` if nothing is in its way; otherwise cancels the fetches that are, where it wants that.
+    /// Grants the claim at `index` if no fetch and no earlier claim overlaps it. Otherwise cancels the overlapping
+    /// fetches, if the claim asks for that.
     private mutating func settle(_ index: Int, _ actions: inout [Action]) -> Bool {
         steps += 1
         let granules = claims.first[index].granules

@@ -1,21 +1,21 @@
-/// What is asked for, and what is not needed any more.
+/// Starts the fetches that are needed, and cancels those that are not needed any more.
 extension FillState {
     struct Issued {
         var hasStarted = false
-        /// There was no room for all that was needed.
+        /// Whether some needed fetch was not started for lack of room.
         var isFull = false
     }
 
-    /// There may be one more fetch of the priority.
+    /// Whether one more fetch of this priority may be started.
     func hasRoom(_ priority: Priority) -> Bool {
         fetches.active < limits.fetches
             && (priority == .demand || fetches.activeAhead < max(1, limits.fetches * 3 / 4))
     }
 
-    /// Starts fetches for the absent granules of `wanted` that nothing else holds, as many as one waiter may have; those of
-    /// lower priority that are under way there are promoted.
+    /// Starts fetches for those granules of `wanted` that are absent and neither fetched, held nor claimed, up to the
+    /// limit of fetches for one waiter. Fetches under way there with a lower priority are promoted.
     ///
-    /// - Parameter group: that stands at the first of `wanted`; nil: the read-ahead.
+    /// - Parameter group: the group that stands at the first granule of `wanted`; nil for read-ahead.
     @discardableResult
     mutating func issue(
         _ wanted: Range<Int>, _ priority: Priority, _ user: User, for group: ID?, _ actions: inout [Action]
@@ -60,7 +60,8 @@ extension FillState {
         return issued
     }
 
-    /// Where a fetch that begins at `granule` ends at the latest.
+    /// Where a fetch that begins at `granule` has to end: at the fetch size, at `limit`, or before the next granule
+    /// that is present, held, doubtful or claimed.
     private func endOfGap(_ granule: Int, before limit: Int) -> Int {
         let (most, overflow) = granule.addingReportingOverflow(limits.fetchGranules)
         let behind = granule + 1..<max(granule + 1, min(overflow ? .max : most, limit, claims.start(after: granule)))
@@ -68,7 +69,8 @@ extension FillState {
         return obstacles.min() ?? behind.upperBound
     }
 
-    /// After waiters of `granules` went: cancels the fetches that were made for them and that nobody else waits for.
+    /// To be called after waiters of `granules` were removed. Cancels fetches that were started for waiters and that no
+    /// waiter wants any more.
     mutating func cancelUnneeded(_ granules: Range<Int>, _ actions: inout [Action]) {
         for index in fetches.indices(touching: granules) {
             steps += 1

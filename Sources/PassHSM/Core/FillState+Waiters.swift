@@ -1,6 +1,6 @@
-/// Those who wait, in groups.
+/// The waiters of a file, in groups.
 extension FillState {
-    /// Adds a waiter to the group at `stand`: its number.
+    /// Adds a waiter to the group at `stand`. Returns the group's number.
     mutating func join(_ id: ID, _ waiter: Waiter, _ stand: Int, _ priority: Priority) -> ID {
         waiters[id] = waiter
         begins.insert(waiter.granules.lowerBound)
@@ -9,7 +9,8 @@ extension FillState {
         return groups.add(id, end: waiter.granules.upperBound, stand, priority, newID: nextID)
     }
 
-    /// The waiter is more urgent than it was thought to be. It stays in its former group too, and is finished by the first.
+    /// Raises a waiter's priority. The waiter also stays in its former group; the first of the two groups to get there
+    /// completes it.
     package mutating func promote(_ id: ID, to priority: Priority, _ actions: inout [Action]) {
         guard let waiter = waiters[id], let stand = present.firstAbsent(in: waiter.granules) else { return }
         steps += 1
@@ -18,7 +19,7 @@ extension FillState {
         if issue(wanted, priority, waiter.user, for: group, &actions).isFull { enqueue(group) }
     }
 
-    /// Nil when it does not wait.
+    /// Removes a waiter; nil when there is no such waiter.
     mutating func removeWaiter(_ id: ID) -> Waiter? {
         guard let waiter = waiters.removeValue(forKey: id) else { return nil }
         steps += 1
@@ -37,7 +38,7 @@ extension FillState {
         return waiter
     }
 
-    /// Whether somebody waits for one of `granules`.
+    /// Whether any waiter wants one of `granules`.
     func isWanted(_ granules: Range<Int>) -> Bool {
         begins.count(below: granules.upperBound) > ends.count(below: granules.lowerBound + 1)
     }
@@ -46,17 +47,18 @@ extension FillState {
         if removeWaiter(waiter) != nil { actions.append(.finish(waiter: waiter, error)) }
     }
 
-    /// `granules` have become present: who stands there moves on, or has everything.
+    /// Moves the groups that stand in `granules`, which have become present, to the next absent granule. Completes the
+    /// waiters that have everything.
     mutating func moveGroups(standingIn granules: Range<Int>, _ actions: inout [Action]) {
         let standing = groups.standing(in: granules)
         steps += standing.steps
         guard !standing.groups.isEmpty else { return }
-        // They all meet there.
+        // All these groups meet at the same granule.
         let next = present.firstAbsent(in: granules.upperBound..<max(granules.upperBound, layout.count)) ?? layout.count
         for group in standing.groups { advance(group, to: next, &actions) }
     }
 
-    /// Everything is there for those who stand in `granules`.
+    /// Completes every waiter of the groups that stand in `granules`.
     mutating func finishGroups(standingIn granules: Range<Int>, _ actions: inout [Action]) {
         let standing = groups.standing(in: granules)
         steps += standing.steps
@@ -64,7 +66,7 @@ extension FillState {
     }
 
     private mutating func advance(_ group: ID, to next: Int, _ actions: inout [Action]) {
-        // Of those whose range was cut off with the file, the end is the file's.
+        // Where the file was truncated, a waiter's range ends with the file.
         if next >= layout.count { return end(group, nil, &actions) }
         while let waiter = groups.popFirst(of: group, notBehind: next) {
             steps += 1
@@ -73,15 +75,15 @@ extension FillState {
         if let moved = groups.move(group, to: next) { enqueue(moved) }
     }
 
-    /// Answers everybody in the group.
+    /// Completes every waiter of the group.
     private mutating func end(_ group: ID, _ error: FillError?, _ actions: inout [Action]) {
         guard let group = groups.take(group) else { return }
         for bound in group.firsts.items { finish(bound.waiter, error, &actions) }
     }
 
-    /// A fetch failed at granule `bad`.
+    /// Notes that a fetch failed at granule `bad`, and fails the waiters that stand there.
     mutating func failed(at bad: Int, _ error: FillError, _ actions: inout [Action]) {
-        // Nobody moves while everything is held: all wait for all of it.
+        // While all granules are held, no group moves: every waiter wants the whole file.
         if case .all = check { return failWaiters(error, &actions) }
         doubtful.insert(bad..<bad + 1)
         let standing = groups.standing(in: bad..<bad + 1)
@@ -104,7 +106,7 @@ extension FillState {
 
     // MARK: Turns
 
-    /// The group may need a fetch.
+    /// Queues the group for a fetch, unless it is queued already.
     mutating func enqueue(_ id: ID) {
         guard let group = groups[id], !group.isQueued else { return }
         guard let last = groups.last(of: id, waiters) else {
@@ -116,17 +118,17 @@ extension FillState {
         needy[group.priority.rawValue].add(id, of: last.user)
     }
 
-    /// `granules` are on their way no more.
+    /// Queues the groups that stand in `granules`, which no fetch brings any more.
     mutating func enqueue(standingIn granules: Range<Int>) {
         var range = granules
-        // Nobody moves while everything is held: all stand at the beginning.
+        // While all granules are held, no group moves: all stand at the beginning.
         if case .all = check { range = 0..<Int.max }
         let standing = groups.standing(in: range)
         steps += standing.steps
         for group in standing.groups { enqueue(group) }
     }
 
-    /// Lets groups start fetches while there is room, in turn.
+    /// Lets the queued groups start fetches in turn, while there is room.
     mutating func startFetches(_ actions: inout [Action]) {
         while let id = nextGroup() {
             steps += 1
@@ -141,8 +143,8 @@ extension FillState {
         }
     }
 
-    /// Demand first; but each fourth turn is the prefetches', and each sixteenth the background's, so that they come on
-    /// whatever the demand: somebody may wait for a prefetch whom the kernel does not tell of.
+    /// Demand comes first. Each fourth turn belongs to prefetches and each sixteenth to background work, so that
+    /// neither starves: a thread may wait for a prefetch without the kernel telling so.
     private mutating func nextGroup() -> ID? {
         for priority in Priority.inTurn(turns + 1) where !needy[priority.rawValue].isEmpty && hasRoom(priority) {
             guard let id = needy[priority.rawValue].next() else { continue }
@@ -154,7 +156,7 @@ extension FillState {
 }
 
 extension FillState.Priority {
-    /// All of them, in the order in which they come to a turn.
+    /// All priorities, in the order in which turn `number` tries them.
     static func inTurn(_ number: Int) -> [Self] {
         if number.isMultiple(of: 16) { return [.background, .demand, .prefetch] }
         return number.isMultiple(of: 4) ? [.prefetch, .demand, .background] : allCases

@@ -1,64 +1,67 @@
-/// What is present of one file, what is on its way, and who waits for it: a pure state machine.
+/// The state of one file's content: which granules are present, which are being fetched, and what waits for them. A
+/// pure state machine.
 ///
-/// Methods change the state and append to `actions` what has to be done about it; nothing blocks, nothing is called. The
-/// owner (``FillFile``) guards it with a lock and performs the actions after letting go of the lock.
+/// Methods change the state and append the necessary actions to `actions`. They neither block nor call anything. The
+/// owner (``FillFile``) guards the state with a lock, and performs the actions after it has released the lock.
 ///
-/// A granule is *present*, or in exactly one *fetch*, or under a *claim* (a local change that excludes fills), or simply
+/// A granule is *present*, in exactly one *fetch*, under a *claim* (a local change that excludes fetches), or simply
 /// absent. A present granule never becomes absent; truncation only lowers the layout's limit.
 ///
-/// The lock is held for a short time however many wait. Fetches of one file are bounded in number, disjoint, and kept in
-/// order. A waiter *stands* at the first granule of its range that is not present; those who stand at the same granule are
-/// one *group*, which moves on as one when the granule comes. So no step goes over all waiters: n of them cost n log n,
-/// whatever they wait for. A group whose granule is on its way needs nothing; the others are in turn for the next fetch.
+/// The lock is held for a short time, however many waiters there are. Fetches of one file are bounded in number,
+/// disjoint, and ordered. A waiter *stands* at the first granule of its range that is not present. Waiters that stand
+/// at the same granule form one *group*, which moves on as one when the granule arrives. No step visits all waiters: n
+/// waiters cost n log n steps, whatever they wait for. A group whose granule is being fetched needs nothing; the other
+/// groups queue for the next fetch.
 package struct FillState: Sendable {
-    /// Numbers fetches, waiters, groups and claims; unique within the process.
+    /// Identifies fetches, waiters, groups and claims; unique within the process.
     package typealias ID = UInt64
-    /// The user (uid) on whose behalf something is asked for: fetches are shared fairly between users.
+    /// The uid on whose behalf content is requested. Users share the fetches fairly.
     package typealias User = UInt32
 
-    /// What kind of use is made of the content: the lower, the sooner it is fetched.
+    /// How urgently content is needed. A lower raw value is fetched sooner.
     package enum Priority: Int, Comparable, Sendable, CaseIterable {
-        /// Somebody cannot go on without it.
+        /// A thread waits for it.
         case demand
-        /// Somebody will want it, but does not wait: readahead(2), and what runs in front of a reader.
+        /// No thread waits for it yet: readahead(2), and read-ahead in front of a reader.
         case prefetch
-        /// Work on whole files that somebody asked for: recalls.
+        /// Work on whole files that a user started, such as a recall.
         case background
 
         package static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
     }
 
     package enum Action: Sendable {
-        /// Ask the remote for `granules`; every started fetch is ended by ``FillState/fetchEnded(_:error:_:)``.
+        /// Ask the remote for `granules`. Every started fetch ends with ``FillState/fetchEnded(_:error:_:)``.
         case start(fetch: ID, granules: Range<Int>, Priority, User)
         case promote(fetch: ID, Priority)
         case cancel(fetch: ID)
-        /// The range of a waiter is present, or it or a claim failed.
+        /// Complete a waiter whose range is present, or fail a waiter or claim with the error.
         case finish(waiter: ID, FillError?)
-        /// The claim excludes fetches from now on.
+        /// The claim is granted: no fetch touches its granules from now on.
         case grant(claim: ID)
-        /// Find out whether the content is right as a whole; answered by ``FillState/checked(_:_:)``.
+        /// Check the whole content. ``FillState/checked(_:_:)`` takes the result.
         case check
     }
 
-    /// What has to wait until the content was found right as a whole.
+    /// Which granules are held back until the whole content has been checked.
     package enum Check: Sendable {
-        /// Nothing: there is nothing to check it by.
+        /// None; the content is not checked.
         case none
-        /// The granule that comes last: the file is not complete before.
+        /// The granule that arrives last, so that an unchecked file is never complete.
         case last
         /// Every granule.
         case all
     }
 
     package struct Limits: Sendable {
-        /// Granules that one fetch asks for at most.
+        /// Most granules in one fetch.
         package var fetchGranules: Int
-        /// Fetches that one waiter keeps under way at most.
+        /// Most fetches that one waiter keeps under way.
         package var fetchesPerWaiter = 8
-        /// Fetches of the file that are queued or under way at most; of those for which nobody waits three quarters.
+        /// Most fetches of the file that are queued or under way. At most three quarters of them may have a lower
+        /// priority than demand.
         package var fetches = 64
-        /// Granules that read-ahead runs in front of a reader at most.
+        /// Most granules that read-ahead runs in front of a reader.
         package var readAheadGranules: Int
 
         package init(fetchGranules: Int, readAheadGranules: Int) {
@@ -74,32 +77,33 @@ package struct FillState: Sendable {
 
     package internal(set) var layout: GranuleLayout
     package internal(set) var present: GranuleSet
-    /// In the lower file, and not present until the content as a whole was found right.
+    /// Granules that are in the lower file and wait for the check of the whole content.
     private(set) var held = GranuleSet()
     private(set) var check: Check
     private var isChecking = false
-    /// Why nothing will ever become present any more.
+    /// The error for every absent granule, once nothing can become present any more.
     private(set) var refusal: FillError?
-    /// May change at any time.
+    /// The owner may change these at any time.
     var limits: Limits
     let nextID: @Sendable () -> ID
     /// See ``FetchList``.
     var fetches = FetchList()
-    /// The first granules of what failed: nobody but those who stand there ask for them again.
+    /// The granules that fetches failed at. Only a group that stands at one of them asks for it again.
     var doubtful = GranuleSet()
     var waiters: [ID: Waiter] = [:]
-    /// How many waiters want a granule is known from where their ranges begin and end.
+    /// Where the waiters' ranges begin and end; this tells how many waiters want a granule.
     var begins: RankedCounts
     var ends: RankedCounts
     var groups = WaiterGroups()
-    /// Groups that may start fetches, by priority; in turn between users. Of those that are gone, their numbers only.
+    /// Queues of groups that may start fetches, one for each priority; users take turns. Numbers of groups that are
+    /// gone may stay in them.
     var needy = [RoundRobin<User, ID>](repeating: .init(), count: Priority.allCases.count)
-    /// Counts what was started, so that each priority comes to its turn.
+    /// Counts the turns, so that each priority gets its share.
     var turns = 0
     /// See ``Claims``.
     var claims = Claims()
     private var readAhead = ReadAhead()
-    /// How much work was done, in visits of fetches, groups, waiters and granules: what must not grow faster than n log n.
+    /// Counts visits of fetches, groups, waiters and granules, for tests: it must not grow faster than n log n.
     package internal(set) var steps = 0
 
     package init(
@@ -121,13 +125,13 @@ package struct FillState: Sendable {
         }
     }
 
-    /// Every byte of the file can be read from the lower file.
+    /// Whether the lower file holds every byte of the file.
     package var isComplete: Bool { present.count == layout.count }
     package var isIdle: Bool { fetches.isEmpty && waiters.isEmpty && claims.isEmpty && !isChecking }
 
     package func isPresent(_ range: Range<Int>) -> Bool { present.contains(layout.granules(touching: range)) }
 
-    /// Counts a read for the read-ahead, and asks for what should come next.
+    /// Notes a read for the read-ahead, and starts fetches for the granules that should come next.
     package mutating func noteRead(_ range: Range<Int>, user: User = 0, _ actions: inout [Action]) {
         let granules = layout.granules(touching: range)
         guard refusal == nil, !granules.isEmpty,
@@ -138,8 +142,9 @@ package struct FillState: Sendable {
 
     package enum Wait: Sendable { case present, joined, missed }
 
-    /// Registers `id` as waiting for `range`, and starts the fetches it needs, or puts it in turn for them. `.present`:
-    /// nothing was registered.
+    /// Registers `id` as waiting for `range`, and starts the fetches that it needs, or queues it for them.
+    ///
+    /// - Returns: `.present` when nothing was registered, because the range is present already.
     package mutating func wait(
         _ id: ID, for range: Range<Int>, _ priority: Priority, user: User = 0, _ actions: inout [Action]
     ) -> Wait {
@@ -158,7 +163,8 @@ package struct FillState: Sendable {
         return issued.hasStarted || issued.isFull ? .missed : .joined
     }
 
-    /// The waiter or claimant no longer waits; false when it was not waiting. Fetches that only it needed are cancelled.
+    /// Removes a waiter, or a claim that is not granted. Fetches that only it needed are cancelled. False when there is
+    /// no such waiter or claim.
     @discardableResult
     package mutating func abandon(_ id: ID, _ actions: inout [Action]) -> Bool {
         if let granules = claims.removePending(id) {
@@ -171,8 +177,8 @@ package struct FillState: Sendable {
         return true
     }
 
-    /// `granules` of the fetch were written to the lower file and can be read. With its last granule the fetch is over:
-    /// whoever is told that the content is there finds nothing under way.
+    /// Notes that `granules` of the fetch were written to the lower file and can be read. The last granule ends the
+    /// fetch, so that a waiter that is completed by it finds no fetch under way.
     package mutating func filled(_ id: ID, _ granules: Range<Int>, _ actions: inout [Action]) {
         let ended = fetches.advance(id, to: granules.upperBound)
         arrived(granules, &actions)
@@ -183,9 +189,10 @@ package struct FillState: Sendable {
         startFetches(&actions)
     }
 
-    /// The fetch will deliver no more; nothing when it has delivered everything. With an error, those who stand at the
-    /// granule that it failed at fail; those who want what would have come behind it, or come to it later, ask again, so
-    /// that one bad granule harms nobody else.
+    /// Notes that the fetch will deliver nothing more. Does nothing when it has delivered everything.
+    ///
+    /// An error fails the waiters that stand at the granule that the fetch failed at. Waiters for later granules of the
+    /// fetch ask again, so that one bad granule harms no other reader.
     package mutating func fetchEnded(_ id: ID, error: FillError?, _ actions: inout [Action]) {
         guard let fetch = fetches.remove(id) else { return }
         if let error, !fetch.isCancelled, let bad = fetch.granules.first { failed(at: bad, error, &actions) }
@@ -197,12 +204,12 @@ package struct FillState: Sendable {
 
     package enum Standing: Sendable { case wanted(Priority), cancelled }
 
-    /// What has become of a started fetch; nil when it has ended.
+    /// The standing of a started fetch; nil when it has ended.
     package func standing(of id: ID) -> Standing? {
         fetches[id].map { $0.isCancelled ? .cancelled : .wanted($0.priority) }
     }
 
-    /// The file was cut to `size` under a claim of everything from there on.
+    /// Notes that the file was truncated to `size`. The caller holds a claim on everything from `size` on.
     package mutating func truncated(to size: Int, _ actions: inout [Action]) {
         layout.lowerLimit(to: size)
         present.remove(layout.count..<Int.max)
@@ -210,13 +217,13 @@ package struct FillState: Sendable {
         finishGroups(standingIn: layout.count..<Int.max, &actions)
     }
 
-    /// Fails everyone who waits, for content or a claim, and cancels every fetch.
+    /// Fails all waiters and all claims that are not granted, and cancels every fetch.
     package mutating func failAll(_ error: FillError, _ actions: inout [Action]) {
         failFills(error, &actions)
         for claim in claims.removeAllPending() { actions.append(.finish(waiter: claim, error)) }
     }
 
-    /// Fails everyone who waits for content, and cancels every fetch, also those of the read-ahead.
+    /// Fails all waiters, and cancels every fetch, including read-ahead.
     package mutating func failFills(_ error: FillError, _ actions: inout [Action]) {
         failWaiters(error, &actions)
         for id in fetches.ids { cancel(id, &actions) }
@@ -229,10 +236,10 @@ package struct FillState: Sendable {
         held.insert(granules)
     }
 
-    /// What is written over need not be checked.
+    /// Overwritten granules need no check.
     mutating func unhold(_ granules: Range<Int>) { held.remove(granules) }
 
-    /// Asks for the check when everything is there, and nothing was found wrong.
+    /// Starts the check once all granules are in the lower file.
     mutating func startCheck(_ actions: inout [Action]) {
         guard !isChecking, refusal == nil, !held.isEmpty, present.count + held.count == layout.count else { return }
         isChecking = true
@@ -244,7 +251,7 @@ package struct FillState: Sendable {
         refusal = error
     }
 
-    /// Nothing is held from now on: what was.
+    /// Ends the holding back. Returns the granules that were held.
     mutating func release() -> [Range<Int>] {
         defer { held = GranuleSet() }
         check = .none

@@ -1,14 +1,14 @@
-/// Cuts a stream of bytes into runs of whole granules. Pieces that hold whole granules pass through without a copy.
+/// Cuts a stream of bytes into runs of whole granules. Whole granules within a piece are passed on without a copy.
 struct GranuleAssembler {
     private let layout: GranuleLayout
     private let end: Int
     /// Bytes asked for.
     private let size: Int
-    /// The granule that comes next.
+    /// The next granule to pass on.
     private var next: Int
-    /// The beginning of granule `next`, when a piece ended inside it.
+    /// The first bytes of granule `next`, when a piece ended inside it.
     private var pending: [UInt8] = []
-    /// Bytes taken so far.
+    /// Bytes received so far.
     private(set) var received = 0
 
     init(granules: Range<Int>, layout: GranuleLayout) {
@@ -22,13 +22,13 @@ struct GranuleAssembler {
 
     /// Takes the next piece, and calls `emit` with each run of whole granules that it completes.
     ///
-    /// - Throws: `.remoteFailed` for more bytes than were asked for; what `emit` throws.
+    /// - Throws: `.remoteFailed` when there are more bytes than were asked for; errors of `emit`.
     mutating func add(
         _ piece: UnsafeRawBufferPointer,
         emit: (Range<Int>, UnsafeRawBufferPointer) throws(FillError) -> Void
     ) throws(FillError) {
         received += piece.count
-        // Before anything of it is taken: nobody knows what a piece is that goes beyond the end.
+        // Before any byte of the piece is used: the content of a piece that runs past the end cannot be trusted.
         guard received <= size else {
             throw FillError(.io, .remoteFailed, "the remote sent more bytes than were asked for")
         }

@@ -1,13 +1,13 @@
-/// How a file is cut into granules, the unit in which presence is known.
+/// How a file is divided into granules. A granule is either wholly present or absent.
 package struct GranuleLayout: Hashable, Sendable {
-    /// Bytes of a granule; a power of two.
+    /// The size of a granule in bytes; a power of two.
     package let granuleSize: Int
-    /// Bytes `[0, limit)` may have to come from the remote; everything from `limit` on is local. At first the size of the
-    /// remote object; truncation lowers it, and nothing raises it.
+    /// Bytes `[0, limit)` may have to come from the remote; everything from `limit` on is local. It starts as the size
+    /// of the remote object. Truncation lowers it, and nothing raises it.
     package private(set) var limit: Int
 
     package static let defaultGranuleSize = 64 << 10
-    /// What a granule may be, in bytes: from a page to what one request to the remote asks for.
+    /// The allowed granule sizes in bytes: from a page to the size of one request to the remote.
     package static let granuleSizes = (12...20).map { 1 << $0 }
 
     package init(granuleSize: Int = Self.defaultGranuleSize, limit: Int) {
@@ -16,17 +16,17 @@ package struct GranuleLayout: Hashable, Sendable {
         self.limit = limit
     }
 
-    /// How many granules there are below the limit.
+    /// The number of granules below the limit.
     package var count: Int { firstGranule(notBefore: limit) }
 
-    /// The granules below the limit that `range` touches.
+    /// The granules below the limit that overlap `range`.
     package func granules(touching range: Range<Int>) -> Range<Int> {
         let end = min(range.upperBound, limit)
         guard range.lowerBound < end else { return 0..<0 }
         return range.lowerBound / granuleSize..<(end - 1) / granuleSize + 1
     }
 
-    /// The granules below the limit of which `range` covers every byte below the limit.
+    /// The granules below the limit whose bytes below the limit all lie in `range`.
     package func granules(coveredBy range: Range<Int>) -> Range<Int> {
         let first = firstGranule(notBefore: range.lowerBound)
         let end = range.upperBound >= limit ? count : range.upperBound / granuleSize
@@ -38,7 +38,7 @@ package struct GranuleLayout: Hashable, Sendable {
         start(of: granules.lowerBound)..<start(of: granules.upperBound)
     }
 
-    /// The offset of a granule, cut off at the limit; "everything from here on" is a range up to `Int.max`.
+    /// The offset of a granule, cut off at the limit. Ranges up to `Int.max` mean "everything from here on".
     private func start(of granule: Int) -> Int {
         let (offset, overflow) = granule.multipliedReportingOverflow(by: granuleSize)
         return overflow ? limit : min(offset, limit)

@@ -1,9 +1,9 @@
-/// A set of granule numbers: runs, and bitmaps in pages, so that a huge file costs what changes from granule to granule in
-/// it, not what it spans.
+/// A set of granule numbers: runs of full pages, and bitmaps for the other pages. A huge file costs as much as its
+/// content changes between present and absent, not as much as it spans.
 ///
-/// A value type; every operation is linear in the pages and runs that it touches.
+/// A value type. Every operation is linear in the pages and runs that it touches.
 package struct GranuleSet: Sendable, Equatable {
-    /// 4,096 bits, some of them set and some not: a page that is empty is not kept, and one that is full is in ``full``.
+    /// 4,096 bits, of which some are set and some are not. Empty pages are not stored, and full ones are in ``full``.
     private struct Page: Sendable, Equatable {
         var words: [UInt64]
         var count: Int
@@ -44,7 +44,7 @@ package struct GranuleSet: Sendable, Equatable {
         guard !granules.isEmpty else { return }
         let bits = Self.pageBits
         let (first, last) = (granules.lowerBound / bits, (granules.upperBound - 1) / bits)
-        // Pages of which every bit is meant: there may be many more than exist.
+        // Pages that lie wholly in `granules`: there may be many more than exist.
         let start = granules.lowerBound % bits == 0 ? first : first + 1
         let whole = start..<max(start, granules.upperBound / bits)
         if !whole.isEmpty { updateWhole(whole, insert: insert) }
@@ -66,7 +66,7 @@ package struct GranuleSet: Sendable, Equatable {
 
     private mutating func update(page number: Int, _ granules: Range<Int>, insert: Bool) {
         let isFull = full.run(at: number) != nil
-        // Also of "everything from here on", whose last page would end behind the last number.
+        // This also covers the last page of "everything from here on", whose end would overflow.
         if isFull && insert || !isFull && !insert && pages[number] == nil { return }
         if isFull { _ = full.remove(number..<number + 1) }
         let base = number * Self.pageBits
@@ -91,7 +91,7 @@ package struct GranuleSet: Sendable, Equatable {
         }
     }
 
-    /// The first run of granules in `range` that are not in the set, at most up to the end of `range`.
+    /// The first run of granules in `range` that are not in the set, cut off at the end of `range`.
     package func firstGap(in range: Range<Int>) -> Range<Int>? {
         guard let start = next(from: range.lowerBound, to: range.upperBound, member: false) else { return nil }
         return start..<(next(from: start, to: range.upperBound, member: true) ?? range.upperBound)
@@ -125,7 +125,7 @@ package struct GranuleSet: Sendable, Equatable {
                     position = (number + 1) * Self.pageBits
                     continue
                 }
-                // Nothing before the next existing page can have members.
+                // No page before the next existing one has members.
                 guard let following = nextPage(after: number) else { return nil }
                 position = following * Self.pageBits
                 continue

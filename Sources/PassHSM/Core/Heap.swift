@@ -33,8 +33,8 @@ struct Heap<Element: Comparable & Sendable>: Sendable {
         return first
     }
 
-    /// Takes over all elements of another heap. The smaller one is pushed into the larger one, so that of many heaps that
-    /// become one each element is pushed at most log n times.
+    /// Takes over all elements of another heap. The smaller heap is pushed into the larger one, so that when many heaps
+    /// become one, each element is pushed at most log n times.
     mutating func merge(_ other: Heap) {
         var small = other
         if small.count > count { swap(&self, &small) }

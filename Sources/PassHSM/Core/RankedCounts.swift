@@ -1,5 +1,6 @@
-/// A multiset of numbers that tells how many lie below one: a binary indexed tree in a dictionary, so that it costs what is
-/// in it, not what it spans. Every operation takes as many steps as the limit has binary digits. Pure.
+/// A multiset of numbers that counts the members below a given number: a binary indexed tree in a dictionary, whose
+/// size depends on its members and not on their range. Every operation takes as many steps as the limit has binary
+/// digits. Pure.
 struct RankedCounts: Sendable {
     private var tree: [Int: Int] = [:]
     private let size: Int

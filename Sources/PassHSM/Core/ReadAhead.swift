@@ -1,24 +1,26 @@
-/// Recognises sequential readers of one file, and says what to fetch before they ask.
+/// Recognises sequential readers of one file, and tells what to fetch before they ask.
 ///
-/// Streams are told apart by position, not by open file, because fanotify events have none. A window opens at the second
-/// sequential access and doubles whenever the reader gets into its second half.
+/// Streams are told apart by position and not by open file, because fanotify events do not tell the open file. A window
+/// opens at the second sequential access, and doubles whenever the reader gets into its second half.
 struct ReadAhead: Sendable {
     private struct Stream {
-        /// The granule behind the last access.
+        /// The granule after the last access.
         var next: Int
-        /// Fetched ahead up to here.
+        /// The end of what was fetched ahead.
         var ahead: Int
         var window = 0
     }
 
-    /// Readers of one file that are followed at once.
+    /// How many readers of one file are followed at once.
     private static let maxStreams = 8
     /// The first window, in granules.
     private static let firstWindow = 4
-    /// Most recently used last.
+    /// In order of use, the most recent last.
     private var streams: [Stream] = []
 
-    /// An access to `granules`; the range to fetch ahead, or nil.
+    /// Notes an access to `granules`. Returns the range to fetch ahead, or nil.
+    ///
+    /// - Parameter maxWindow: the largest window, in granules.
     mutating func note(_ granules: Range<Int>, maxWindow: Int) -> Range<Int>? {
         guard
             let index = streams.firstIndex(where: { granules.contains($0.next - 1) || granules.lowerBound == $0.next })

@@ -1,6 +1,6 @@
-/// What the remote tier says that the whole content of an object comes to.
+/// The digest of an object's whole content, as the remote states it.
 package struct RemoteDigest: Hashable, Sendable, CustomStringConvertible {
-    /// The numbers are those of the record's format.
+    /// The raw values are stored in records (FORMAT.md).
     package enum Algorithm: UInt8, Sendable, CaseIterable {
         case sha256 = 1
         case md5 = 2
@@ -9,7 +9,7 @@ package struct RemoteDigest: Hashable, Sendable, CustomStringConvertible {
         case crc32 = 5
         case crc64nvme = 6
 
-        /// Bytes of a digest.
+        /// The length of a digest in bytes.
         package var count: Int {
             switch self {
             case .sha256: 32
@@ -25,14 +25,14 @@ package struct RemoteDigest: Hashable, Sendable, CustomStringConvertible {
     /// In the order in which the algorithm's hexadecimal form shows them.
     package let bytes: [UInt8]
 
-    /// Nil for a wrong count of bytes.
+    /// Nil when the number of bytes is not the algorithm's.
     package init?(_ algorithm: Algorithm, _ bytes: some Collection<UInt8>) {
         guard bytes.count == algorithm.count else { return nil }
         self.algorithm = algorithm
         self.bytes = Array(bytes)
     }
 
-    /// From hexadecimal digits; nil for anything else.
+    /// Parses hexadecimal digits; nil for anything else.
     package init?(_ algorithm: Algorithm, hexadecimal text: some Collection<UInt8>) {
         var bytes: [UInt8] = []
         for (index, character) in text.enumerated() {
@@ -52,7 +52,7 @@ package struct RemoteDigest: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
-    /// `sha256:` and hexadecimal digits.
+    /// The algorithm's name, a colon and lower-case hexadecimal digits.
     package var description: String {
         let digits = Array("0123456789abcdef".utf8)
         let text = bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }

@@ -2,12 +2,12 @@ import Synchronization
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// Lets requests through to the remote tier unless it is known to be down, and finds out when it is back. Every method may
-/// be called on any thread, and none blocks.
+/// Tracks whether the remote tier is down, holds requests back while it is, and probes it until it answers again. Every
+/// method may be called on any thread, and none blocks.
 package final class RemoteHealth: Sendable {
-    /// What becomes of fills while the remote is known to be down.
+    /// How fills behave while the remote is down.
     package enum Offline: String, Sendable, CaseIterable {
-        /// They wait until it is back, or their deadline.
+        /// They wait until the remote is back, or until their deadline.
         case block
         /// They fail at once.
         case error
@@ -36,13 +36,13 @@ package final class RemoteHealth: Sendable {
         state = NIOLockedValueBox(State(breaker: CircuitBreaker(policy)))
     }
 
-    /// Since when requests have come to nothing, and why; nil while the remote answers.
+    /// The failed requests since the remote's last answer: since when, and why. Nil while the remote answers.
     package var outage: CircuitBreaker.Outage? { state.withLockedValue { $0.breaker.outage } }
 
-    /// The remote is known to be down.
+    /// Whether the remote counts as down.
     package var isDown: Bool { state.withLockedValue { $0.breaker.isOpen } }
 
-    /// What a request gets that is not sent because the remote is down; nil while it is not known to be.
+    /// The error for requests that are not sent because the remote is down; nil while it is not.
     var refusal: FillError? {
         state.withLockedValue { $0.breaker.isOpen ? $0.breaker.outage : nil }.map { outage in
             let seconds = (ContinuousClock.now - outage.since).components.seconds
@@ -52,9 +52,9 @@ package final class RemoteHealth: Sendable {
         }
     }
 
-    /// Returns when a request for content may be sent.
+    /// Returns when a request for content may be sent: at once, or after the remote is back.
     ///
-    /// - Throws: while the remote is down: ``refusal`` when nobody is to wait; otherwise `.cancelled` with the task.
+    /// - Throws: ``refusal`` while the remote is down, with ``Offline/error``; `.cancelled` when the task is cancelled.
     func waitUntilReachable() async throws(FillError) {
         guard let refusal else { return }
         if offline == .error { throw refusal }
@@ -62,9 +62,11 @@ package final class RemoteHealth: Sendable {
         if Task.isCancelled { throw FillError(.interrupted, .cancelled, "cancelled while the remote was down") }
     }
 
-    /// Notes what a request came to that began at `began`.
+    /// Notes the result of a request that began at `began`.
     ///
-    /// - Parameter key: of the object it was for; what is probed is whether the remote answers for that.
+    /// - Parameters:
+    ///   - failure: nil when the request succeeded.
+    ///   - key: the object that was asked for. Probes ask for it too.
     func note(_ failure: FillError?, _ key: RemoteKey, began: ContinuousClock.Instant) {
         switch failure?.reason {
         case nil, .remoteGone, .remoteChanged: answered()
@@ -74,12 +76,12 @@ package final class RemoteHealth: Sendable {
                 state.breaker.failed(failure.cause, began: began, now: .now) && !state.isStopped
             }
             if isDown { startProbing(key) }
-        // The machine's own faults, and what ended before it was known.
+        // Local failures, and requests that ended before the remote could answer, tell nothing about the remote.
         default: return
         }
     }
 
-    /// Nobody waits, and nothing is probed any more.
+    /// Ends all waits and probes. Later calls of ``waitUntilReachable()`` do not wait either.
     func stop() {
         let (task, waiting) = state.withLockedValue { state in
             state.isStopped = true
@@ -131,7 +133,7 @@ package final class RemoteHealth: Sendable {
         if isStopped { task.cancel() }
     }
 
-    /// Any answer will do. One that takes too long is none.
+    /// Any answer proves that the remote is back. A probe that takes too long counts as unanswered.
     private func probe(_ key: RemoteKey) async {
         let began = ContinuousClock.now
         let question = Task(executorPreference: pool) { () -> FillError? in

@@ -1,4 +1,4 @@
-/// The name of an object in the remote tier: bytes, because file names are; components are joined by `/`.
+/// The name of an object in the remote tier, as bytes, because file names are bytes. Components are joined by `/`.
 package struct RemoteKey: Hashable, Sendable, CustomStringConvertible {
     package let bytes: [UInt8]
 
@@ -8,14 +8,14 @@ package struct RemoteKey: Hashable, Sendable, CustomStringConvertible {
     package var description: String { String(decoding: bytes, as: UTF8.self) }
 }
 
-/// What the remote tier calls one state of an object's content (an ETag, or modification time and size): opaque, at most
-/// 255 bytes. Equal versions mean equal content.
+/// The remote tier's name for one state of an object's content, such as an ETag, or modification time and size. Opaque,
+/// at most 255 bytes. Equal versions mean equal content.
 package struct RemoteVersion: Hashable, Sendable, CustomStringConvertible {
     package let bytes: [UInt8]
 
     package init(_ bytes: [UInt8]) { self.bytes = bytes }
 
-    /// Text, or else hexadecimal digits.
+    /// The bytes as text if all are printable ASCII, otherwise as hexadecimal digits.
     package var description: String {
         if bytes.allSatisfy({ (0x20...0x7e).contains($0) }) { return String(decoding: bytes, as: UTF8.self) }
         return bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
@@ -26,9 +26,9 @@ package struct RemoteVersion: Hashable, Sendable, CustomStringConvertible {
 package struct RemoteObject: Hashable, Sendable {
     package var key: RemoteKey
     package var version: RemoteVersion
-    /// Bytes.
+    /// The size in bytes.
     package var size: Int
-    /// Of the whole content, where the remote tells it.
+    /// The digest of the whole content; nil where the remote does not state one.
     package var digest: RemoteDigest?
 
     package init(key: RemoteKey, version: RemoteVersion, size: Int, digest: RemoteDigest? = nil) {
@@ -39,49 +39,53 @@ package struct RemoteObject: Hashable, Sendable {
     }
 }
 
-/// A remote tier: where the content of the files comes from. Every method may be called on any thread, any number of
-/// times at once.
+/// A remote tier, which the content of files comes from. Every method may be called on any thread, any number of times
+/// at once.
 package protocol RemoteSource: Sendable {
-    /// A URL for people, without secrets.
+    /// The URL to show to people, without secrets.
     var location: String { get }
 
-    /// Bytes that one request should ask for; a multiple of the granule, at most 64 MiB.
+    /// How many bytes one request should ask for; a multiple of the granule size, at most 64 MiB.
     var fetchUnit: Int { get }
 
-    /// The same for a remote that answers at once (``BandwidthEstimator``); a multiple of ``fetchUnit``, which is the default.
+    /// The same for a remote with a short delay (``BandwidthEstimator``). A multiple of ``fetchUnit``, which is the
+    /// default.
     var nearFetchUnit: Int { get }
 
-    /// Hands the bytes of `range` to `deliver`, in order, in pieces of any size.
+    /// Passes the bytes of `range` to `deliver`, in order, in pieces of any size. Ends early when the task is
+    /// cancelled.
     ///
     /// A piece is delivered only when it is known to belong to `object.version`; content of another version is never
-    /// delivered. The pieces live as long as the call of `deliver`. Ends early when the task is cancelled.
+    /// delivered. A piece is valid during the call of `deliver`.
     ///
-    /// - Throws: `.remoteChanged` when the object has another version now, `.remoteGone` when it is missing,
-    ///   `.remoteFailed` when fewer bytes than asked come or the remote reports an error; what `deliver` throws.
+    /// - Throws: `.remoteChanged` when the object has another version now; `.remoteGone` when it is missing;
+    ///   `.remoteFailed` when fewer bytes arrive than were asked for, or the remote reports an error; errors of
+    ///   `deliver`.
     func read(
         _ object: RemoteObject, range: Range<Int>,
         deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError)
 
-    /// What the remote has under `key` now, and when it was modified; no content.
+    /// Asks which version the remote has under `key` now, and when it was modified. Fetches no content.
     ///
-    /// - Throws: `.remoteGone` when it is missing, `.remoteChanged` when it is no file any more, `.remoteFailed`.
+    /// - Throws: `.remoteGone` when the object is missing, `.remoteChanged` when it is not a file any more,
+    ///   `.remoteFailed`.
     func current(_ key: RemoteKey) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time)
 
-    /// Whether the object that was `recorded` is the one that was `found` now, by ``current(_:)`` or ``list(_:)``. By default
-    /// when version and size are the same.
+    /// Whether the `recorded` object is the same as the one `found` now by ``current(_:)`` or ``list(_:)``. By default,
+    /// when version and size are equal.
     ///
-    /// - Parameter isMoved: it was recorded of a copy of this remote elsewhere.
+    /// - Parameter isMoved: the object was recorded from a copy of this remote at another place.
     func agrees(_ recorded: RemoteObject, with found: RemoteObject, isMoved: Bool) -> Bool
 
-    /// What may have changed beside the program, such as files of credentials, is read again before it is next used. Returns
-    /// at once; by default there is nothing of the kind.
+    /// Forgets what was read from local files, such as credentials, so that they are read again before their next use.
+    /// Returns at once. Does nothing by default.
     func lookAnew()
 
-    /// Walks the whole tree, depth first; each directory's entries stand between its `enter` and its `leave`. The top
+    /// Walks the whole tree, depth first. Each directory's entries come between its `enter` and its `leave`. The top
     /// directory itself is the first `enter` (with an empty name) and the last `leave`.
     ///
-    /// - Throws: `FillError` when the tree cannot be listed at all; what `body` throws. One unreadable entry is reported
+    /// - Throws: `FillError` when the tree cannot be listed at all; errors of `body`. An unreadable entry is reported
     ///   as an event, and the walk goes on.
     func list(_ body: (RemoteEvent) throws -> Void) async throws
 }
@@ -94,7 +98,7 @@ package enum RemoteEvent: Sendable {
     case unreadable(RemoteKey, FillError)
 }
 
-/// What the remote tier knows about one name.
+/// One name in the remote tier, with its kind and metadata.
 package struct RemoteEntry: Sendable {
     package enum Kind: Hashable, Sendable {
         case file(RemoteObject)
@@ -118,7 +122,7 @@ package struct RemoteEntry: Sendable {
 
     package typealias Attribute = (name: [UInt8], value: [UInt8])
 
-    /// POSIX metadata; nil fields are unknown to the remote, and the importer's defaults are used.
+    /// POSIX metadata. A nil field is unknown to the remote, and the importer's default applies.
     package struct Metadata: Sendable {
         /// Permission bits, with setuid, setgid and sticky.
         package var permissions: UInt32?
@@ -132,11 +136,11 @@ package struct RemoteEntry: Sendable {
         package init() {}
     }
 
-    /// The last component, without NUL.
+    /// The last component of the path, without NUL.
     package var name: [UInt8]
     package var kind: Kind
     package var metadata: Metadata
-    /// Equal for the names of one file with several hard links; nil for a file with one name.
+    /// Equal for all hard links to one file; nil for a file with one name.
     package var linkIdentity: [UInt64]?
 
     package init(name: [UInt8], kind: Kind, metadata: Metadata, linkIdentity: [UInt64]? = nil) {

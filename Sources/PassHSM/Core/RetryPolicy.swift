@@ -1,35 +1,36 @@
-/// When a remote tier that failed is asked again: the one policy, of fills and of imports.
+/// When a failed request to the remote tier is tried again. Fills and imports share this policy.
 package struct RetryPolicy: Sendable {
-    /// How often it is asked for the same.
+    /// How many times a request is tried altogether.
     package var attempts = 4
-    /// How long before it is asked a second time, a quarter more or less; twice as long before each further time. A remote
-    /// that names a longer time is left alone for that long.
+    /// The pause before the second attempt, varied at random by a quarter. It doubles before each further attempt. A
+    /// longer pause that the remote asks for is kept.
     package var firstPause: Duration = .milliseconds(100)
-    /// A remote that wants to be left alone for longer is given up at once: nobody who waits would see the end of it.
+    /// When the remote asks for a longer pause than this, the request fails at once: no waiter would see
+    /// the end of the pause.
     package var maxPause: Duration = .seconds(60)
 
     package init() {}
 
-    /// How long to wait before it is asked again; nil when it is not to be.
+    /// How long to wait before the next attempt; nil when there is none.
     ///
-    /// - Parameter attempt: the one that failed, from 1 on.
+    /// - Parameter attempt: the number of the attempt that failed, from 1 on.
     package func pause(after failure: FillError, attempt: Int) -> Duration? {
-        // Nothing else gets better by itself.
+        // Other failures do not go away by themselves.
         guard failure.reason == .remoteFailed, failure.code == .io, attempt < attempts else { return nil }
         let wanted = failure.retryAfter ?? .zero
-        // Not all at once: what failed together would come together again.
+        // Random, so that requests that failed together do not return together.
         let own = firstPause * (1 << (attempt - 1)) * Double.random(in: 0.75...1.25)
         return wanted > maxPause ? nil : max(own, wanted)
     }
 
-    /// How long to wait before a remote that was not there is asked again, by those who wait until it is back.
+    /// How long a request that waits for the end of an outage pauses before it is tried again.
     package func pauseOfOutage(attempt: Int) -> Duration {
         min(firstPause * (1 << min(attempt - 1, 20)), .seconds(5)) * Double.random(in: 0.75...1.25)
     }
 
-    /// Calls `body` until it succeeds, or is not to be called again.
+    /// Calls `body` until it succeeds, or until no attempt is left.
     ///
-    /// - Throws: what `body` threw last; `.cancelled` when the task is cancelled while it waits.
+    /// - Throws: the last error of `body`; `.cancelled` when the task is cancelled during a pause.
     package func retrying<Result>(_ body: () async throws(FillError) -> Result) async throws(FillError) -> Result {
         var attempt = 1
         while true {

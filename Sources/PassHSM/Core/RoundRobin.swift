@@ -1,4 +1,4 @@
-/// A queue. Taking from it takes constant time on average. Pure.
+/// A first-in, first-out queue. Taking an element takes constant time on average. Pure.
 struct Fifo<Element: Sendable>: Sendable {
     private var items: [Element] = []
     private var head = 0
@@ -28,7 +28,7 @@ struct Fifo<Element: Sendable>: Sendable {
     }
 }
 
-/// Items of several owners, taken in turn: one of each owner, and each owner's in order of arrival. Pure.
+/// Items of several owners, taken in turn: one of each owner, and those of an owner in order of arrival. Pure.
 struct RoundRobin<Owner: Hashable & Sendable, Item: Sendable>: Sendable {
     private var queues: [Owner: Fifo<Item>] = [:]
     private var turns = Fifo<Owner>()
@@ -41,7 +41,7 @@ struct RoundRobin<Owner: Hashable & Sendable, Item: Sendable>: Sendable {
         queues[owner, default: .init()].append(item)
     }
 
-    /// Takes the next item of an owner that is not to be left out; those that are keep their turn.
+    /// Takes the next item of an owner that `allows` admits. Other owners keep their turn.
     ///
     /// - Parameter allows: whether an owner may have an item now.
     mutating func next(_ allows: (Owner) -> Bool = { _ in true }) -> Item? {

@@ -2,7 +2,7 @@
 struct Runs: Sendable, Equatable {
     private(set) var all: [Range<Int>] = []
 
-    /// How many runs end at or before `number`: the index of the run that holds it, if one does.
+    /// How many runs end at or before `number`. If a run holds `number`, this is its index.
     private func index(at number: Int) -> Int {
         var (low, high) = (0, all.count)
         while low < high {
@@ -12,13 +12,13 @@ struct Runs: Sendable, Equatable {
         return low
     }
 
-    /// The run that holds `number`.
+    /// The run that holds `number`; nil when none does.
     func run(at number: Int) -> Range<Int>? {
         let index = index(at: number)
         return index < all.count && all[index].lowerBound <= number ? all[index] : nil
     }
 
-    /// The first member behind `number`.
+    /// The first member after `number`; nil when there is none.
     func next(after number: Int) -> Int? {
         let index = index(at: number + 1)
         return index < all.count ? max(all[index].lowerBound, number + 1) : nil
@@ -38,7 +38,7 @@ struct Runs: Sendable, Equatable {
         all.replaceSubrange(replaced, with: [merged])
     }
 
-    /// Takes `numbers` out; how many there were.
+    /// Removes `numbers`. Returns how many of them were members.
     mutating func remove(_ numbers: Range<Int>) -> Int {
         let first = index(at: numbers.lowerBound)
         var (end, count) = (first, 0)

@@ -1,12 +1,12 @@
-/// Those who wait for content of one file, in groups: all whose first missing granule is the same. Pure.
+/// The waiters of one file in groups: all waiters whose first missing granule is the same. Pure.
 ///
-/// A waiter that is gone may be left in its group, under its number, until there are more such than others.
+/// The number of a waiter that is gone may stay in its group until such numbers outnumber the others.
 struct WaiterGroups: Sendable {
     typealias ID = FillState.ID
 
     /// Where the range of a waiter ends.
     struct Bound: Comparable, Sendable {
-        /// The end, or its negative.
+        /// The end of the range, or its negative for the heap that takes the last end first.
         let key: Int
         let waiter: ID
 
@@ -14,26 +14,26 @@ struct WaiterGroups: Sendable {
     }
 
     struct Group: Sendable {
-        /// The first granule that is not present of all their ranges.
+        /// The granule at which all waiters of the group stand.
         var stand: Int
         let priority: FillState.Priority
-        /// The one whose range ends first comes first.
+        /// Ordered so that the range that ends first comes first.
         var firsts = Heap<Bound>()
-        /// The one whose range ends last comes first.
+        /// Ordered so that the range that ends last comes first.
         var lasts = Heap<Bound>()
-        /// It is in turn for a fetch.
+        /// Whether the group is queued for a fetch.
         var isQueued = false
     }
 
     private(set) var groups: [ID: Group] = [:]
     private var stands = [[Int: ID]](repeating: [:], count: FillState.Priority.allCases.count)
-    /// Numbers of waiters in all heaps together.
+    /// How many entries all heaps have together.
     private(set) var entries = 0
 
     var isEmpty: Bool { groups.isEmpty }
     subscript(id: ID) -> Group? { groups[id] }
 
-    /// Adds a waiter to the group at `stand`, which is made when there is none: its number.
+    /// Adds a waiter to the group at `stand`, and makes the group when there is none. Returns its number.
     mutating func add(
         _ waiter: ID, end: Int, _ stand: Int, _ priority: FillState.Priority, newID: () -> ID
     ) -> ID {
@@ -45,7 +45,8 @@ struct WaiterGroups: Sendable {
         return id
     }
 
-    /// The groups that stand at one of `granules`; the steps that it took to find them are the fewer of both.
+    /// The groups that stand at one of `granules`, and the steps that it took to find them. It looks at the granules or
+    /// at the groups, whichever are fewer.
     func standing(in granules: Range<Int>) -> (groups: [ID], steps: Int) {
         var (found, steps): ([ID], Int) = ([], 0)
         for stands in stands where !stands.isEmpty {
@@ -59,7 +60,7 @@ struct WaiterGroups: Sendable {
         return (found, steps)
     }
 
-    /// The waiter of the group whose range ends first, if that is not behind `granule`; it is taken out.
+    /// Removes and returns the waiter whose range ends first, if that end is not after `granule`.
     mutating func popFirst(of id: ID, notBehind granule: Int) -> ID? {
         guard let first = groups[id]?.firsts.first, first.key <= granule else { return nil }
         groups[id]?.firsts.pop()
@@ -67,7 +68,7 @@ struct WaiterGroups: Sendable {
         return first.waiter
     }
 
-    /// The waiter of the group whose range ends last, of those that are not gone; nil when there is none.
+    /// The waiter whose range ends last, of those that still wait; nil when there is none.
     mutating func last(of id: ID, _ waiters: [ID: FillState.Waiter]) -> FillState.Waiter? {
         while let last = groups[id]?.lasts.first {
             if let waiter = waiters[last.waiter] { return waiter }
@@ -77,8 +78,8 @@ struct WaiterGroups: Sendable {
         return nil
     }
 
-    /// The group stands at `stand` now, together with those that do already: the number of what has become of it; nil when it is
-    /// empty.
+    /// Moves the group to `stand`, and merges it with a group that stands there already. Returns the number of the
+    /// resulting group; nil when it is empty.
     mutating func move(_ id: ID, to stand: Int) -> ID? {
         guard let group = take(id), !group.firsts.isEmpty else { return nil }
         let index = group.priority.rawValue
@@ -89,7 +90,7 @@ struct WaiterGroups: Sendable {
             groups[id]?.stand = stand
             return id
         }
-        // The larger one keeps its number, under which fetches know it.
+        // The larger group keeps its number, by which fetches know it.
         let isLarger = group.firsts.count > merged.firsts.count
         groups[other] = nil
         merged.firsts.merge(group.firsts)
@@ -100,7 +101,7 @@ struct WaiterGroups: Sendable {
         return isLarger ? id : other
     }
 
-    /// Takes a group out.
+    /// Removes and returns a group.
     mutating func take(_ id: ID) -> Group? {
         guard let group = groups.removeValue(forKey: id) else { return nil }
         entries -= group.firsts.count + group.lasts.count
@@ -110,7 +111,7 @@ struct WaiterGroups: Sendable {
 
     mutating func setQueued(_ id: ID, _ isQueued: Bool) { groups[id]?.isQueued = isQueued }
 
-    /// Forgets those who are gone.
+    /// Removes the numbers of waiters that are gone.
     mutating func compact(_ waiters: [ID: FillState.Waiter]) {
         for (id, group) in groups {
             let live = group.firsts.items.filter { waiters[$0.waiter] != nil }
