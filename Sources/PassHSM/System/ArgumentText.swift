@@ -1,7 +1,8 @@
-/// Bytes of any value as text and back, so that a file name that is not valid UTF-8 survives APIs that want a `String`.
+/// Converts arbitrary bytes to text and back, so that a file name that is not valid UTF-8 survives APIs that take a
+/// `String`.
 ///
-/// Valid UTF-8 stands for itself. Every byte B that is part of none becomes the private-use scalar U+10FF00 + B. Where
-/// the text itself has one of those scalars, its four bytes are treated as invalid ones, so that decoding is unambiguous.
+/// Valid UTF-8 is kept as it is. Every other byte B becomes the private-use scalar U+10FF00 + B. Where the text itself
+/// contains one of those scalars, its four bytes are treated as invalid, so that decoding is unambiguous.
 package enum ArgumentText {
     private static let base: UInt32 = 0x10_FF00
     private static let stand = base + 0x80...base + 0xFF
@@ -38,8 +39,8 @@ package enum ArgumentText {
         return bytes
     }
 
-    /// For people, on one line: bytes that are not UTF-8, and what a terminal does not show but obeys, as `\xNN`. Applied
-    /// again, it changes nothing.
+    /// The text for people, on one line. Bytes that are not UTF-8, and characters that a terminal obeys instead of
+    /// showing, become `\xNN`. Applying it twice changes nothing more.
     package static func readable(_ text: String) -> String {
         var result = String.UnicodeScalarView()
         for scalar in text.unicodeScalars {
@@ -52,7 +53,8 @@ package enum ArgumentText {
         return String(result)
     }
 
-    /// Control characters, ends of lines and paragraphs, and what changes the direction of the text behind it.
+    /// Whether a terminal obeys the scalar: control characters, ends of lines and paragraphs, and changes of the text's
+    /// direction.
     private static func isObeyed(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.properties.generalCategory {
         case .control, .lineSeparator, .paragraphSeparator: true
@@ -64,7 +66,7 @@ package enum ArgumentText {
         "\\x" + (byte < 16 ? "0" : "") + String(byte, radix: 16)
     }
 
-    /// The scalar that `bytes` begin with and its length; nil and the count of bytes to skip where there is none.
+    /// The scalar that `bytes` begin with, and its length. Without a valid one, nil and the number of bytes to skip.
     private static func firstScalar(of bytes: ArraySlice<UInt8>) -> (Unicode.Scalar?, Int) {
         var iterator = bytes.makeIterator()
         var parser = Unicode.UTF8.ForwardParser()

@@ -1,10 +1,11 @@
 import Glibc
 
 extension BlockingPool {
-    /// Runs `body` as a task on the pool, while the calling thread waits for it: the way from a thread that may block to
-    /// asynchronous work. Never to be called on Swift's cooperative pool, nor on this one when it is small.
+    /// Runs `body` as a task on the pool and blocks the calling thread until it ends. This leads from a thread that may
+    /// block to asynchronous work. Never call it on Swift's cooperative pool, nor on this pool when it is small.
     ///
-    /// - Parameter goesOn: asked about five times a second; false cancels the task, whose end is still waited for.
+    /// - Parameter goesOn: called about five times a second. False cancels the task, and the call still waits for the
+    ///   task's end.
     package func wait<Result: Sendable>(
         while goesOn: () -> Bool = { true }, for body: @escaping @Sendable () async -> Result
     ) -> Result {
@@ -17,7 +18,7 @@ extension BlockingPool {
     }
 }
 
-/// What one thread waits for and another brings.
+/// A value that one thread delivers and another waits for. Every method may be called on any thread.
 package final class Outcome<Value: Sendable>: Sendable {
     private let condition = Condition()
     // Guarded by the condition's lock.
@@ -32,7 +33,7 @@ package final class Outcome<Value: Sendable>: Sendable {
         condition.broadcast()
     }
 
-    /// Nil when it has not come within `seconds`.
+    /// Waits for the value; nil when it has not arrived within `seconds`.
     package func result(seconds: Double) -> Value? {
         condition.lock()
         defer { condition.unlock() }

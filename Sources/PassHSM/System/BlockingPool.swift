@@ -1,13 +1,13 @@
 import CLinux
 import Glibc
 
-/// Threads for work that may block in a system call: a task executor, so that a fill runs on one thread from the
+/// Threads for work that may block in a system call. It is a task executor, so that a fill runs on one thread from the
 /// remote's bytes to the reader's answer, and never on Swift's cooperative pool.
 ///
-/// Threads are started up to `limit`; beyond it, and while the system gives no more threads (EAGAIN), work queues in order
-/// for those there are. Threads stay. One at a time is woken or started, and
-/// calls for the next when it finds more work than its own: of much work that takes no time each, those that are awake do
-/// most, and few are woken. When all have been idle for a while after work, one of them calls `afterWork` once.
+/// At most `limit` threads are started, and they stay. Beyond that, and while the system refuses more threads (EAGAIN),
+/// work queues in order. One thread at a time is woken or started; it wakes the next when it finds more work than its
+/// own. With much short work, few threads are therefore woken, and those that are awake do most of it. When all threads
+/// have been idle for a while after work, one of them calls `afterWork` once.
 package final class BlockingPool: TaskExecutor, Sendable {
     private enum Work {
         case job(UnownedJob)
@@ -19,14 +19,15 @@ package final class BlockingPool: TaskExecutor, Sendable {
         var head = 0
         var idle = 0
         var threads = 0
-        /// A thread was woken or started, and has not looked for work yet.
+        /// Whether a thread was woken or started and has not looked for work yet.
         var isCalling = false
-        /// Work was done since `afterWork` was called, and no thread waits for the moment to call it.
+        /// Whether work was done since the last call of `afterWork`, and no thread waits for the time of the next call.
         var owesAfterWork = false
 
         enum Call { case none, wake, start }
 
-        /// What is to be done, without the lock, so that work which waits is done.
+        /// Decides whether a thread has to be woken or started for the queued work. The caller does it after it has
+        /// released the lock.
         mutating func call(limit: Int) -> Call {
             guard head < queue.count, !isCalling, idle > 0 || threads < limit else { return .none }
             isCalling = true
@@ -54,21 +55,23 @@ package final class BlockingPool: TaskExecutor, Sendable {
     private let limit: Int
     private let afterWork: (seconds: Double, call: @Sendable () -> Void)?
     private let condition = Condition()
-    /// Guarded by `condition`'s lock. Leaf: nothing is called while it is held.
+    /// Guarded by `condition`'s lock, a leaf lock: nothing is called while it is held.
     private nonisolated(unsafe) var state = State()
 
     /// - Parameters:
-    ///   - limit: threads at most.
-    ///   - afterWork: called on a thread of the pool each time the pool has had no work for so many seconds after some.
+    ///   - limit: the largest number of threads.
+    ///   - afterWork: called on a thread of the pool each time the pool has been without work for so many seconds, once
+    ///     after work.
     package init(name: String, limit: Int, afterWork: (seconds: Double, call: @Sendable () -> Void)? = nil) {
         self.name = name
         self.limit = limit
         self.afterWork = afterWork
     }
 
-    /// Starts the first thread, if there is none, so that work is never without one.
+    /// Starts the first thread, if there is none, so that later work always finds one. To be called before there is
+    /// work.
     ///
-    /// To be called before there is work. - Throws: EAGAIN when the system gives no thread.
+    /// - Throws: EAGAIN when the system gives no thread.
     package func prepare() throws(Errno) {
         condition.lock()
         let isFirst = state.threads == 0
@@ -104,8 +107,8 @@ package final class BlockingPool: TaskExecutor, Sendable {
         }
     }
 
-    /// Starts a thread. Without one the work waits for those there are; when there is none at all, the caller waits until
-    /// the system gives one.
+    /// Starts a thread. When the system gives none, the work is left to the existing threads. When there are none at
+    /// all, the caller waits until the system gives one.
     private func start() {
         while true {
             do throws(Errno) { return try startThread(name: name) { [self] in loop() } } catch {
@@ -115,8 +118,8 @@ package final class BlockingPool: TaskExecutor, Sendable {
         }
     }
 
-    /// A thread was counted and could not be started; true when it is counted again, because work waits and nobody else is
-    /// there to do it.
+    /// Uncounts a thread that could not be started. True when work waits and no other thread exists: the thread stays
+    /// counted, and the caller tries again.
     private func noThread() -> Bool {
         condition.lock()
         defer { condition.unlock() }
@@ -148,11 +151,10 @@ package final class BlockingPool: TaskExecutor, Sendable {
         }
     }
 
-    /// Waits until the thread is woken. The thread that is the last to become idle after work waits for `afterWork`'s time
-    /// first.
+    /// Waits until the thread is woken. The last thread to become idle after work waits for `afterWork`'s time first.
     private func waitLocked() {
         state.idle += 1
-        // Also when the time was over: the call may have come between the end of the wait and now.
+        // This is reset after a time-out too: a wake-up may have come between the end of the wait and now.
         defer { (state.idle, state.isCalling) = (state.idle - 1, false) }
         guard let afterWork, state.owesAfterWork, state.idle == state.threads else { return condition.wait() }
         state.owesAfterWork = false
@@ -167,7 +169,8 @@ package final class BlockingPool: TaskExecutor, Sendable {
     }
 }
 
-/// A POSIX mutex with a condition variable, whose timed waits go by the monotonic clock; the address stays the same for as long as the object lives.
+/// A POSIX mutex with a condition variable, whose timed waits use the monotonic clock. Both keep their address for as
+/// long as the object lives.
 package final class Condition: @unchecked Sendable {
     // Sendable: POSIX allows both objects to be used by every thread.
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)

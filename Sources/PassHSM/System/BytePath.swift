@@ -1,8 +1,8 @@
 import Glibc
 
-/// A path as Linux knows it: bytes without NUL, of which `/` alone has a meaning.
+/// A path as Linux knows it: bytes without NUL, in which only `/` has a meaning.
 ///
-/// Coded as the text of ``ArgumentText``, so that JSON loses nothing of it.
+/// Coded as the text of ``ArgumentText``, so that JSON loses none of its bytes.
 package struct BytePath: Hashable, Sendable {
     package let bytes: [UInt8]
 
@@ -46,14 +46,16 @@ package struct BytePath: Hashable, Sendable {
         BytePath(bytes + (bytes.last == UInt8(ascii: "/") ? [] : [UInt8(ascii: "/")]) + path.bytes)
     }
 
-    /// Whether `other` is this path or below it. Both absolute, without `.`, `..` and doubled slashes.
+    /// Whether `other` is this path or below it. Both must be absolute, without `.`, `..` and doubled slashes.
     package func contains(_ other: BytePath) -> Bool {
         if bytes == [UInt8(ascii: "/")] { return other.isAbsolute }
         guard other.bytes.starts(with: bytes) else { return false }
         return other.bytes.count == bytes.count || other.bytes[bytes.count] == UInt8(ascii: "/")
     }
 
-    /// readlink(2). - Throws: EINVAL when the path is no symlink.
+    /// readlink(2).
+    ///
+    /// - Throws: EINVAL when the path is not a symlink.
     package func readLink() throws(Errno) -> BytePath {
         try withCString { path throws(Errno) in
             var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
@@ -84,7 +86,7 @@ package struct BytePath: Hashable, Sendable {
         }
     }
 
-    /// realpath(3): absolute, without symlinks, `.` and `..`. Every component is visited.
+    /// realpath(3): the absolute path without symlinks, `.` and `..`. The kernel looks up every component.
     package func real() throws(Errno) -> BytePath {
         try withCString { path throws(Errno) in
             guard let result = realpath(path, nil) else { throw Errno(rawValue: errno) }
@@ -98,7 +100,7 @@ package struct BytePath: Hashable, Sendable {
         self.init(UnsafeRawBufferPointer(start: cString, count: strlen(cString)))
     }
 
-    /// getcwd(3): answered by the kernel without asking a file system.
+    /// getcwd(3). The kernel answers without asking a file system.
     package static func currentDirectory() throws(Errno) -> BytePath {
         guard let result = getcwd(nil, 0) else { throw Errno(rawValue: errno) }
         defer { free(result) }
@@ -107,7 +109,7 @@ package struct BytePath: Hashable, Sendable {
 }
 
 extension BytePath: CustomStringConvertible {
-    /// For people: see ``ArgumentText/readable(_:)``.
+    /// The text for people: see ``ArgumentText/readable(_:)``.
     package var description: String { ArgumentText.readable(ArgumentText.encode(bytes)) }
 }
 

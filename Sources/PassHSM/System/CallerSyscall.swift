@@ -1,33 +1,36 @@
 import CLinux
 import Glibc
 
-/// What the thread that waits for an answer is doing: the system call that it waits in (/proc/PID/syscall).
+/// The system call in which the thread behind a request waits (/proc/PID/syscall).
 ///
-/// Neither an event of fanotify(7) nor a request of FUSE tells why its bytes are wanted. Of events, what is not known to be a
-/// read is dealt with as a change. The thread may have been killed, and its number used again: then it needs no right
-/// answer any more; so nothing is ever destroyed on the strength of this.
+/// Neither an event of fanotify(7) nor a request of FUSE tells why its bytes are wanted. An fanotify event that is not
+/// known to be a read is treated as a change. The thread may have been killed, and its number may belong to another
+/// thread by now. Nothing is therefore ever destroyed because of this information.
 package struct CallerSyscall: Sendable {
-    /// What is known of a thread.
+    /// The activity of a thread, as far as /proc tells.
     package enum Activity: Sendable {
         case waits(CallerSyscall)
-        /// It did not go to sleep: it goes on while the answer is made.
+        /// The thread did not go to sleep: it runs while the answer is made.
         case runs
-        /// No /proc, a kernel thread, one of io_uring(7), of another PID namespace (0).
+        /// There is no /proc, or the thread belongs to the kernel, to io_uring(7) or to another PID namespace (0).
         case unknown
     }
 
     private let number: Int
     private let arguments: [UInt]
 
-    /// Nil where it cannot be told; see ``Activity/unknown``.
+    /// Nil where the system call is not known; see ``Activity/unknown``.
     ///
-    /// - Parameter mayBlock: wait for up to two milliseconds for a thread that has not gone to sleep yet.
+    /// - Parameter mayBlock: waits up to two milliseconds for a thread that has not gone to sleep yet.
     package init?(_ thread: Int32, mayBlock: Bool) {
         guard case .waits(let call) = Self.activity(of: thread, looks: mayBlock ? 20 : 1) else { return nil }
         self = call
     }
 
-    /// - Parameter looks: how often it is looked at while it has not gone to sleep, a tenth of a millisecond apart.
+    /// Looks at what a thread is doing.
+    ///
+    /// - Parameter looks: how many times to look, a tenth of a millisecond apart, while the thread has not gone to
+    ///   sleep.
     package static func activity(of thread: Int32, looks: Int) -> Activity {
         guard thread > 0 else { return .unknown }
         for attempt in 0..<looks {
@@ -38,13 +41,13 @@ package struct CallerSyscall: Sendable {
         return .runs
     }
 
-    /// The user of a thread; nil where it cannot be told.
+    /// The user id of a thread; nil where it is not known.
     package static func user(of thread: Int32) -> uid_t? {
         var status = stat()
         return thread > 0 && stat("/proc/\(thread)", &status) == 0 ? status.st_uid : nil
     }
 
-    /// The kernel gives all of it at once.
+    /// One read(2): the kernel gives the whole file at once.
     private static func text(_ path: String) -> [UInt8]? {
         guard let file = try? Descriptor.open(path, O_RDONLY | O_NOCTTY) else { return nil }
         let text = [UInt8](unsafeUninitializedCapacity: 512) { bytes, count in
@@ -53,9 +56,10 @@ package struct CallerSyscall: Sendable {
         return text.isEmpty ? nil : text
     }
 
-    /// By bytes: it is read for each event, and characters cost more than all else of it.
+    /// Parses the file's content. It works on bytes because this runs for each event, and `Character`s would cost more
+    /// than the rest.
     ///
-    /// - Parameter text: the file's content.
+    /// - Parameter text: the content of /proc/PID/syscall.
     package init?(_ text: [UInt8]) {
         let fields = text.split(separator: UInt8(ascii: " "))
         guard fields.count >= 7, let number = Int(Self.string(fields[0])), number >= 0 else { return nil }
@@ -72,7 +76,7 @@ package struct CallerSyscall: Sendable {
 
     private static func string(_ text: ArraySlice<UInt8>) -> String { String(decoding: text, as: UTF8.self) }
 
-    /// It opens a file to read it, or to execute it, and does not cut it off.
+    /// Whether the call opens a file to read or execute it, without truncating it.
     package var opensForReading: Bool {
         let flags: UInt
         switch number {
@@ -84,13 +88,14 @@ package struct CallerSyscall: Sendable {
         return flags & UInt(O_ACCMODE) == UInt(O_RDONLY) && flags & UInt(O_TRUNC) == 0
     }
 
-    /// It may cut off a file by its path, for which the file need not be open. 92 and 193 are the numbers of 32-bit
-    /// programs on x86, which cannot be told from others.
+    /// Whether the call may truncate a file by its path, which need not be open. 92 and 193 are the numbers of 32-bit
+    /// programs on x86, which look like 64-bit ones here.
     package var mayTruncate: Bool { [PASSHSM_SYS_TRUNCATE, 92, 193].contains(number) }
 
-    /// It reads the bytes that its event tells of, and no others. Mappings can grow (mremap(2)) without another event, and
-    /// before Linux 6.18 the kernel tells a wrong range of them; of clones (FICLONE) it tells an empty one. No 32-bit program
-    /// on x86 reaches more than it tells by a call that has one of these numbers.
+    /// Whether the call reads only the bytes that its event names. Mappings are not among these calls: they can grow
+    /// (mremap(2)) without another event, and before Linux 6.18 the kernel names a wrong range for them. For clones
+    /// (FICLONE) it names an empty range. No 32-bit program on x86 reaches more than its event names by a call with one
+    /// of these numbers.
     package var readsRange: Bool {
         [
             PASSHSM_SYS_READ, PASSHSM_SYS_PREAD, PASSHSM_SYS_READV, PASSHSM_SYS_PREADV, PASSHSM_SYS_PREADV2,
@@ -99,13 +104,14 @@ package struct CallerSyscall: Sendable {
         ].contains(number)
     }
 
-    /// It asks for content that it does not wait for: readahead(2), posix_fadvise(2), madvise(2), or mmap(2) with
-    /// MAP_POPULATE. 32-bit programs on x86 have other numbers: what they ask for counts as waited for.
+    /// Whether the call asks for content without waiting for it: readahead(2), posix_fadvise(2), madvise(2), or mmap(2)
+    /// with MAP_POPULATE. 32-bit programs on x86 use other numbers, so their calls count as waiting.
     package var readsAhead: Bool {
         [PASSHSM_SYS_READAHEAD, PASSHSM_SYS_FADVISE, PASSHSM_SYS_MADVISE, PASSHSM_SYS_MMAP].contains(number)
     }
 
-    /// It waits for something else than a file's content: for time, other threads or processes, or a descriptor.
+    /// Whether the call waits for something other than a file's content: for time, other threads or processes, or a
+    /// descriptor.
     package var waitsForOther: Bool {
         [
             PASSHSM_SYS_NANOSLEEP, PASSHSM_SYS_CLOCK_NANOSLEEP, PASSHSM_SYS_POLL, PASSHSM_SYS_PPOLL, PASSHSM_SYS_SELECT,

@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// What this process may do (capabilities(7)), and how much.
+/// The capabilities (capabilities(7)) and resource limits of this process.
 package struct Capabilities: Sendable {
     private let bits: UInt64
 
@@ -16,31 +16,33 @@ package struct Capabilities: Sendable {
     /// CAP_SYS_ADMIN: mount(2), kernel passthrough, fanotify, attributes of the namespace `trusted`.
     package var mayAdministrate: Bool { bits >> 21 & 1 == 1 }
 
-    /// Whether capabilities are those of the machine (user_namespaces(7)); false where /proc does not tell.
+    /// Whether this process's capabilities hold for the whole machine (user_namespaces(7)). False where /proc does not
+    /// tell.
     package static var isInFirstUserNamespace: Bool { isInFirstUserNamespace("self") }
 
-    /// ``isInFirstUserNamespace`` for another thread, of this number.
+    /// The same for the thread with this number.
     static func isInFirstUserNamespace(_ thread: String) -> Bool {
         var status = Glibc.stat()
-        // PROC_USER_INIT_INO of the kernel's proc_ns.h, part of its interface.
+        // PROC_USER_INIT_INO in the kernel's proc_ns.h, which is part of its interface.
         return fstatat(AT_FDCWD, "/proc/\(thread)/ns/user", &status, 0) == 0 && status.st_ino == 0xEFFF_FFFD
     }
 
-    /// RLIMIT_NOFILE: how many descriptors this process may have now, and may raise that to.
+    /// RLIMIT_NOFILE: how many descriptors this process may have now, and how far it may raise that.
     package static func descriptorLimit() -> (now: Int, most: Int) {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return (0, 0) }
         return (Int(clamping: limit.rlim_cur), Int(clamping: limit.rlim_max))
     }
 
-    /// How many of `limit` descriptors are kept for the work on files; those of users' open files come from the others.
+    /// How many of `limit` descriptors are reserved for work on files. Descriptors for users' open files come from the
+    /// rest.
     package static func descriptorReserve(limit: Int) -> Int { min(limit / 4, 8192) }
 
-    /// Raises RLIMIT_NOFILE for this process as far as it may (setrlimit(2)).
+    /// Raises RLIMIT_NOFILE as far as this process may (setrlimit(2)).
     package static func raiseDescriptorLimit() { raise(__rlimit_resource_t(RLIMIT_NOFILE.rawValue)) }
 
-    /// Raises RLIMIT_FSIZE as far as this process may, to no limit where it can: it is for the files of users, who have their
-    /// own limits.
+    /// Raises RLIMIT_FSIZE as far as this process may, and removes it where it can. This process writes the files of
+    /// users, who have limits of their own.
     package static func raiseFileSizeLimit() {
         let resource = __rlimit_resource_t(RLIMIT_FSIZE.rawValue)
         var none = rlimit(rlim_cur: rlim_t.max, rlim_max: rlim_t.max)
@@ -54,15 +56,15 @@ package struct Capabilities: Sendable {
         _ = setrlimit(resource, &limit)
     }
 
-    /// Gives up every capability that serving a mount does not need, and keeps the others over setfsuid(2). For the calling
-    /// thread and those that it starts: to be called before there are others.
+    /// Drops every capability that serving a mount does not need, and keeps the others across setfsuid(2). Applies to
+    /// the calling thread and threads that it starts later, so it has to be called before there are other threads.
     package static func reduce() {
         _ = passhsm_keep_capabilities()
         _ = passhsm_keep_only(needed.reduce(UInt64(0)) { $0 | 1 << UInt64($1) })
     }
 
-    /// What each is for is ARCHITECTURE.md's to say. Above all not CAP_SYS_RESOURCE (24), by which a user's write would go past
-    /// quotas and into the space that is reserved for root.
+    /// ARCHITECTURE.md says what each one is for. CAP_SYS_RESOURCE (24) must not be among them: with it, a user's write
+    /// would exceed quotas and use the space that is reserved for root.
     private static let needed = [
         0,  // CAP_CHOWN
         1,  // CAP_DAC_OVERRIDE
@@ -80,14 +82,14 @@ package struct Capabilities: Sendable {
     ]
 }
 
-/// Writing for users: not into the space that a file system reserves for root, which it knows by the user (fsuid) of the
-/// thread, or of the one that opened or registered the file.
+/// Writes for users without using the space that a file system reserves for root. The file system grants that space by
+/// the user (fsuid) of the thread, or of the one that opened or registered the file.
 package enum OrdinaryUser {
-    /// Nobody's; owns nothing that is written to, since the files that are made in `body` would be its own.
+    /// The user `nobody`. Files that `body` made would belong to it, so `body` must make none.
     private static let id: uid_t = 65_534
     private static let isNeeded = geteuid() == 0
 
-    /// Calls `body`, which makes no file, as an ordinary user with this thread's capabilities.
+    /// Calls `body` as an ordinary user who has this thread's capabilities. `body` must not make files.
     package static func write<Result, Failure>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
         guard isNeeded else { return try body() }
         let user = setfsuid(id)

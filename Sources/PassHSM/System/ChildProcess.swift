@@ -1,11 +1,11 @@
 import CLinux
 import Glibc
 
-/// Starts programs (posix_spawn(3)): Swift has no fork.
+/// A child process, started by posix_spawn(3): Swift has no fork.
 package struct ChildProcess: Sendable {
     package let id: Int32
 
-    /// What the child inherits as its descriptors 0 to 3; nil is closed. No other descriptor is inherited.
+    /// The descriptors 0 to 3 of the child; nil stands for closed. The child inherits no other descriptor.
     package struct Descriptors {
         package var input: Descriptor?
         package var output: Descriptor?
@@ -23,9 +23,9 @@ package struct ChildProcess: Sendable {
     }
 
     /// - Parameters:
-    ///   - arguments: the first is the program's name for itself.
-    ///   - environment: `NAME=value` each; nil: this process's own.
-    ///   - newSession: setsid(2), away from the terminal.
+    ///   - arguments: the first is the name by which the program knows itself.
+    ///   - environment: `NAME=value` each; nil for this process's own.
+    ///   - newSession: calls setsid(2), which detaches the child from the terminal.
     package init(
         program: BytePath, arguments: [BytePath], environment: [BytePath]? = nil, descriptors: Descriptors,
         newSession: Bool = false
@@ -49,7 +49,7 @@ package struct ChildProcess: Sendable {
         withExtendedLifetime(descriptors) {}
     }
 
-    /// Waits for the child's end; its exit status, or 128 and the signal that ended it.
+    /// Waits for the child's end. Returns its exit status, or 128 plus the number of the signal that ended it. Blocks.
     package func wait() throws(Errno) -> Int32 {
         var status: Int32 = 0
         _ = try check { passhsm_wait(id, &status) }

@@ -1,12 +1,12 @@
 import CLinux
 import Glibc
 
-/// Calls that make, change and remove names in a directory. A name is one component in bytes, without NUL; symlinks are
+/// Calls that make, change and remove names in a directory. A name is one component in bytes, without NUL. Symlinks are
 /// never followed.
 extension Descriptor {
-    /// open(2) with O_TMPFILE: a regular file of this directory's file system that has no name yet.
+    /// open(2) with O_TMPFILE: a regular file in this directory's file system that has no name yet.
     ///
-    /// - Throws: EOPNOTSUPP, EISDIR or EINVAL where there is no such thing.
+    /// - Throws: EOPNOTSUPP, EISDIR or EINVAL where the file system does not support that.
     package func makeUnnamedFile(mode: mode_t) throws(Errno) -> Descriptor {
         try Descriptor.open(at: raw, ".", PASSHSM_O_TMPFILE | O_RDWR, mode: mode)
     }
@@ -18,9 +18,9 @@ extension Descriptor {
         }
     }
 
-    /// linkat(2): gives what this descriptor is open on the name `name`.
+    /// linkat(2): gives this descriptor's inode the name `name`.
     ///
-    /// - Throws: EEXIST when there is one already.
+    /// - Throws: EEXIST when the name exists.
     package func link(into directory: Descriptor, _ name: [UInt8]) throws(Errno) {
         _ = try withName(name) { text throws(Errno) in
             try withProcPath { path throws(Errno) in
@@ -29,15 +29,15 @@ extension Descriptor {
         }
     }
 
-    /// linkat(2) for the name `old` of this directory.
+    /// linkat(2) from the name `old` of this directory.
     package func link(_ old: [UInt8], into directory: Descriptor, _ new: [UInt8]) throws(Errno) {
         _ = try withName(old) { old throws(Errno) in
             try withName(new) { new throws(Errno) in try check { linkat(raw, old, directory.raw, new, 0) } }
         }
     }
 
-    /// renameat2(2); `replacing: false` is RENAME_NOREPLACE, for which a file system without it is asked first whether
-    /// the name exists.
+    /// renameat2(2). `replacing: false` is RENAME_NOREPLACE. On a file system without that flag, the call checks first
+    /// whether the name exists.
     package func rename(
         _ old: [UInt8], to directory: Descriptor, _ new: [UInt8], replacing: Bool
     ) throws(Errno) {
@@ -82,7 +82,7 @@ extension Descriptor {
         _ = try withName(name) { text throws(Errno) in try check { unlinkat(raw, text, AT_REMOVEDIR) } }
     }
 
-    /// fchownat(2); the empty name is the descriptor itself.
+    /// fchownat(2). The empty name stands for the descriptor itself.
     package func setOwner(_ name: [UInt8] = [], owner: UInt32, group: UInt32) throws(Errno) {
         let flags = AT_SYMLINK_NOFOLLOW | PASSHSM_AT_EMPTY_PATH
         _ = try withName(name) { text throws(Errno) in try check { fchownat(raw, text, owner, group, flags) } }
@@ -91,12 +91,12 @@ extension Descriptor {
     /// fchmod(2)
     package func setMode(_ mode: mode_t) throws(Errno) { _ = try check { fchmod(raw, mode) } }
 
-    /// fchmodat(2), which follows symlinks: only for names that nobody else can replace.
+    /// fchmodat(2), which follows symlinks: only for names that no other user can replace.
     package func setMode(ofOwn name: [UInt8], _ mode: mode_t) throws(Errno) {
         _ = try withName(name) { text throws(Errno) in try check { fchmodat(raw, text, mode, 0) } }
     }
 
-    /// utimensat(2) for a name, or futimens(2) for the descriptor itself; nil leaves a time as it is.
+    /// utimensat(2) for a name, or futimens(2) for the descriptor itself. Nil leaves a time as it is.
     package func setTimes(of name: [UInt8]?, access: timespec?, modification: timespec?) throws(Errno) {
         let (access, modification) = (access ?? FileTime.omit, modification ?? FileTime.omit)
         guard let name else { return try setTimes(access: access, modification: modification) }

@@ -1,11 +1,11 @@
 import CLinux
 import Glibc
 
-/// Calls on the names in a directory. A name is one component in bytes, without NUL; symlinks are never followed.
+/// Calls on the names in a directory. A name is one component in bytes, without NUL. Symlinks are never followed.
 extension Descriptor {
-    /// A directory opened for reading, without changing its access time where the caller may ask for that.
+    /// Opens a directory for reading. Its access time stays as it is where the caller may ask for that.
     ///
-    /// - Throws: ENOTDIR when `name` is a symlink or no directory.
+    /// - Throws: ENOTDIR when `name` is a symlink or not a directory.
     package static func openDirectory(at directory: Descriptor, _ name: [UInt8]) throws(Errno) -> Descriptor {
         try openQuietly(at: directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
     }
@@ -24,21 +24,21 @@ extension Descriptor {
         }
     }
 
-    /// O_PATH on the directory with this path, in which symlinks are followed: where a tree begins.
+    /// Opens the directory at the top of a tree with O_PATH. Symlinks in the path are followed.
     package static func openTop(_ path: [UInt8]) throws(Errno) -> Descriptor {
         try withName(path) { text throws(Errno) in try Descriptor.open(text, PASSHSM_O_PATH | O_DIRECTORY) }
     }
 
-    /// openat(2) with O_PATH for a directory, only to go on from it: needs no permission to read it.
+    /// openat(2) with O_PATH for a directory that only leads further down. Needs no permission to read it.
     ///
-    /// - Throws: ENOTDIR when `name` is a symlink or no directory.
+    /// - Throws: ENOTDIR when `name` is a symlink or not a directory.
     package static func openPlaceOfDirectory(at directory: Descriptor, _ name: [UInt8]) throws(Errno) -> Descriptor {
         try withName(name) { text throws(Errno) in
             try Descriptor.open(at: directory.raw, text, PASSHSM_O_PATH | O_DIRECTORY | O_NOFOLLOW)
         }
     }
 
-    /// openat(2) with O_PATH: a place in the tree, that needs no permission on what it is.
+    /// openat(2) with O_PATH: names an inode of any type. Needs no permission on the inode.
     package static func openPlace(at directory: Descriptor, _ name: [UInt8]) throws(Errno) -> Descriptor {
         try withName(name) { text throws(Errno) in
             try Descriptor.open(at: directory.raw, text, PASSHSM_O_PATH | O_NOFOLLOW)
@@ -56,7 +56,7 @@ extension Descriptor {
 
     /// readlinkat(2): the whole target.
     package func readLink(_ name: [UInt8]) throws(Errno) -> [UInt8] {
-        // The kernel's limit for a target is PATH_MAX with its NUL.
+        // The kernel's limit for a target, with its NUL, is PATH_MAX.
         var target = [CChar](repeating: 0, count: Int(PATH_MAX))
         let count = try withName(name) { text throws(Errno) in
             try target.withUnsafeMutableBufferPointer { bytes throws(Errno) in
@@ -67,7 +67,7 @@ extension Descriptor {
         return target[..<count].map { UInt8(bitPattern: $0) }
     }
 
-    /// Calls `body` with /proc/self/fd/N/name, for the calls on extended attributes, which take no directory.
+    /// Calls `body` with /proc/self/fd/N/name, for calls on extended attributes, which take no directory descriptor.
     package func withProcPath<Result>(
         of name: [UInt8], _ body: (UnsafePointer<CChar>) throws(Errno) -> Result
     ) throws(Errno) -> Result {

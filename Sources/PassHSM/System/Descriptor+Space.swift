@@ -1,24 +1,26 @@
 import CLinux
 import Glibc
 
-/// Being alone with a file, freeing what it occupies, and moving that to another file.
+/// Exclusive use of a file (leases), freeing its blocks, and moving its content to another file.
 extension Descriptor {
-    /// fcntl(2), F_SETLEASE with F_WRLCK: from now on nobody else has the file open or mapped, and who opens it waits for
-    /// ``dropLease()``, at most for /proc/sys/fs/lease-break-time. This descriptor must be open for writing.
+    /// Takes a write lease: fcntl(2), F_SETLEASE with F_WRLCK. While it lasts, no other open file or mapping of the
+    /// file exists. A program that opens the file waits until ``dropLease()``, at most for
+    /// /proc/sys/fs/lease-break-time. This descriptor must be open for writing.
     ///
-    /// - Throws: EAGAIN while somebody has it open (O_PATH aside) or mapped; EINVAL where there are no leases.
+    /// - Throws: EAGAIN while the file is open elsewhere (O_PATH aside) or mapped; EINVAL where the file system has no
+    ///   leases.
     package func takeWriteLease() throws(Errno) { _ = try check { passhsm_take_write_lease(raw) } }
 
-    /// fcntl(2), F_GETLEASE: somebody waits for the end of the lease that was taken, or it has ended.
+    /// Whether a program waits for the end of the lease, or the lease has ended already: fcntl(2), F_GETLEASE.
     package var isLeaseWanted: Bool { passhsm_has_write_lease(raw) == 0 }
 
     /// Gives the lease back.
     package func dropLease() { _ = passhsm_drop_lease(raw) }
 
-    /// fallocate(2) with PUNCH_HOLE: frees every block of a file of `size` bytes, whose size stays.
+    /// fallocate(2) with PUNCH_HOLE: frees every block of a file of `size` bytes. The size stays.
     ///
-    /// Far beyond the end: pages that somebody still has in a pipe (splice(2)) are let go of whole, and not cleared, as
-    /// those at the edge of a hole would be.
+    /// The hole reaches far beyond the end of the file. The kernel then drops whole pages, so that pages still in a
+    /// pipe (splice(2)) keep their content. It would clear pages at the edge of a smaller hole.
     package func freeContent(size: Int) throws(Errno) {
         let mode = PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE
         let (length, isTooLarge) = (size / Self.freeingUnit + 1).multipliedReportingOverflow(by: Self.freeingUnit)
@@ -30,20 +32,21 @@ extension Descriptor {
                 guard error.rawValue == EFBIG else { throw error }
             }
         }
-        // No file can end there. Up to its own end, the rest of its last page is cleared.
+        // The file system allows no offset so large. The hole ends with the file, and the rest of its last page is
+        // cleared.
         _ = try check { passhsm_fallocate(raw, mode, 0, size) }
     }
 
-    /// As ``write(_:at:)``, but where `bytes` has zeros and the file has a hole, the hole stays, and reads as these zeros. The
-    /// file ends behind `bytes` already; nobody else writes there meanwhile.
+    /// As ``write(_:at:)``, but a hole of the file stays a hole where `bytes` has zeros; it reads as the same zeros.
+    /// The file must reach to the end of `bytes` already, and no other thread may write there meanwhile.
     ///
-    /// - Parameter unit: of so many bytes, from the first on, all have to be zeros.
+    /// - Parameter unit: the size in bytes, counted from the first byte, of the pieces that are checked for zeros.
     package func writeKeepingHoles(_ bytes: UnsafeRawBufferPointer, at offset: Int, unit: Int) throws(Errno) {
         var start = 0
         while start < bytes.count {
             let isZero = bytes.isZero(at: start, unit)
             var end = min(start + unit, bytes.count)
-            // Zeros one unit after the other: each may be a hole.
+            // Units of zeros are handled one by one, since each may be a hole.
             while !isZero && end < bytes.count && !bytes.isZero(at: end, unit) { end = min(end + unit, bytes.count) }
             let stays = isZero ? try isHole(offset + start..<offset + end) : false
             if !stays {
@@ -53,15 +56,15 @@ extension Descriptor {
         }
     }
 
-    /// Whether the file system says that there is no data in `range`; false where it does not know holes.
+    /// Whether the file system reports no data in `range`. False where it does not support holes.
     private func isHole(_ range: Range<Int>) throws(Errno) -> Bool {
         guard let data = try seekData(from: range.lowerBound) else { return try stat().st_size >= range.upperBound }
         return data >= range.upperBound
     }
 
-    /// Calls `body` while XFS has lent some blocks of its reserve to the free ones: for what frees more than it takes, where
-    /// nothing is free. The reserve is in the kernel's memory alone; a process that ends in between leaves it smaller by
-    /// 256 blocks until the file system is mounted anew.
+    /// Calls `body` while XFS has moved some blocks from its reserve to the free ones. This is for work on a full file
+    /// system that frees more than it takes. The reserve is in the kernel's memory only: a process that ends in between
+    /// leaves it smaller by 256 blocks until the file system is mounted again.
     ///
     /// - Throws: ENOSPC on other file systems, without CAP_SYS_ADMIN, and where the reserve is used up.
     package func withReserveLent<Result>(_ body: () throws(Errno) -> Result) throws(Errno) -> Result {
@@ -72,7 +75,7 @@ extension Descriptor {
         let kept = free - min(free, Self.lentBlocks)
         guard passhsm_set_xfs_reserve(raw, kept) == 0 else { throw Errno(rawValue: ENOSPC) }
         defer {
-            // Others may lend at the same time: what counts is the difference.
+            // Others may do the same at the same time, so only the difference is put back.
             var now: UInt64 = 0
             if passhsm_xfs_reserve(raw, &now, &free) == 0 { passhsm_set_xfs_reserve(raw, now &+ (size - kept)) }
         }
@@ -82,11 +85,12 @@ extension Descriptor {
     private static let xfsType: UInt64 = 0x5846_5342
     private static let lentBlocks: UInt64 = 256
 
-    /// Moves `range` of `source` to the same place in this file: shared where the file system can do that (FICLONERANGE),
-    /// else copied by the kernel in steps, each of which is freed in `source` when it is done. A range that does not end at
-    /// a multiple of the block size has to end where both files do.
+    /// Moves `range` of `source` to the same place in this file. The blocks are shared where the file system supports
+    /// that (FICLONERANGE). Elsewhere the kernel copies them in steps, and each step's blocks are freed in `source`
+    /// afterwards. A range that does not end at a multiple of the block size has to end where both files do.
     ///
-    /// - Throws: EIO when `source` is shorter; after an error the range may be in part here, and in part nowhere.
+    /// - Throws: EIO when `source` is shorter. After an error, part of the range may be in this file, and the rest in
+    ///   neither file.
     package func takeContent(_ range: Range<Int>, from source: Descriptor) throws(Errno) {
         if passhsm_clone_range(raw, source.raw, range.lowerBound, range.count) == 0 { return }
         var start = range.lowerBound
@@ -98,7 +102,7 @@ extension Descriptor {
                 if count == 0 { throw Errno(rawValue: EIO) }
             }
             let mode = PASSHSM_FALLOC_PUNCH_HOLE | PASSHSM_FALLOC_KEEP_SIZE
-            // Only space: it goes with the file in any case.
+            // An error is ignored: the blocks are freed with the file in any case.
             _ = passhsm_fallocate(source.raw, mode, start, end - start)
             start = end
         }
@@ -110,11 +114,11 @@ extension Descriptor {
 }
 
 extension UnsafeRawBufferPointer {
-    /// Whether the `count` bytes from `start` on, or those that are left, are zeros.
+    /// Whether the `count` bytes from `start` on, or as many as there are, are zeros.
     fileprivate func isZero(at start: Int, _ count: Int) -> Bool {
         guard let first = baseAddress?.advanced(by: start) else { return true }
         let length = Swift.min(count, self.count - start)
-        // Each byte is the one before it, and the first is zero.
+        // The first byte is zero, and each other byte equals the one before it.
         return first.load(as: UInt8.self) == 0 && memcmp(first, first + 1, length - 1) == 0
     }
 }

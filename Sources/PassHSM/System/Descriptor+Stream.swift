@@ -2,7 +2,7 @@ import CLinux
 import Glibc
 
 extension Descriptor {
-    /// read(2) from the descriptor's position, or a pipe, to the end; at most `limit` bytes.
+    /// read(2) from the current position to the end, or to `limit` bytes. Works on pipes too.
     package func readToEnd(limit: Int = 1 << 20) throws(Errno) -> [UInt8] {
         var content = [UInt8]()
         var buffer = [UInt8](repeating: 0, count: 16 << 10)
@@ -16,7 +16,7 @@ extension Descriptor {
         return Array(content.prefix(limit))
     }
 
-    /// O_PATH on `path` itself, also where it is a symlink.
+    /// Opens `path` with O_PATH; a symlink at its end is not followed.
     package static func openPath(_ path: UnsafePointer<CChar>) throws(Errno) -> Descriptor {
         try open(path, PASSHSM_O_PATH | O_NOFOLLOW)
     }

@@ -1,10 +1,10 @@
 import CLinux
 import Glibc
 
-/// An open file descriptor that is closed when its last owner lets go of it.
+/// An open file descriptor. It is closed with its last reference.
 ///
-/// The methods are the system calls of the same name; EINTR is retried, every other errno is thrown. Offsets and
-/// counts are bytes. Safe on every thread, as far as the kernel's own calls are.
+/// The methods are the system calls of the same name. EINTR is retried, and every other errno is thrown. Offsets and
+/// counts are in bytes. Every method may be called on any thread, as far as the kernel's own calls allow that.
 package final class Descriptor: Sendable {
     package let raw: Int32
 
@@ -19,7 +19,7 @@ package final class Descriptor: Sendable {
         Descriptor(owning: try check { openat(directory, name, flags | O_CLOEXEC, mode) })
     }
 
-    /// The same inode opened again with other flags, through /proc: for descriptors made with O_PATH.
+    /// Opens the same inode again with other flags, through /proc: for descriptors made with O_PATH.
     package func reopen(_ flags: Int32) throws(Errno) -> Descriptor {
         try withProcPath { path throws(Errno) in try Descriptor.open(path, flags & ~(O_NOFOLLOW | O_CREAT)) }
     }
@@ -29,16 +29,17 @@ package final class Descriptor: Sendable {
         Descriptor(owning: try check { fcntl(raw, F_DUPFD_CLOEXEC, 0) })
     }
 
-    /// dup3(2): this number stands for the open file of `other` from now on. To be called before others know this one.
+    /// dup3(2): makes this descriptor's number refer to the open file of `other`. To be called before other threads
+    /// know this descriptor.
     package func become(_ other: Descriptor) throws(Errno) {
         _ = try check { passhsm_dup3(other.raw, raw) }
     }
 
-    /// Calls `body` with /proc/self/fd/N, by which calls that refuse O_PATH descriptors reach the inode.
+    /// Calls `body` with /proc/self/fd/N, through which calls that refuse O_PATH descriptors reach the inode.
     package func withProcPath<Result>(
         _ body: (UnsafePointer<CChar>) throws(Errno) -> Result
     ) throws(Errno) -> Result {
-        // A fixed buffer instead of a String: this is on the way of every lookup.
+        // A fixed buffer instead of a String: every lookup runs this.
         var buffer: (UInt, UInt, UInt, UInt) = (0, 0, 0, 0)
         return try withUnsafeMutablePointer(to: &buffer) { pointer throws(Errno) in
             try pointer.withMemoryRebound(to: CChar.self, capacity: 32) { text throws(Errno) in
@@ -63,18 +64,18 @@ package final class Descriptor: Sendable {
         return result
     }
 
-    /// statx(2): when the inode was made; nil where the file system does not know.
+    /// statx(2): when the inode was made; nil where the file system does not record it.
     package func birthTime() -> timespec? {
         var result = timespec()
         return passhsm_birth_time(raw, &result) == 0 ? result : nil
     }
 
-    /// ioctl(2) with the address of `argument`, which is as large as the command demands.
+    /// ioctl(2) with the address of `argument`, which must be as large as the command demands.
     package func ioctl(_ command: UInt32, _ argument: UnsafeMutableRawBufferPointer) throws(Errno) {
         _ = try check { passhsm_ioctl(raw, UInt(command), argument.baseAddress) }
     }
 
-    /// pread(2) until `buffer` is full or the file ends; the count of bytes read.
+    /// pread(2) until `buffer` is full or the file ends. Returns the number of bytes read.
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(Errno) -> Int {
         var done = 0
         while done < buffer.count {
@@ -86,12 +87,12 @@ package final class Descriptor: Sendable {
         return done
     }
 
-    /// One pwrite(2) for a user, see ``OrdinaryUser``: may write less than asked.
+    /// One pwrite(2) on behalf of a user, see ``OrdinaryUser``. May write fewer bytes than asked.
     package func writeForUser(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(Errno) -> Int {
         try OrdinaryUser.write { () throws(Errno) in try writeOnce(bytes, at: offset) }
     }
 
-    /// One pwrite(2): may write less than asked.
+    /// One pwrite(2). May write fewer bytes than asked.
     package func writeOnce(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(Errno) -> Int {
         try check { pwrite(raw, bytes.baseAddress, bytes.count, offset) }
     }
@@ -117,7 +118,7 @@ package final class Descriptor: Sendable {
         }
     }
 
-    /// lseek(2) with SEEK_HOLE: the next offset without data; the file's end when there is none before.
+    /// lseek(2) with SEEK_HOLE: the next offset without data, which is the file's end when there is no hole.
     ///
     /// - Throws: ENXIO from the end of the file on.
     package func seekHole(from offset: Int) throws(Errno) -> Int { try check { lseek(raw, offset, PASSHSM_SEEK_HOLE) } }
@@ -125,12 +126,13 @@ package final class Descriptor: Sendable {
     package func fsync() throws(Errno) { _ = try check { Glibc.fsync(raw) } }
     package func fdatasync() throws(Errno) { _ = try check { Glibc.fdatasync(raw) } }
     package func syncFileSystem() throws(Errno) { _ = try check { passhsm_syncfs(raw) } }
-    /// Takes a lease for reading and gives it back (fcntl(2), F_SETLEASE): EAGAIN while anyone has the file open for
-    /// writing, or has a mapping of such an open file. This descriptor must be open for reading only.
+    /// Takes a read lease and gives it back (fcntl(2), F_SETLEASE). This descriptor must be open for reading only.
+    ///
+    /// - Throws: EAGAIN while the file is open for writing anywhere, or a mapping of such an open file exists.
     package func tryReadLease() throws(Errno) { _ = try check { passhsm_try_read_lease(raw) } }
 
-    /// sync_file_range(2) with SYNC_FILE_RANGE_WAIT_BEFORE: waits for writeback that is under way, and throws its error
-    /// when this descriptor has not been told yet.
+    /// sync_file_range(2) with SYNC_FILE_RANGE_WAIT_BEFORE: waits for writeback that is under way. Throws its error if
+    /// this descriptor has not reported it yet.
     package func checkWriteback() throws(Errno) { _ = try check { passhsm_wait_for_writeback(raw) } }
     package func truncate(to size: Int) throws(Errno) { _ = try check { ftruncate(raw, size) } }
 
@@ -147,7 +149,7 @@ package final class Descriptor: Sendable {
 
 /// Special times of utimensat(2).
 package enum FileTime {
-    /// Leave this time as it is (UTIME_OMIT).
+    /// Leaves the time as it is (UTIME_OMIT).
     package static let omit = timespec(tv_sec: 0, tv_nsec: (1 << 30) - 2)
     /// The current time (UTIME_NOW).
     package static let now = timespec(tv_sec: 0, tv_nsec: (1 << 30) - 1)

@@ -1,14 +1,14 @@
 import Glibc
 
-/// Goes through the names in an open directory, a buffer at a time, in the order of the file system.
+/// Reads the names in an open directory, a buffer at a time, in the order of the file system. `.` and `..` are left
+/// out.
 ///
 /// The descriptor is passed to each call, so that it may be closed and opened again between calls: see ``suspend()``.
-/// `.` and `..` are left out.
 package struct DirectoryCursor {
     package struct Entry: Sendable {
         /// Without NUL.
         package let name: [UInt8]
-        /// d_type: DT_UNKNOWN where the file system does not tell.
+        /// d_type; DT_UNKNOWN where the file system does not tell the type.
         package let type: UInt8
         package let inode: UInt64
     }
@@ -18,7 +18,7 @@ package struct DirectoryCursor {
     private var buffer: [UInt8] = []
     private var position = 0
     private var end = 0
-    /// d_off of the last entry that was returned: where reading goes on after ``suspend()``.
+    /// d_off of the last entry that was returned: the position to continue at after ``suspend()``.
     private var cookie = 0
     private var mustSeek = false
 
@@ -32,7 +32,7 @@ package struct DirectoryCursor {
         }
     }
 
-    /// Frees the buffer. The next call of ``next(in:)`` seeks to the same place, in whatever descriptor of the
+    /// Frees the buffer. The next call of ``next(in:)`` seeks to the same place, in whichever descriptor of the
     /// directory it is given.
     package mutating func suspend() {
         buffer = []

@@ -1,21 +1,21 @@
 import CLinux
 import Glibc
 
-/// Entries of a directory as getdents64(2) gives them.
+/// Reads the entries of a directory with getdents64(2).
 package enum DirectoryReader {
-    /// One entry; `name` is valid during the call that hands it out.
+    /// One entry. `name` is valid during the call that hands it out.
     package struct Entry {
         package let inode: UInt64
-        /// The position behind this entry: where to lseek(2) to go on after it.
+        /// The position after this entry, for lseek(2).
         package let next: Int
-        /// DT_REG, DT_DIR and so on; DT_UNKNOWN where the file system does not tell.
+        /// DT_REG, DT_DIR and so on; DT_UNKNOWN where the file system does not tell the type.
         package let type: UInt8
         package let name: UnsafePointer<CChar>
 
         package var isDotOrDotDot: Bool { name[0] == 46 && (name[1] == 0 || (name[1] == 46 && name[2] == 0)) }
     }
 
-    /// getdents64(2) into `buffer`, from the directory's position on; the count of bytes, 0 at the end.
+    /// getdents64(2) into `buffer`, from the directory's position on. Returns the number of bytes, 0 at the end.
     package static func fill(
         _ buffer: UnsafeMutableRawBufferPointer, from directory: Descriptor
     ) throws(Errno) -> Int {
@@ -33,7 +33,7 @@ package enum DirectoryReader {
         return (entry, offset + Int(raw.d_reclen))
     }
 
-    /// Calls `body` with every entry that `directory` has now, until it returns false.
+    /// Calls `body` with every current entry of `directory`, until it returns false.
     private static func forEach(in directory: Descriptor, _ body: (Entry) -> Bool) throws(Errno) {
         let reader = try directory.reopen(O_RDONLY | O_DIRECTORY)
         var buffer = [UInt8](repeating: 0, count: 32 << 10)
@@ -53,7 +53,7 @@ package enum DirectoryReader {
         }
     }
 
-    /// All names but `.` and `..`, each with its NUL, as `directory` has them now.
+    /// All current names in `directory`, each with its NUL, without `.` and `..`.
     package static func names(in directory: Descriptor) throws(Errno) -> [[UInt8]] {
         var result: [[UInt8]] = []
         try forEach(in: directory) { entry in
@@ -65,7 +65,7 @@ package enum DirectoryReader {
         return result
     }
 
-    /// Whether `directory` has no entry.
+    /// Whether `directory` has no entry other than `.` and `..`.
     package static func isEmpty(_ directory: Descriptor) throws(Errno) -> Bool {
         var isEmpty = true
         try forEach(in: directory) { entry in
@@ -87,7 +87,8 @@ package enum DirectoryReader {
 }
 
 extension DirectoryReader {
-    /// The names in a directory of /proc or of our own, without those that are not UTF-8; empty when it cannot be read.
+    /// The names in a directory of /proc or of this program, without those that are not UTF-8. Empty when the directory
+    /// cannot be read.
     package static func texts(in directory: Descriptor?) -> [String] {
         guard let directory, let names = try? names(in: directory) else { return [] }
         return names.compactMap { String(validating: $0.dropLast(), as: UTF8.self) }

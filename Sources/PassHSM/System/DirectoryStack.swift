@@ -2,9 +2,10 @@ import CLinux
 import Glibc
 
 /// The open directories from a top directory down to a current one, at any depth, with a bounded number of descriptors.
+/// Not thread-safe.
 ///
-/// The directories nearest to the current one stay open; the others are closed, and opened again through `..` on the way
-/// back, where device and inode number prove that it is the same directory. Not thread-safe.
+/// The directories nearest to the current one stay open. The others are closed, and opened again through `..` on the
+/// way back; device and inode number prove that it is the same directory.
 package struct DirectoryStack {
     private struct Level {
         let name: [UInt8]
@@ -37,7 +38,7 @@ package struct DirectoryStack {
 
     /// Goes down to `directory`, which is `name` in the current one.
     ///
-    /// - Returns: the depth of the directory that was closed for it, if one was.
+    /// - Returns: the depth of the directory that was closed to make room, if one was.
     @discardableResult
     package mutating func push(_ directory: Descriptor, name: [UInt8]) throws(Errno) -> Int? {
         let status = try directory.stat()
@@ -52,7 +53,7 @@ package struct DirectoryStack {
 
     /// Goes back to the parent directory. Does nothing at the top.
     ///
-    /// - Throws: ESTALE when the parent had been closed and is no longer where it was; the stack is then at the child.
+    /// - Throws: ESTALE when the parent was closed and is no longer at its place. The stack then stays at the child.
     package mutating func pop() throws(Errno) {
         guard depth > 0 else { return }
         let parent = levels[depth - 1]
@@ -70,7 +71,7 @@ package struct DirectoryStack {
     private func reopenParent() throws(Errno) -> Descriptor {
         let parent = levels[depth - 1]
         if let found = try? Descriptor.openDirectory(at: current, [0x2e, 0x2e]), isSame(found, parent) { return found }
-        // The child was moved elsewhere meanwhile: by the names, then.
+        // The child was moved elsewhere meanwhile, so the names lead back instead.
         var found = top
         for level in levels.dropFirst().dropLast() {
             found = try Descriptor.openDirectory(at: found, level.name)

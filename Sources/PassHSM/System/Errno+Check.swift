@@ -2,7 +2,8 @@ import Glibc
 
 @_exported import struct SystemPackage.Errno
 
-/// Runs a C call that returns -1 and sets `errno`, again for as long as it fails with EINTR.
+/// Runs a C call that returns -1 and sets `errno` on failure. Repeats it while it fails with EINTR, and throws every
+/// other errno.
 @inline(__always)
 package func check<Result: SignedInteger>(_ call: () -> Result) throws(Errno) -> Result {
     while true {
@@ -14,6 +15,6 @@ package func check<Result: SignedInteger>(_ call: () -> Result) throws(Errno) ->
 }
 
 extension Errno {
-    /// The system's text for the error, with its number: what a log line and an error message show.
+    /// The system's text for the error, with its number, for log lines and error messages.
     package var text: String { "\(String(cString: strerror(rawValue))) (errno \(rawValue))" }
 }

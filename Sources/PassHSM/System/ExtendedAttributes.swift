@@ -1,14 +1,14 @@
 import CLinux
 import Glibc
 
-/// Extended attributes by path (xattr(7)); the last component is never followed.
+/// Extended attributes by path (xattr(7)). By default, a symlink at the end of the path is not followed.
 ///
-/// Attributes of what a descriptor is open on are reached through ``Descriptor/withProcPath(_:)`` and
-/// ``ExtendedAttributes/follow`` where that may be O_PATH only.
+/// Attributes of a descriptor that may be O_PATH are reached through ``Descriptor/withProcPath(_:)`` and
+/// ``Links/follow``.
 package enum ExtendedAttributes {
     package enum Links: Sendable { case follow, noFollow }
 
-    /// lgetxattr(2) or getxattr(2) into `buffer`, the value's size. An empty buffer asks for the size alone.
+    /// lgetxattr(2) or getxattr(2) into `buffer`. Returns the value's size. An empty buffer asks for the size only.
     package static func get(
         _ name: UnsafePointer<CChar>, of path: UnsafePointer<CChar>, _ links: Links = .noFollow,
         into buffer: UnsafeMutableRawBufferPointer
@@ -27,7 +27,7 @@ package enum ExtendedAttributes {
         try grow { buffer throws(Errno) in try get(name, of: path, links, into: buffer) }
     }
 
-    /// The whole value, of what `file` is open on: fgetxattr(2), and by path for O_PATH, which costs four times as much.
+    /// The whole value of an attribute of `file`: fgetxattr(2), or by path for O_PATH, which takes four times as long.
     package static func value(_ name: UnsafePointer<CChar>, of file: Descriptor) throws(Errno) -> [UInt8] {
         try grow { buffer throws(Errno) in
             do throws(Errno) {
@@ -82,7 +82,7 @@ package enum ExtendedAttributes {
         }
     }
 
-    /// The names of ``list(of:_:)``, apart; each still ends with its NUL, so that it can be passed on as a C string.
+    /// Splits the names of ``list(of:_:)``. Each still ends with its NUL, so that it can be passed on as a C string.
     package static func names(in list: [UInt8]) -> [[UInt8]] {
         list.split(separator: 0).map { Array($0) + [0] }
     }

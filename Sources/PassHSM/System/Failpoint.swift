@@ -1,14 +1,14 @@
 import Glibc
 
-/// Places at which a debug build can be made to crash or to fail, by the environment's
-/// `PASSHSM_FAILPOINT=NAME:ACTION[:N]`, several of them joined by commas. In release builds there is nothing of it.
+/// Places at which a debug build can be made to crash or fail, by `PASSHSM_FAILPOINT=NAME:ACTION[:N]` in the
+/// environment, or several of these joined by commas. Release builds contain none of it.
 ///
-/// The action comes at the N-th time (by default the first) that the place is reached, and at every later time too, but
-/// for EINTR, which callers answer with another attempt: `kill` ends the process as a crash does, `hang` stops the thread
-/// for good, `pause` for a second, `EAGAIN`, `EIO`, `ENOSPC`, `EINTR`, `ESTALE` are thrown, `short` writes half of the bytes and
-/// then fails with ENOSPC. `on` is for ``isOn(_:)``.
+/// The action happens the N-th time (by default the first) that the place is reached, and at every later time too.
+/// EINTR happens once only, because callers answer it with another attempt. `kill` ends the process like a crash.
+/// `hang` stops the thread for good, and `pause` for a second. `EAGAIN`, `EIO`, `ENOSPC`, `EINTR` and `ESTALE` are
+/// thrown. `short` writes half of the bytes and then fails with ENOSPC. `on` is for ``isOn(_:)``.
 package enum Failpoint {
-    /// Does what is asked for at this place.
+    /// Performs the action that is requested for this place.
     @inlinable
     package static func reach(_ name: StaticString) throws(Errno) {
         #if DEBUG
@@ -16,7 +16,7 @@ package enum Failpoint {
         #endif
     }
 
-    /// How many of `count` bytes may be written here.
+    /// How many of `count` bytes may be written at this place.
     @inlinable
     package static func allowed(_ name: StaticString, of count: Int) -> Int {
         #if DEBUG
@@ -25,7 +25,7 @@ package enum Failpoint {
         return count
     }
 
-    /// Whether a switch is on, by which a build breaks its own rules: so that tests can show that they would notice.
+    /// Whether the build is asked to break one of its own rules, so that tests can show that they would notice.
     @inlinable
     package static func isOn(_ name: StaticString) -> Bool {
         #if DEBUG
@@ -41,7 +41,7 @@ package enum Failpoint {
 }
 
 #if DEBUG
-    /// What the environment asks for.
+    /// The actions that the environment asks for.
     @usableFromInline final class FailurePlan: Sendable {
         private struct Step {
             let action: String

@@ -1,21 +1,21 @@
 import CLinux
 import Glibc
 
-/// What the kernel calls a file by, on one file system and for as long as the file lives: inode number and generation
-/// (name_to_handle_at(2)). A value of 48 bytes, so that millions can be known.
+/// The kernel's handle of a file: inode number and generation (name_to_handle_at(2)). It identifies the file on its
+/// file system for as long as the file lives. A value of 48 bytes, so that millions can be kept.
 package struct FileHandle: Hashable, Sendable {
-    /// The kernel's handle type, and in the upper bits the length of the handle in bytes.
+    /// The kernel's handle type in the lower 32 bits, and the handle's length in bytes in the upper ones.
     private let kind: UInt64
     private let words: (UInt64, UInt64, UInt64, UInt64, UInt64)
     private static let capacity = 40
 
-    /// The handle of what `descriptor` is open on.
+    /// The handle of the inode that `descriptor` is open on.
     package init(of descriptor: Descriptor) throws(Errno) { try self.init(of: "", at: descriptor.raw) }
 
-    /// The handle of `name` in `directory`; of `directory` itself when `name` is empty. A symlink is not followed.
+    /// The handle of `name` in `directory`, or of `directory` itself when `name` is empty. A symlink is not followed.
     ///
-    /// - Throws: EOPNOTSUPP where the file system has none, EOVERFLOW when it is longer than 40 bytes (those of ext4,
-    ///   xfs, btrfs, tmpfs and overlayfs are shorter).
+    /// - Throws: EOPNOTSUPP where the file system has no handles; EOVERFLOW when the handle is longer than 40 bytes
+    ///   (those of ext4, xfs, btrfs, tmpfs and overlayfs are shorter).
     package init(of name: UnsafePointer<CChar>, at directory: Int32) throws(Errno) {
         var handle = passhsm_handle()
         do throws(Errno) {
@@ -33,7 +33,7 @@ package struct FileHandle: Hashable, Sendable {
         self = made
     }
 
-    /// From a stored form; nil when there are more than 40 bytes.
+    /// Restores a stored handle; nil when it has more than 40 bytes.
     package init?(type: Int32, bytes: some Collection<UInt8>) {
         guard bytes.count <= Self.capacity else { return nil }
         var words: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
@@ -43,17 +43,17 @@ package struct FileHandle: Hashable, Sendable {
     }
 
     package var type: Int32 { Int32(truncatingIfNeeded: kind) }
-    /// How many bytes it has.
+    /// The handle's length in bytes.
     package var count: Int { Int(kind >> 32) }
     package var bytes: [UInt8] { withUnsafeBytes(of: words) { Array($0[..<count]) } }
 
-    /// The integer at byte `offset`, in the machine's own byte order, as kernel file systems lay it down; bytes beyond the
-    /// handle's end are 0. `offset` and what follows lie within the first 40 bytes.
+    /// The integer at byte `offset`, in the machine's byte order, as kernel file systems store it. Bytes beyond the
+    /// handle's end are 0. The integer must lie within the first 40 bytes.
     package func load<Integer: FixedWidthInteger>(at offset: Int, as type: Integer.Type) -> Integer {
         withUnsafeBytes(of: words) { $0.loadUnaligned(fromByteOffset: offset, as: type) }
     }
 
-    /// Lower-case hexadecimal digits, type first: a file name for what is kept about this file.
+    /// The type and the bytes as lower-case hexadecimal digits: a file name for data about this file.
     package var name: String {
         let digits = Array("0123456789abcdef".utf8)
         var text = [UInt8]()
@@ -67,7 +67,7 @@ package struct FileHandle: Hashable, Sendable {
     /// The reverse of ``name``.
     package init?(name: some StringProtocol) {
         let digits = Array(name.utf8)
-        // Else a sign would be taken for a digit.
+        // Without this check, a sign would be accepted as a digit.
         let areDigits = digits.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
         guard digits.count % 2 == 0, digits.count >= 2, areDigits else { return nil }
         var bytes = [UInt8]()
@@ -80,7 +80,9 @@ package struct FileHandle: Hashable, Sendable {
         self.init(type: Int32(bytes[0]), bytes: bytes.dropFirst())
     }
 
-    /// open_by_handle_at(2): needs CAP_DAC_READ_SEARCH; ESTALE when the file is gone.
+    /// open_by_handle_at(2). Needs CAP_DAC_READ_SEARCH.
+    ///
+    /// - Throws: ESTALE when the file is gone.
     package func open(on mount: Descriptor, _ flags: Int32) throws(Errno) -> Descriptor {
         var handle = passhsm_handle()
         handle.size = UInt32(count)

@@ -1,30 +1,30 @@
 import Glibc
 
-/// Goes through files of a tree that were named by paths, and through all regular files below those that are directories.
-///
-/// Symlinks are never followed. Not thread-safe.
+/// Visits files of a tree that are named by paths, and all regular files below paths that are directories. Symlinks are
+/// never followed. Not thread-safe.
 package struct FileWalk {
     package struct Item: Sendable {
-        /// Below the top, joined by `/`; empty for the top itself.
+        /// The path below the top, joined by `/`; empty for the top itself.
         package let path: [UInt8]
-        /// O_PATH on what was found.
+        /// O_PATH on the file, or the error of opening it.
         package let file: Result<Descriptor, Errno>
     }
 
     private let top: Descriptor
-    /// Device and inode of what is left out; nil when there is nothing of the name.
+    /// Device and inode of the entry that is left out; nil when there is none.
     private let hidden: (device: dev_t, inode: ino_t)?
     private let isRecursive: Bool
-    /// The next one last.
+    /// The paths that are left, in reverse order.
     private var paths: [[UInt8]]
     private var stack: DirectoryStack?
     private var cursors: [DirectoryCursor] = []
-    /// Of the directory at the bottom of the stack.
+    /// The path of the directory at the bottom of the stack.
     private var start: [UInt8] = []
 
     /// - Parameters:
-    ///   - top: O_PATH on the directory that paths are below.
-    ///   - hidden: a name in it; what has this name now is left out with all that is below, by whatever path it is reached.
+    ///   - top: O_PATH on the directory that the paths are below.
+    ///   - hidden: a name in it. The inode that has this name now is left out with everything below it, whichever path
+    ///     leads there.
     package init(top: Descriptor, paths: [[UInt8]], isRecursive: Bool, hidden: String) {
         self.top = top
         self.hidden = (try? top.stat(Array(hidden.utf8))).map { ($0.st_dev, $0.st_ino) }
@@ -32,7 +32,7 @@ package struct FileWalk {
         self.paths = paths.reversed()
     }
 
-    /// The next file; what cannot be opened is an item too. Nil at the end.
+    /// The next file. A file that cannot be opened is an item too. Nil at the end.
     package mutating func next() -> Item? {
         while true {
             if let item = nextBelow() { return item }
@@ -66,7 +66,7 @@ package struct FileWalk {
         return place
     }
 
-    /// By the inode: its name says nothing behind `./`, or after a rename.
+    /// Compares the inode, because the name means nothing after `./` or a rename.
     private func isHidden(_ status: stat) -> Bool {
         hidden.map { $0.inode == status.st_ino && $0.device == status.st_dev } ?? false
     }
@@ -75,7 +75,7 @@ package struct FileWalk {
         [start, stack?.path ?? [], name].filter { !$0.isEmpty }.joined(separator: [0x2f]).map { $0 }
     }
 
-    /// The next file below the directory that is being gone through; nil when there is none.
+    /// The next file below the current directory of the walk; nil when there is none.
     private mutating func nextBelow() -> Item? {
         while let current = stack?.current {
             var name: [UInt8] = []
@@ -99,7 +99,7 @@ package struct FileWalk {
                 // Removed meanwhile.
                 if error.rawValue == ENOENT && !name.isEmpty { continue }
                 let item = Item(path: path(of: name), file: .failure(error))
-                // Where the directory itself cannot be read, or has moved away, nothing more is found below it.
+                // When the directory itself cannot be read, or was moved away, nothing more is found below it.
                 if name.isEmpty { stack = nil }
                 return item
             }

@@ -3,12 +3,12 @@ import Glibc
 
 /// Passing open descriptors to another process (SCM_RIGHTS, unix(7)).
 extension LocalSocket {
-    /// Descriptors that one message carries at most.
+    /// The largest number of descriptors in one message.
     private static let maxDescriptors = 4
 
-    /// Sends a line, which is short, and at most 4 descriptors, of which the other side gets copies.
+    /// Sends a short line and at most 4 descriptors, of which the other side gets copies.
     ///
-    /// - Throws: ETIMEDOUT when the other side does not read, EPIPE when it is gone.
+    /// - Throws: ETIMEDOUT when the other side does not read; EPIPE when it is gone.
     package func send(
         _ line: [UInt8], _ descriptors: [Descriptor] = [], until deadline: Deadline
     ) throws(Errno) {
@@ -27,9 +27,9 @@ extension LocalSocket {
         if count != bytes.count { throw Errno(rawValue: EMSGSIZE) }
     }
 
-    /// A line that the other side sent by ``send(_:_:until:)``, without its newline, with the descriptors.
+    /// Receives a line that the other side sent with ``send(_:_:until:)``, without its newline, and its descriptors.
     ///
-    /// - Throws: ETIMEDOUT; ECONNRESET when the other side has ended; EMSGSIZE when it is no line of at most 16 KiB.
+    /// - Throws: ETIMEDOUT; ECONNRESET when the other side has ended; EMSGSIZE when there is no line of at most 16 KiB.
     package func receive(until deadline: Deadline) throws(Errno) -> (line: [UInt8], descriptors: [Descriptor]) {
         var line: [UInt8] = []
         var descriptors: [Descriptor] = []

@@ -2,11 +2,11 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// One end of a UNIX stream socket. Never blocks for longer than a deadline says, and never raises SIGPIPE.
+/// One end of a UNIX stream socket. No method blocks beyond its deadline, and none raises SIGPIPE.
 package final class LocalSocket: Sendable {
     package let descriptor: Descriptor
 
-    /// What was read beyond the last line. A leaf lock; lines are read by one thread at a time.
+    /// Bytes that were read beyond the last line. A leaf lock; only one thread at a time may read lines.
     private let ahead = Mutex<[UInt8]>([])
 
     private init(_ descriptor: Descriptor) { self.descriptor = descriptor }
@@ -23,7 +23,9 @@ package final class LocalSocket: Sendable {
         return LocalSocket(descriptor)
     }
 
-    /// - Throws: ECONNREFUSED when nobody listens, ENOENT when there is no such name, ETIMEDOUT.
+    /// Connects to the socket `name` in `folder`.
+    ///
+    /// - Throws: ECONNREFUSED when no process listens; ENOENT when there is no such name; ETIMEDOUT.
     package static func connect(
         _ name: String, in folder: Descriptor, until deadline: Deadline
     ) throws(Errno) -> LocalSocket {
@@ -35,7 +37,7 @@ package final class LocalSocket: Sendable {
                 }
                 return LocalSocket(descriptor)
             } catch {
-                // The server's backlog is full; for UNIX sockets nothing can be polled for.
+                // The server's backlog is full. poll(2) cannot wait for that on UNIX sockets.
                 guard error.rawValue == EAGAIN else { throw error }
                 if deadline.hasPassed { throw Errno(rawValue: ETIMEDOUT) }
                 usleep(20_000)
@@ -43,7 +45,8 @@ package final class LocalSocket: Sendable {
         }
     }
 
-    /// Through the folder's descriptor: a socket's address holds 107 bytes only, a folder's path may be longer.
+    /// Leads through the folder's descriptor, because a socket's address holds only 107 bytes and a folder's path may
+    /// be longer.
     private static func path(
         _ name: String, in folder: Descriptor, _ body: (UnsafePointer<CChar>) throws(Errno) -> Void
     ) throws(Errno) {
@@ -86,7 +89,7 @@ package final class LocalSocket: Sendable {
             }
             if line.count > limit { throw Errno(rawValue: EMSGSIZE) }
             looked = line.count
-            // A peer that sends a byte now and then is always readable in time.
+            // A peer that sends a byte now and then is always readable in time, so the deadline is checked here too.
             if looked > 0 && deadline.hasPassed { throw Errno(rawValue: ETIMEDOUT) }
             guard try descriptor.wait(for: Int16(POLLIN), until: deadline) else { throw Errno(rawValue: ETIMEDOUT) }
             let count: Int
@@ -103,7 +106,9 @@ package final class LocalSocket: Sendable {
         }
     }
 
-    /// - Throws: ETIMEDOUT when the other side does not read, EPIPE when it is gone.
+    /// Writes all of `bytes`.
+    ///
+    /// - Throws: ETIMEDOUT when the other side does not read; EPIPE when it is gone.
     package func write(_ bytes: [UInt8], until deadline: Deadline) throws(Errno) {
         var rest = bytes[...]
         while !rest.isEmpty {

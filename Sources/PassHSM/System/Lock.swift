@@ -1,6 +1,6 @@
 import Glibc
 
-/// A POSIX mutex for sections that do blocking I/O, which `Synchronization.Mutex` is not to be held over.
+/// A POSIX mutex for sections that do blocking I/O. `Synchronization.Mutex` must not be held across that.
 package final class Lock: @unchecked Sendable {
     // Sendable: POSIX allows a mutex to be used by every thread.
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
@@ -20,7 +20,7 @@ package final class Lock: @unchecked Sendable {
         return try body()
     }
 
-    /// As ``withLock(_:)`` when the lock is free; nil, and nothing is done, when it is not.
+    /// As ``withLock(_:)`` when the lock is free. Otherwise does nothing and returns nil.
     package func withLockIfFree<Result, Failure>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result? {
         guard pthread_mutex_trylock(mutex) == 0 else { return nil }
         defer { pthread_mutex_unlock(mutex) }

@@ -1,19 +1,21 @@
 import CLinux
 import Glibc
 
-/// The lower directory as the daemon reaches it: through a private mount of its own, so that neither the mount that
-/// is laid over it nor other mounts inside it are ever entered.
+/// The lower directory as the daemon reaches it: through a private mount, so that the daemon enters neither its own
+/// mount over the directory nor other mounts inside it.
 package final class LowerDirectory: Sendable {
     /// O_PATH on the directory; all lookups start here or in a ``LowerTree``.
     package let place: Descriptor
-    /// The directory as it was named: holds the file system busy, and tells its mount.
+    /// The directory as it was named. It keeps the file system busy, and identifies its mount.
     package let original: Descriptor
     /// For open_by_handle_at(2), which refuses O_PATH.
     let mount: Descriptor
-    /// True when the directory is a mount of its own (CAP_SYS_ADMIN), false when it is the plain directory.
+    /// Whether ``place`` is a private mount, which takes CAP_SYS_ADMIN. Otherwise it is the plain directory.
     package let isPrivate: Bool
 
-    /// - Throws: ENOTDIR when `path` is not a directory, and what open(2) throws.
+    /// Opens the directory at `path`.
+    ///
+    /// - Throws: ENOTDIR when `path` is not a directory; errors of open(2).
     package init(path: UnsafePointer<CChar>) throws(Errno) {
         original = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
         let clone = passhsm_clone_tree(original.raw)
@@ -27,7 +29,7 @@ package final class LowerDirectory: Sendable {
         }
     }
 
-    /// What the lower mount allows, as options of mount(8).
+    /// The restrictions of the lower mount, as options of mount(8).
     package var mountOptions: [String] {
         var status = statvfs()
         guard fstatvfs(original.raw, &status) == 0 else { return ["nosuid", "nodev"] }
@@ -38,6 +40,6 @@ package final class LowerDirectory: Sendable {
         ]
     }
 
-    /// The mount of the lower directory, by an id that is never used again until the next boot; 0 where unknown.
+    /// The unique id of the lower directory's mount, which is not used again before the next boot; 0 where unknown.
     package var mountID: UInt64 { original.uniqueMountID }
 }

@@ -1,22 +1,22 @@
-/// Goes through the names below a directory. The caller looks at each name, and enters the directories that it wants.
+/// Visits the names below a directory. The caller looks at each name, and enters the directories that it wants.
 ///
 /// A directory's own name comes before the names in it. Symlinks are never followed. Not thread-safe.
 package struct NameWalk {
     package enum Step {
         /// A name in ``current``.
         case name(DirectoryCursor.Entry)
-        /// ``current`` cannot be listed, or not to its end. The next step is outside of it.
+        /// ``current`` cannot be listed, or not to its end. The next step leaves it.
         case unlisted(Errno)
     }
 
     private let hidden: [UInt8]
     private var stack: DirectoryStack
-    /// Of the top, and of each directory that was entered.
+    /// One cursor for the top and one for each directory that was entered.
     private var cursors = [DirectoryCursor()]
     private var isUnlisted = false
 
     /// - Parameters:
-    ///   - top: O_PATH will do.
+    ///   - top: the directory to start at; O_PATH is enough.
     ///   - hidden: a name at the top that is left out.
     package init(top: Descriptor, hiding hidden: String) throws(Errno) {
         self.hidden = Array(hidden.utf8)
@@ -32,7 +32,7 @@ package struct NameWalk {
     /// The path of a name in ``current``.
     package func path(of name: [UInt8]) -> [UInt8] { stack.depth == 0 ? name : stack.path + [0x2f] + name }
 
-    /// The next step; nil when all was gone through.
+    /// The next step; nil at the end.
     ///
     /// - Throws: ESTALE when a directory was moved meanwhile, so that there is no way back from it.
     package mutating func next() throws(Errno) -> Step? {
@@ -55,7 +55,7 @@ package struct NameWalk {
         }
     }
 
-    /// The next step is in `directory`, which is `name` in ``current``.
+    /// Enters `directory`, which is `name` in ``current``. The next step is in it.
     package mutating func enter(_ directory: Descriptor, _ name: [UInt8]) throws(Errno) {
         if let closed = try stack.push(directory, name: name) { cursors[closed].suspend() }
         cursors.append(DirectoryCursor())

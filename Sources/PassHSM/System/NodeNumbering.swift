@@ -1,11 +1,11 @@
 import CLinux
 import Glibc
 
-/// Numbers for the inodes of one file system. A number is made of what is in the inode's file handle, so it leads back to
-/// the inode without a table, also after a restart.
+/// Numbers for the inodes of one file system. A number is made from the inode's file handle, so it leads back to the
+/// inode without a table, even after a restart. Safe on every thread.
 ///
-/// The highest bits of a number say how the others are divided between inode number and generation. The generation keeps an
-/// inode number that the file system uses again from leading to the new file:
+/// The highest bits of a number tell how the other bits are divided between inode number and generation. The generation
+/// makes sure that a reused inode number does not lead to the new file:
 ///
 /// | Highest bits | Inode number | Generation |
 /// |---|---|---|
@@ -13,16 +13,16 @@ import Glibc
 /// | 10 | 40 bits | the 22 lowest |
 /// | 110 | 48 bits | the 13 lowest |
 ///
-/// btrfs never uses an inode number again: there 23 bits of the subvolume's id and 40 of the inode number follow the 0. No
-/// number is 0 or 1, nor begins with 111: those are free for other purposes. Safe on every thread.
+/// btrfs never reuses an inode number. There the 0 is followed by 23 bits of the subvolume's id and 40 bits of the
+/// inode number. No number is 0 or 1, and none begins with 111: those are free for other purposes.
 package struct NodeNumbering: Sendable {
     private enum FileSystem { case ext, xfs, btrfs, tmpfs }
 
-    /// Numbers from here on are never made by ``number(of:)``.
+    /// ``number(of:)`` never returns this number or a larger one.
     package static let firstFree: UInt64 = 0b111 << 61
 
     private let fileSystem: FileSystem
-    /// An inode number alone leads to its inode: the generation that it has now can be found.
+    /// Whether an inode number alone leads to its inode, because the current generation can be looked up.
     private let tellsGenerations: Bool
 
     /// A way to divide a number.
@@ -55,11 +55,11 @@ package struct NodeNumbering: Sendable {
 
     private static let btrfsInodeBits = 40
 
-    /// Nil on file systems whose handles are not known.
+    /// Nil on file systems whose handles this type does not know.
     ///
     /// - Parameters:
-    ///   - top: a directory of the file system; O_PATH will do.
-    ///   - mount: one that was opened for reading.
+    ///   - top: a directory of the file system; O_PATH is enough.
+    ///   - mount: a descriptor of its mount, open for reading.
     package init?(of top: Descriptor, mount: Descriptor) {
         switch passhsm_file_system_type(mount.raw) {
         case 0xef53: fileSystem = .ext
@@ -76,8 +76,8 @@ package struct NodeNumbering: Sendable {
         }
     }
 
-    /// What a handle of these file systems consists of (KERNEL: fs/libfs.c, fs/xfs/xfs_export.c, fs/btrfs/export.h,
-    /// mm/shmem.c); nil for a handle of another kind.
+    /// Takes a handle apart (KERNEL: fs/libfs.c, fs/xfs/xfs_export.c, fs/btrfs/export.h, mm/shmem.c). Nil for a handle
+    /// of another kind.
     private static func parts(
         of handle: FileHandle, _ fileSystem: FileSystem
     ) -> (inode: UInt64, generation: UInt32, subvolume: UInt64)? {
@@ -102,8 +102,8 @@ package struct NodeNumbering: Sendable {
         }
     }
 
-    /// The number of the inode; nil when it has none, for its own does not fit. Two inodes can have one number only where
-    /// it has not all of the generation.
+    /// The number of the inode; nil when its inode number does not fit. Two inodes can share a number only where the
+    /// number holds part of the generation.
     package func number(of handle: FileHandle) -> UInt64? {
         guard let parts = Self.parts(of: handle, fileSystem) else { return nil }
         if fileSystem == .btrfs {
@@ -117,12 +117,15 @@ package struct NodeNumbering: Sendable {
         return Form.wide.number(parts.inode, parts.generation) ?? Form.widest.number(parts.inode, parts.generation)
     }
 
-    /// The inode's generation, which tells apart those that had its number before; 0 for a handle of another kind.
+    /// The inode's generation, which tells it from earlier inodes with the same inode number. 0 for a handle of another
+    /// kind.
     package func generation(of handle: FileHandle) -> UInt32 {
         Self.parts(of: handle, fileSystem)?.generation ?? 0
     }
 
-    /// Opens the inode of a number with O_PATH. - Throws: ESTALE when the number was never made, or its inode is gone.
+    /// Opens the inode of a number with O_PATH.
+    ///
+    /// - Throws: ESTALE when the number was never made, or its inode is gone.
     package func open(_ number: UInt64, on mount: Descriptor) throws(Errno) -> Descriptor {
         guard let handle = try handle(of: number, on: mount) else { throw Errno(rawValue: ESTALE) }
         let file = try handle.open(on: mount, PASSHSM_O_PATH)
@@ -150,7 +153,7 @@ package struct NodeNumbering: Sendable {
     private static func xfsGeneration(of inode: UInt64, on mount: Descriptor) throws(Errno) -> UInt32 {
         var generation: UInt32 = 0
         do throws(Errno) { _ = try check { passhsm_xfs_generation(mount.raw, inode, &generation) } } catch {
-            // EINVAL: no inode of this file system can have the number.
+            // EINVAL: no inode of this file system can have this number.
             throw error.rawValue == EINVAL ? Errno(rawValue: ESTALE) : error
         }
         return generation

@@ -1,14 +1,15 @@
 import Glibc
 
-/// The signals that a thread has not taken yet (/proc/TID/status).
+/// The pending signals of a thread (/proc/TID/status).
 package enum PendingSignals {
-    /// Those whose default is to stop, to go on, or nothing: CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH.
+    /// Signals whose default action does not end a process: CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH.
     private static let harmless = [SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH]
         .reduce(UInt64(0)) { $0 | bit($1) }
 
     private static func bit(_ signal: Int32) -> UInt64 { 1 << UInt64(signal - 1) }
 
-    /// Whether they will end `thread`; true also where nothing is known of it: it is gone, or of another PID namespace (0).
+    /// Whether pending signals will end `thread`. True also when nothing is known about it, because it is gone or in
+    /// another PID namespace (0).
     package static func end(_ thread: pid_t) -> Bool {
         guard let text = SmallFile.text("/proc/\(thread)/status") else { return true }
         var masks: [Substring: UInt64] = [:]
@@ -19,7 +20,7 @@ package enum PendingSignals {
         guard let own = masks["SigPnd"], let shared = masks["ShdPnd"], let blocked = masks["SigBlk"],
             let ignored = masks["SigIgn"], let caught = masks["SigCgt"]
         else { return true }
-        // The kernel makes SIGKILL of a signal that ends a process.
+        // The kernel turns a signal that ends a process into SIGKILL.
         return (own | shared) & bit(SIGKILL) != 0 || (own | shared) & ~(blocked | ignored | caught | harmless) != 0
     }
 }

@@ -1,18 +1,19 @@
 import CLinux
 import Glibc
 
-/// What a file system says of itself (fstatfs(2)).
+/// Facts about a file system (fstatfs(2)).
 package struct FileSystemFacts: Sendable {
     /// The magic number, `f_type`.
     package let type: UInt64
-    /// Bytes that an unprivileged user could still write.
+    /// The bytes that an unprivileged user may still write.
     package let availableBytes: Int
     package let totalBytes: Int
-    /// `f_fsid`: some file systems make it of their UUID, others of a device number, which a reboot may change.
+    /// `f_fsid`. Some file systems derive it from their UUID, others from a device number, which may change with a
+    /// reboot.
     package let id: UInt64
 }
 
-/// Calls that are made to learn whether they work.
+/// Calls that test what a file system or the kernel supports.
 extension Descriptor {
     /// fstatfs(2)
     package func fileSystem() throws(Errno) -> FileSystemFacts {
@@ -23,9 +24,9 @@ extension Descriptor {
             totalBytes: Int(clamping: raw.blocks.multipliedFullWidth(by: raw.block_size).low), id: raw.id)
     }
 
-    /// ioctl(2), FS_IOC_GETFSUUID (Linux 6.9). This descriptor must not be one of O_PATH.
+    /// ioctl(2), FS_IOC_GETFSUUID (Linux 6.9). This descriptor must not be O_PATH.
     ///
-    /// - Throws: ENOTTY where the kernel or the file system has none.
+    /// - Throws: ENOTTY where the kernel or the file system does not support it.
     package func fileSystemUUID() throws(Errno) -> [UInt8] {
         // struct fsuuid2: a length, and room for 16 bytes.
         var answer = [UInt8](repeating: 0, count: 17)
@@ -33,12 +34,12 @@ extension Descriptor {
         return Array(answer[1...].prefix(Int(answer[0])))
     }
 
-    /// A file without a name in the directory that this is open on (open(2), O_TMPFILE).
+    /// Opens a file without a name in this directory (open(2), O_TMPFILE).
     package func openUnnamed() throws(Errno) -> Descriptor {
         try Descriptor.open(at: raw, ".", PASSHSM_O_TMPFILE | O_RDWR, mode: 0o600)
     }
 
-    /// ioctl(FICLONE): this file shares all of the content of `source`.
+    /// ioctl(2), FICLONE: makes this file share the whole content of `source`.
     package func clone(_ source: Descriptor) throws(Errno) {
         _ = try check { passhsm_clone_file(raw, source.raw) }
     }
@@ -49,12 +50,12 @@ extension Descriptor {
         _ = try check { passhsm_fallocate(raw, mode, range.lowerBound, range.count) }
     }
 
-    /// A fanotify group of the class for pre-content events (fanotify_init(2), Linux 6.14); needs CAP_SYS_ADMIN.
+    /// Opens a fanotify group for pre-content events (fanotify_init(2), Linux 6.14). Needs CAP_SYS_ADMIN.
     package static func preContentGroup() throws(Errno) -> Descriptor {
         Descriptor(owning: try check { passhsm_fanotify_pre_content() })
     }
 
-    /// fanotify_mark(2) for FAN_PRE_ACCESS on the inode of `directory` itself, which no read of a file raises.
+    /// fanotify_mark(2) with FAN_PRE_ACCESS on the inode of `directory` itself. No read of a file raises that event.
     package func tryMarkingPreAccess(_ directory: Descriptor) throws(Errno) {
         _ = try check { passhsm_fanotify_mark_pre_access(raw, directory.raw) }
     }

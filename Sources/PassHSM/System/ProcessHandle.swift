@@ -1,27 +1,29 @@
 import CLinux
 import Glibc
 
-/// Another process, named so that a later one with the same id is not taken for it (pidfd_open(2)).
+/// A handle of another process, which never refers to a later process with the same id (pidfd_open(2)).
 package struct ProcessHandle: Sendable {
     private let descriptor: Descriptor
     package let id: Int32
 
-    /// - Parameter startTime: of ``startTime(of:)``; nil: whichever process has the id now.
+    /// Opens a handle of process `id`.
+    ///
+    /// - Parameter startTime: the process's ``startTime(of:)``; nil for whichever process has the id now.
     /// - Throws: ESRCH when the process is gone.
     package init(id: Int32, startTime: UInt64? = nil) throws(Errno) {
         descriptor = Descriptor(owning: try check { passhsm_pidfd_open(id) })
         self.id = id
-        // Asked after the handle was taken: the handle keeps meaning what was checked.
+        // Checked after the handle was taken, so the handle refers to the process that was checked.
         if let startTime, ProcessHandle.startTime(of: id) != startTime { throw Errno(rawValue: ESRCH) }
     }
 
-    /// Waits for the process to end; false when `seconds` have passed before.
+    /// Waits for the process to end. False when `seconds` passed first.
     package func waitForEnd(seconds: Double) throws(Errno) -> Bool {
         try descriptor.wait(for: Int16(POLLIN), until: Deadline(seconds: seconds))
     }
 
-    /// When the process was started, in clock ticks since boot (/proc/PID/stat, field 22); nil when there is none, or
-    /// only its remains, that nobody has waited for, are left.
+    /// When the process started, in clock ticks since boot (/proc/PID/stat, field 22). Nil when there is no such
+    /// process, or it is a zombie.
     package static func startTime(of id: Int32) -> UInt64? {
         guard let content = try? SmallFile.read(BytePath("/proc/\(id)/stat")),
             // The second field is the program's name, which may hold spaces and parentheses.
@@ -33,7 +35,7 @@ package struct ProcessHandle: Sendable {
     }
 }
 
-/// A moment after which a wait is given up; on the monotonic clock.
+/// The moment at which a wait is given up, on the monotonic clock.
 package struct Deadline: Sendable {
     private let end: ContinuousClock.Instant
 
@@ -41,7 +43,7 @@ package struct Deadline: Sendable {
 
     package var hasPassed: Bool { ContinuousClock.now >= end }
 
-    /// What is left, in milliseconds: the timeout of poll(2).
+    /// The remaining time in milliseconds, as poll(2) takes it.
     package var milliseconds: Int32 {
         let left = (end - .now) / .milliseconds(1)
         return left <= 0 ? 0 : Int32(min(left.rounded(.up), 1e9))
@@ -49,7 +51,7 @@ package struct Deadline: Sendable {
 }
 
 extension Descriptor {
-    /// poll(2) for `events` (or an error or hang-up); false when the deadline has passed before.
+    /// poll(2) for `events`, an error or a hang-up. False when the deadline passed first.
     package func wait(for events: Int16, until deadline: Deadline) throws(Errno) -> Bool {
         while true {
             var poll = pollfd(fd: raw, events: events, revents: 0)

@@ -1,21 +1,21 @@
 import CLinux
 import Glibc
 
-/// What every run of the program begins with, before there are other threads.
+/// The set-up that every run of the program begins with, before there are other threads.
 package enum ProcessStart {
     package static func prepare() {
         occupyStandardDescriptors()
-        // A write beyond RLIMIT_FSIZE is an error of the write.
+        // With SIGXFSZ ignored, a write beyond RLIMIT_FSIZE fails with EFBIG instead of ending the process.
         signal(SIGXFSZ, SIG_IGN)
-        // Whoever wants backtraces says so.
+        // Backtraces are off unless the environment asks for them.
         if getenv("SWIFT_BACKTRACE") == nil { passhsm_fail_fast() }
     }
 
-    /// Descriptors 0 to 2 that are closed lead to /dev/null: a file that got such a number would be written to by whatever
-    /// prints.
+    /// Opens /dev/null for each of the descriptors 0 to 2 that is closed. Otherwise a file could get such a number, and
+    /// printed text would be written to it.
     private static func occupyStandardDescriptors() {
         for number in STDIN_FILENO...STDERR_FILENO where fcntl(number, F_GETFD) == -1 && errno == EBADF {
-            // The lowest free number, which is this one.
+            // open(2) returns the lowest free number, which is this one.
             _ = Glibc.open("/dev/null", O_RDWR)
         }
     }

@@ -1,24 +1,24 @@
 import CLinux
 import Glibc
 
-/// Whole small files: those of /proc and /sys, and our own.
+/// Reads and replaces whole small files: those of /proc and /sys, and this program's own.
 package enum SmallFile {
     /// The content, up to `limit` bytes.
     package static func read(_ path: BytePath, limit: Int = 1 << 20) throws(Errno) -> [UInt8] {
         let file = try path.withCString { name throws(Errno) in
             try Descriptor.open(name, O_RDONLY | O_NONBLOCK | O_NOCTTY)
         }
-        // Not pread: the files of /proc are answered in pieces.
+        // pread(2) will not do: files of /proc are answered in pieces.
         return try file.readToEnd(limit: limit)
     }
 
-    /// The content as text without white space at its ends; nil when it cannot be read.
+    /// The content as text, without white space at both ends; nil when the file cannot be read.
     package static func text(_ path: String) -> String? {
         guard let bytes = try? read(BytePath(path)) else { return nil }
         return String(decoding: bytes, as: UTF8.self).trimmed
     }
 
-    /// Replaces `name` in `folder` as a whole: readers see the old content or the new.
+    /// Replaces `name` in `folder` atomically: readers see either the old content or the new.
     package static func replace(_ name: String, in folder: Descriptor, with content: [UInt8]) throws(Errno) {
         let temporary = name + ".new"
         let file = try Descriptor.open(

@@ -1,20 +1,20 @@
 import Glibc
 
-/// What another thread may do (credentials(7), capabilities(7)), from /proc/TID/status.
+/// The user, groups and capabilities of another thread (credentials(7), capabilities(7)), from /proc/TID/status.
 ///
-/// To be asked of a thread that cannot go on meanwhile, because it waits for an answer. One of which nothing is known (it is
-/// of another PID namespace: 0) has no group and no capability.
+/// The thread must be waiting for an answer, so that it cannot go on meanwhile. A thread about which nothing is known,
+/// because it is in another PID namespace (0), has no group and no capability.
 package struct ThreadCredentials: Sendable {
-    /// CAP_FSETID: setuid and setgid outlive changes of a file.
+    /// CAP_FSETID: the thread's changes of a file keep setuid and setgid.
     package static let keepsSetIDs = 4
-    /// CAP_SYS_ADMIN: among others, attributes of the namespace `trusted`.
+    /// CAP_SYS_ADMIN: allows attributes of the namespace `trusted`, among other things.
     package static let administrates = 21
-    /// CAP_SYS_RESOURCE: among others, the journaling of a file's content.
+    /// CAP_SYS_RESOURCE: allows the journaling of a file's content, among other things.
     package static let usesResources = 24
 
-    /// The user that its files get, as the machine numbers it; nil when nothing is known.
+    /// The user that the thread's new files get, as the machine numbers it; nil when it is not known.
     package private(set) var user: uid_t?
-    /// The group that its files get, and the supplementary ones; as the machine numbers them.
+    /// The group that the thread's new files get, and its supplementary groups, as the machine numbers them.
     package private(set) var groups: Set<gid_t> = []
     private var capabilities: UInt64 = 0
 
@@ -31,7 +31,7 @@ package struct ThreadCredentials: Sendable {
             default: break
             }
         }
-        // Those of another user namespace are not those of the machine.
+        // Capabilities in another user namespace do not count for the machine.
         if !Capabilities.isInFirstUserNamespace("\(thread)") { capabilities = 0 }
     }
 

@@ -1,6 +1,7 @@
 import Synchronization
 
-/// Lets so many tasks be at something at once; the others wait for their turn, in order, without a thread.
+/// Lets a limited number of tasks do something at once. Other tasks wait for their turn in order, without holding a
+/// thread. Every method may be called on any thread.
 package final class TurnLimit: Sendable {
     private struct State {
         var free: Int
@@ -11,7 +12,7 @@ package final class TurnLimit: Sendable {
 
     package init(_ limit: Int) { state = Mutex(State(free: limit)) }
 
-    /// Waits until there is a place, and takes it until ``leave()``. A cancelled task waits too.
+    /// Waits for a place, and holds it until ``leave()``. A cancelled task waits too.
     package func enter() async {
         await withCheckedContinuation { continuation in
             let enters = state.withLock { state in
