@@ -214,7 +214,7 @@ package final class FillEngine: Sendable {
         let timer = timeout.map { timeout in
             Task(executorPreference: pool) {
                 guard (try? await Task.sleep(for: timeout)) != nil else { return }
-                self.complete(ticket, FillError(.io, .remoteFailed, "the remote did not tell within \(timeout)"))
+                self.complete(ticket, FillError(.io, .remoteFailed, "the remote did not answer within \(timeout)"))
             }
         }
         let task = Task(executorPreference: pool) {

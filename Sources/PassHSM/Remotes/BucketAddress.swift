@@ -1,9 +1,9 @@
 import HSMSystem
 
-/// A bucket of an S3 store, or what is below a prefix in it: `s3://bucket/prefix`, with what else it takes to reach it as
+/// A bucket in an S3 store, or the part of it below a prefix: `s3://bucket/prefix`. The query tells how to reach it:
 /// `?endpoint=URL&profile=NAME&region=NAME&style=path`.
 package struct BucketAddress: Hashable, Sendable {
-    /// How the bucket is named in a request.
+    /// How a request names the bucket.
     package enum Style: String, Sendable, CaseIterable {
         /// `https://endpoint/bucket/key`
         case path
@@ -12,17 +12,20 @@ package struct BucketAddress: Hashable, Sendable {
     }
 
     package let bucket: String
-    /// What every key begins with: names, each with a slash behind it.
+    /// The prefix of every key: names, each followed by a slash.
     package let prefix: [UInt8]
-    /// Nil: AWS's, of the region.
+    /// Nil for AWS's own endpoint in the region.
     package var endpoint: WebAddress?
     package var region: String?
-    /// Of the shared files of credentials.
+    /// The profile in the shared credentials files.
     package var profile: String?
-    /// Nil: by path at an endpoint of one's own and for names with points, which no certificate is for; as a host otherwise.
+    /// Nil for the default: `path` with an own endpoint, and for names with dots, which no certificate covers;
+    /// `virtual` otherwise.
     package var style: Style?
 
-    /// - Throws: for what is no such URL.
+    /// Parses the URL. Looks nothing up.
+    ///
+    /// - Throws: when the text is not such a URL.
     package init(_ argument: BytePath) throws(LocationError) {
         var rest = argument.bytes.dropFirst("s3://".utf8.count)
         var query: ArraySlice<UInt8> = []
@@ -37,14 +40,16 @@ package struct BucketAddress: Hashable, Sendable {
         }
         guard isName, (3...255).contains(name.count) else {
             throw LocationError(
-                "\(argument): the name of a bucket has letters, digits, - and . only, and at least three")
+                "\(argument): a bucket's name has at least three characters, and only letters, digits, -, _ and .")
         }
         guard let path = PercentEncoding.decode(rest.dropFirst(name.count)), !path.contains(0),
             String(validating: path, as: UTF8.self) != nil
-        else { throw LocationError("\(argument): a % without two hexadecimal digits is no part of a key; write %25") }
+        else {
+            throw LocationError("\(argument): a % must be followed by two hexadecimal digits; write a plain % as %25")
+        }
         let names = path.split(separator: 0x2f)
         guard !names.contains([0x2e]), !names.contains([0x2e, 0x2e]) else {
-            throw LocationError("\(argument): a prefix has neither . nor .. as a name")
+            throw LocationError("\(argument): a prefix must not contain . or .. as a name")
         }
         prefix = names.flatMap { $0 + [0x2f] }
         for part in query.split(separator: 0x26) { try set(part, of: argument) }
@@ -61,13 +66,15 @@ package struct BucketAddress: Hashable, Sendable {
         switch name {
         case "endpoint":
             endpoint = try RemoteLocation(text).web
-            guard endpoint != nil else { throw LocationError("\(text) is not the URL of an endpoint") }
+            guard endpoint != nil else {
+                throw LocationError("\(text) is not the URL of an endpoint (http:// or https://)")
+            }
         case "region": region = text
         case "profile": profile = text
         case "style":
             style = Style(rawValue: text)
-            guard style != nil else { throw LocationError("\(text) is neither path nor virtual") }
-        default: throw LocationError("\(argument): \(name) is none of endpoint, profile, region and style")
+            guard style != nil else { throw LocationError("the style \(text) is unknown; use path or virtual") }
+        default: throw LocationError("\(argument): \(name) is unknown; use endpoint, profile, region or style")
         }
     }
 
@@ -79,9 +86,9 @@ package struct BucketAddress: Hashable, Sendable {
         return "s3://\(bucket)/" + PercentEncoding.encode(prefix) + query
     }
 
-    /// Where the bucket is, with a slash at the end: its objects are below.
+    /// The URL of the bucket, with a slash at the end; its objects are below.
     ///
-    /// - Parameter region: where the address names none.
+    /// - Parameter region: the region where the address names none.
     package func base(region: String) -> WebAddress {
         let amazon = WebAddress(
             isEncrypted: true, host: "s3.\(self.region ?? region).amazonaws.com", port: nil, path: [0x2f])

@@ -2,27 +2,27 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// A local directory (or one that the kernel mounted from elsewhere) as the remote tier.
+/// A local directory, or one that the kernel mounts from elsewhere, as the remote tier.
 ///
-/// A key is a path below the top directory: names in bytes, joined by `/`. A version is a ``DirectoryVersion``. Symlinks are never followed. Its methods block in
-/// system calls: to be called on a ``BlockingPool``.
+/// A key is a path below the top directory: names in bytes, joined by `/`. A version is a ``DirectoryVersion``.
+/// Symlinks are never followed. The methods block in system calls, so they have to run on a ``BlockingPool``.
 package final class DirectorySource: RemoteSource {
     package let location: String
     package let fetchUnit = 1 << 20
     private let top: SourceTop
 
-    /// Opens nothing: the source may be away.
+    /// Opens nothing, because the source may be away.
     ///
     /// - Parameters:
-    ///   - path: of the top directory; the only path here in which symlinks are followed.
-    ///   - location: what ``location`` says.
-    ///   - identity: of the file system that the top directory has to be on; nil: any.
+    ///   - path: the top directory. Only in this path are symlinks followed.
+    ///   - location: the value of ``location``.
+    ///   - identity: the file system that the top directory has to be on; nil for any.
     package init(path: [UInt8], location: String, identity: SourceIdentity? = nil) {
         self.location = location
         top = SourceTop(path: path, identity: identity)
     }
 
-    /// O_PATH on the top directory.
+    /// Opens the top directory with O_PATH.
     ///
     /// - Throws: an outage when the source is away.
     func openTop() throws(FillError) -> Descriptor { try top.open() }
@@ -33,7 +33,7 @@ package final class DirectorySource: RemoteSource {
 
     // MARK: Reading
 
-    /// The piece in which content is read and handed on.
+    /// How many bytes are read and passed on at once.
     private static let pieceSize = 1 << 20
 
     package func read(
@@ -55,8 +55,8 @@ package final class DirectorySource: RemoteSource {
                 try Failpoint.reach("source.read")
                 return try file.read(into: piece, at: offset)
             }
-            // A writer moves the times before it changes a byte: unchanged times now prove that all of the piece is of the
-            // version.
+            // A writer changes the times before it changes a byte. Unchanged times now prove that the whole piece
+            // belongs to the version.
             try expectVersion(of: object, in: file, isExact: isExact)
             guard count == piece.count else {
                 throw FillError(
@@ -115,7 +115,7 @@ package final class DirectorySource: RemoteSource {
         for name in names.dropLast() {
             directory = try Descriptor.openPlaceOfDirectory(at: directory, name)
         }
-        // O_NONBLOCK: a FIFO that has taken the file's place must not hold the fetch up.
+        // O_NONBLOCK: a FIFO that has replaced the file must not block the fetch.
         return try Descriptor.openQuietly(at: directory, names[names.count - 1], O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
     }
 
@@ -129,7 +129,7 @@ package final class DirectorySource: RemoteSource {
 
     private func failure(_ error: Errno, _ action: String, _ path: [UInt8]) -> FillError {
         if let outage = top.outage(error) { return outage }
-        // A symlink has taken the file's place (O_NOFOLLOW), or a socket.
+        // A symlink (O_NOFOLLOW) or a socket has replaced the file.
         if error.rawValue == ELOOP || error.rawValue == ENXIO {
             return FillError(
                 .io, .remoteChanged, "\(String(decoding: path, as: UTF8.self)) is no longer a regular file")

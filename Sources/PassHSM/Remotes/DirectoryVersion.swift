@@ -4,21 +4,24 @@ import HSMSystem
 
 /// The version of a file in a directory source: 17 bytes.
 ///
-/// One for how exact it is, eight of the modification time (nanoseconds, little-endian), and eight of a hash of the size, the
-/// change time and the inode number. A program can set the modification time, and not the change time: so a file that was
-/// rewritten, and given its time of before, has another version.
+/// The first byte tells how exact the version is. Eight bytes follow for the modification time (nanoseconds,
+/// little-endian), and eight for a hash of the size, the change time and the inode number. A program can set the
+/// modification time but not the change time. A file that was rewritten and given its old modification time therefore
+/// has another version.
 ///
-/// Some file systems make inode numbers and change times up: there size and modification time alone are the version. Older
-/// imports recorded these two as text, `seconds.nanoseconds-size`.
+/// Some file systems invent inode numbers and change times. There, size and modification time alone form the version.
+/// Older imports recorded these two as text, `seconds.nanoseconds-size`.
 package enum DirectoryVersion {
     private static let exact: UInt8 = 1
     private static let loose: UInt8 = 2
     private static let count = 17
 
+    /// The version of the file with this status.
+    ///
     /// - Parameter isExact: see ``isExact(on:)``.
     package static func of(_ status: stat, isExact: Bool) -> RemoteVersion {
         var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-        // Wraps around beyond the year 2262, as it does wherever it is compared.
+        // The value wraps around after the year 2262, in the same way wherever it is compared.
         let modified = nanoseconds(status.st_mtim)
         for value in [status.st_size] + (isExact ? [nanoseconds(status.st_ctim), Int(status.st_ino)] : []) {
             withUnsafeBytes(of: value.littleEndian) {
@@ -32,9 +35,10 @@ package enum DirectoryVersion {
         return RemoteVersion(bytes)
     }
 
-    /// Whether the file that was `recorded` is what was `found`, which is a version of ``of(_:isExact:)``.
+    /// Whether the `recorded` file is the one that was `found`. The version of `found` comes from ``of(_:isExact:)``.
     ///
-    /// - Parameter isMoved: the source is on another disk, or elsewhere: size and modification time count.
+    /// - Parameter isMoved: the source is on another disk or at another place, so only size and modification time
+    ///   count.
     package static func agrees(_ recorded: RemoteObject, with found: RemoteObject, isMoved: Bool = false) -> Bool {
         guard recorded.size == found.size else { return false }
         if recorded.version == found.version { return true }
@@ -48,7 +52,7 @@ package enum DirectoryVersion {
 
     private static func nanoseconds(_ time: timespec) -> Int { time.tv_sec &* 1_000_000_000 &+ time.tv_nsec }
 
-    /// As it was recorded before.
+    /// The form that older imports recorded.
     private static func text(modified: ArraySlice<UInt8>, size: Int) -> RemoteVersion {
         let time = Int(Int64(bitPattern: modified.reversed().reduce(0) { $0 << 8 | UInt64($1) }))
         let (second, rest) = (time / 1_000_000_000, time % 1_000_000_000)
@@ -58,8 +62,9 @@ package enum DirectoryVersion {
         return RemoteVersion(Array("\(whole).\(padded)-\(size)".utf8))
     }
 
-    /// Those whose inode numbers and change times are on the disk, or the server's own, and last: `f_type` of statfs(2).
-    /// FUSE (with virtiofs), FAT, overlayfs, CIFS and 9P are not among them: their numbers may be made up by each mount.
+    /// File systems (`f_type` of statfs(2)) whose inode numbers and change times are stored on the disk or by the
+    /// server, and are permanent. FUSE (with virtiofs), FAT, overlayfs, CIFS and 9P are left out: each mount may invent
+    /// these numbers.
     private static let lasting: Set<UInt64> = [
         0xef53,  // ext2, ext3, ext4
         0x5846_5342,  // XFS
@@ -77,7 +82,7 @@ package enum DirectoryVersion {
         0xe0f5_e1e2,  // EROFS
     ]
 
-    /// Whether inode numbers and change times say anything where `file` is; O_PATH will do.
+    /// Whether inode numbers and change times are meaningful on the file system of `file`; O_PATH is enough.
     package static func isExact(on file: Descriptor) -> Bool {
         (try? file.fileSystem()).map { lasting.contains($0.type) } ?? false
     }

@@ -2,11 +2,11 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// The steps of ``DirectorySource``'s listing, one at a time: a walk with a stack of its own, for trees of any depth and
+/// The steps of ``DirectorySource``'s listing, one at a time. The walk has its own stack, for trees of any depth and
 /// directories of any size.
 ///
-/// A directory that cannot be opened is one `unreadable` event. One whose names cannot all be read is an `unreadable`
-/// event with the directory's own key, before its `leave`.
+/// A directory that cannot be opened gives one `unreadable` event. A directory whose names cannot all be read gives an
+/// `unreadable` event with its own key, before its `leave`.
 struct DirectoryWalk {
     private enum Phase { case start, inside, finished }
 
@@ -14,13 +14,13 @@ struct DirectoryWalk {
     private var stack: DirectoryStack
     /// One for each directory of the stack.
     private var cursors: [DirectoryCursor] = []
-    /// The key of the current directory, and how long it was in each directory above.
+    /// The key of the current directory, and the lengths of the keys of the directories above it.
     private var path: [UInt8] = []
     private var pathLengths: [Int] = []
     private var phase = Phase.start
-    /// Of the file systems that were met, by their device numbers: see ``DirectoryVersion/isExact(on:)``.
+    /// ``DirectoryVersion/isExact(on:)`` of each file system that the walk has met, by device number.
     private var exactness: [dev_t: Bool] = [:]
-    /// What comes before the next name.
+    /// Events that come before the next name.
     private var pending: [RemoteEvent] = []
 
     /// - Throws: `FillError` when the top directory cannot be read.
@@ -61,8 +61,8 @@ struct DirectoryWalk {
         }
     }
 
-    /// Goes on to the next name, or out of the current directory; leaves at least one event, or takes a name that is
-    /// not reported.
+    /// Goes on to the next name, or leaves the current directory. Adds at least one event, unless the name is not
+    /// reported.
     private mutating func step() throws(FillError) {
         do throws(Errno) {
             if let entry = try cursors[cursors.count - 1].next(in: stack.current) {
@@ -75,7 +75,7 @@ struct DirectoryWalk {
         try leave()
     }
 
-    /// A lower directory's own data, should the source be one.
+    /// The folder with a lower directory's own data, in case the source is a lower directory.
     private static let ownDirectory = Array(".passhsm".utf8)
 
     private mutating func visit(_ name: [UInt8]) {
@@ -87,7 +87,7 @@ struct DirectoryWalk {
             if kind != .directory && status.st_nlink > 1 {
                 entry.linkIdentity = [UInt64(status.st_dev), UInt64(status.st_ino)]
             }
-            // The entry itself is good without them; what is missing is reported.
+            // The entry is usable without its attributes; the missing ones are reported.
             do throws(Errno) { try entry.metadata.readAttributes(of: name, in: stack.current) } catch {
                 pending.append(.unreadable(RemoteKey(key), FillError(remote: error, "reading the attributes of", key)))
             }
@@ -102,7 +102,7 @@ struct DirectoryWalk {
                 pending.append(.entry(entry))
             }
         } catch {
-            // A name that was removed since it was listed is not there: nothing to report.
+            // A name that was removed after it was listed is not reported.
             if error.rawValue == ENOENT { return }
             pending.append(.unreadable(RemoteKey(key), FillError(remote: error, "reading", key)))
         }

@@ -3,8 +3,8 @@ import HSMCore
 import HSMSystem
 
 extension FillError {
-    /// What a system call on the remote's side failed with, as an error of a fill: ENOENT and ENOTDIR are `.remoteGone`,
-    /// everything else `.remoteFailed`.
+    /// The error of a fill whose system call on the source failed. ENOENT and ENOTDIR become `.remoteGone`, and
+    /// everything else `.remoteFailed`; EACCES and EPERM have the code `.permission`.
     init(remote error: Errno, _ action: String, _ path: [UInt8]) {
         let cause = "\(action) \(String(decoding: path, as: UTF8.self)): \(error.text)"
         switch error.rawValue {

@@ -1,8 +1,8 @@
 extension Array where Element: Sendable {
-    /// Calls `transform` with every element, `width` at once at most, and `body` with every result, in order and one at a
-    /// time.
+    /// Calls `transform` with every element, at most `width` at once, and `body` with every result, one at a time in
+    /// the order of the elements.
     ///
-    /// - Throws: what `body` throws; what is under way then is cancelled.
+    /// - Throws: errors of `body`. Calls of `transform` that are under way are cancelled then.
     package func mapInOrder<Result: Sendable>(
         width: Int, _ transform: @escaping @Sendable (Element) async -> Result,
         body: (Element, Result) async throws -> Void

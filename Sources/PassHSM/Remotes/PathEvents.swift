@@ -1,9 +1,9 @@
 import HSMCore
 
-/// Makes a tree's events of its files' paths, given in the order of their bytes: in it, all that is below a directory
-/// follows one another.
+/// Turns the paths of a tree's files into the tree's events. The paths have to come in the order of their bytes, in
+/// which everything below a directory is consecutive.
 package struct PathEvents {
-    /// Names of the directories that are entered, without the top.
+    /// The names of the entered directories, without the top.
     private var entered: [ArraySlice<UInt8>] = []
 
     package init() {}
@@ -19,7 +19,7 @@ package struct PathEvents {
         }
     }
 
-    /// Goes to the directory `path`, which no path below has led to yet.
+    /// Enters the directory `path`. No earlier path may have led there.
     package mutating func enter(
         _ path: [UInt8], _ metadata: RemoteEntry.Metadata, _ body: (RemoteEvent) throws -> Void
     ) rethrows {
@@ -40,14 +40,16 @@ package struct PathEvents {
     }
 }
 
-/// Finds paths that are the same, or below another's, among paths that come in the order of their bytes.
+/// Finds paths that are equal to another path, or below it. The paths have to come in the order of their bytes.
 package struct PathPrefixes {
-    /// Those that what comes next may be below: each begins with the one before it.
+    /// The paths that the next path may be below. Each begins with the one before it.
     private var candidates: [[UInt8]] = []
 
     package init() {}
 
-    /// - Returns: the length of the path that `path` is, or is below; nil, and it is taken, when there is none.
+    /// Adds a path, unless it is equal to an earlier path or below it.
+    ///
+    /// - Returns: the length of that earlier path; nil when there is none, and the path was added.
     package mutating func add(_ path: [UInt8]) -> Int? {
         while let last = candidates.last, !path.starts(with: last) { candidates.removeLast() }
         for other in candidates where path.count == other.count || path[other.count] == 0x2f { return other.count }

@@ -1,6 +1,6 @@
-/// `%` and two hexadecimal digits for a byte, as RFC 3986, section 2.1, has it.
+/// Percent-encoding: `%` and two hexadecimal digits stand for a byte (RFC 3986, section 2.1).
 package enum PercentEncoding {
-    /// Everything but the unreserved characters of RFC 3986, and the slash unless `encodesSlash`, is encoded.
+    /// Encodes every byte except the unreserved characters of RFC 3986, and the slash unless `encodesSlash`.
     package static func encode(_ bytes: some Sequence<UInt8>, encodesSlash: Bool = false) -> String {
         let hexadecimal = Array("0123456789ABCDEF".utf8)
         var text: [UInt8] = []
@@ -14,7 +14,7 @@ package enum PercentEncoding {
         return String(decoding: text, as: UTF8.self)
     }
 
-    /// The bytes that `bytes` stand for; nil when a `%` is followed by anything but two hexadecimal digits.
+    /// Decodes `bytes`; nil when a `%` is not followed by two hexadecimal digits.
     package static func decode(_ bytes: some Collection<UInt8>) -> [UInt8]? {
         var result: [UInt8] = []
         var rest = bytes[...]

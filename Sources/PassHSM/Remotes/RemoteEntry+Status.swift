@@ -7,7 +7,7 @@ extension RemoteEntry.Time {
 }
 
 extension RemoteEntry.Metadata {
-    /// Everything that stat(2) tells; no extended attributes.
+    /// The metadata that stat(2) tells, without extended attributes.
     init(_ status: stat) {
         self.init()
         permissions = status.st_mode & 0o7777
@@ -18,9 +18,9 @@ extension RemoteEntry.Metadata {
     }
 
     /// Adds the extended attributes that belong to the file's user: `user.*`, POSIX ACLs and `security.capability`, but
-    /// not a lower directory's records.
+    /// not the records of a lower directory.
     ///
-    /// - Throws: what lgetxattr(2) throws, except for file systems without attributes, and for attributes and names that
+    /// - Throws: errors of lgetxattr(2), except on file systems without attributes, and for attributes and names that
     ///   were removed meanwhile.
     package mutating func readAttributes(of name: [UInt8], in directory: Descriptor) throws(Errno) {
         attributes = try directory.withProcPath(of: name) { path throws(Errno) in
@@ -44,7 +44,7 @@ extension RemoteEntry.Metadata {
         }
     }
 
-    /// The digest that is noted in the attributes.
+    /// The digest that the attributes record; nil when they record none.
     var digest: RemoteDigest? {
         guard let modificationTime else { return nil }
         return RemoteDigest(modified: modificationTime) { name in
@@ -67,10 +67,10 @@ extension RemoteEntry.Metadata {
 }
 
 extension RemoteDigest {
-    /// What shatag(1) and cshatag(1) have noted of a file: the digest of its content, and the modification time that it had
-    /// then. Nil for a digest of an older content.
+    /// The digest that shatag(1) or cshatag(1) has recorded for a file, together with the modification time of that
+    /// moment. Nil when the file was modified since.
     ///
-    /// - Parameter attribute: the value of an extended attribute.
+    /// - Parameter attribute: returns the value of an extended attribute.
     init?(modified: RemoteEntry.Time, attribute: (_ name: String) -> [UInt8]?) {
         let digits = String(modified.nanoseconds)
         let fraction = String(repeating: "0", count: max(0, 9 - digits.count)) + digits

@@ -2,7 +2,7 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// Where a remote tier is, as the command line and the configuration say it: a plain path, or a URL.
+/// The location of a remote tier as the command line and the configuration give it: a plain path or a URL.
 package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     private enum Place: Hashable, Sendable {
         case directory([UInt8])
@@ -14,13 +14,17 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
 
     package init(_ bucket: BucketAddress) { place = .bucket(bucket) }
 
-    /// A plain path, relative ones from the current directory; a `file://` URL, in which `%` and two hexadecimal digits
-    /// stand for any byte but NUL; or an `http://`, `https://` or `s3://` URL (``BucketAddress``). Text with `://` behind a scheme's letters is a URL.
+    /// Parses a location. It is one of these:
+    /// - a plain path; a relative one starts at the current directory.
+    /// - a `file://` URL, in which `%` and two hexadecimal digits stand for any byte but NUL.
+    /// - an `http://`, `https://` or `s3://` URL (``BucketAddress``).
+    ///
+    /// A text that begins with the letters of a scheme and `://` is taken for a URL.
     ///
     /// - Throws: for an empty text, another scheme, another host, and a malformed URL. Nothing is looked up.
     package init(_ argument: BytePath) throws(LocationError) {
         guard let scheme = Self.scheme(of: argument.bytes) else {
-            guard !argument.bytes.isEmpty else { throw LocationError("the source has no name") }
+            guard !argument.bytes.isEmpty else { throw LocationError("the source is empty: give a path or a URL") }
             place = .directory(Self.tidy(try Self.absolute(argument).bytes))
             return
         }
@@ -38,26 +42,26 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     /// The same for text, such as a URL from the configuration.
     package init(_ argument: String) throws(LocationError) { try self.init(BytePath(argument)) }
 
-    /// Of a directory of this machine: the absolute path, without empty and `.` components; `..` and symlinks are the
-    /// kernel's to resolve. Nil for every other place.
+    /// The absolute path of a directory on this machine, without empty and `.` components; the kernel resolves `..` and
+    /// symlinks. Nil for every other kind of location.
     package var path: [UInt8]? { if case .directory(let path) = place { path } else { nil } }
 
-    /// Of a web server's tree; nil for every other place.
+    /// The address of a web server's tree; nil for every other kind of location.
     package var web: WebAddress? { if case .web(let address) = place { address } else { nil } }
 
-    /// Of a bucket in an S3 store; nil for every other place.
+    /// The address of a bucket in an S3 store; nil for every other kind of location.
     package var bucket: BucketAddress? { if case .bucket(let address) = place { address } else { nil } }
 
-    /// Whether both are one place: of a bucket, how it is reached may differ, but not by which endpoint.
+    /// Whether both locations are the same place. For buckets, only bucket, prefix and endpoint count.
     ///
-    /// - Parameter isComplete: false: `other` may have left its endpoint out, and then has any.
+    /// - Parameter isComplete: false when `other` may lack its endpoint; it then matches any endpoint.
     package func isSamePlace(as other: RemoteLocation, isComplete: Bool) -> Bool {
         guard let bucket, let old = other.bucket else { return self == other }
         let isSameEndpoint = bucket.endpoint == old.endpoint || !isComplete && old.endpoint == nil
         return bucket.bucket == old.bucket && bucket.prefix == old.prefix && isSameEndpoint
     }
 
-    /// The location as it is kept in the configuration: percent-encoded, without secrets. Equal places have equal URLs.
+    /// The location as the configuration stores it: percent-encoded, without secrets. Equal places have equal URLs.
     package var url: String {
         switch place {
         case .directory(let path): "file://" + PercentEncoding.encode(path)
@@ -68,17 +72,17 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
 
     package var description: String { url }
 
-    /// The directory behind the location.
+    /// Opens the directory of the location as a remote.
     ///
     /// - Throws: when there is no directory, or it cannot be opened.
     package func openDirectory() throws(LocationError) -> any RemoteSource {
         DirectorySource(path: try directory, location: url, identity: try sourceIdentity)
     }
 
-    /// The directory behind the location, which may be away now.
+    /// The directory of the location as a remote, even if it is away now.
     ///
-    /// - Parameter identity: of the file system that it has to be on; nil: any.
-    /// - Throws: when the location is of another kind.
+    /// - Parameter identity: the file system that it has to be on; nil for any.
+    /// - Throws: when the location is not a directory's.
     package func directory(on identity: SourceIdentity?) throws(LocationError) -> any RemoteSource {
         DirectorySource(path: try directory, location: url, identity: identity)
     }
@@ -102,12 +106,12 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
 
     private var directory: [UInt8] {
         get throws(LocationError) {
-            guard let path else { throw LocationError("\(url) is no directory of this machine") }
+            guard let path else { throw LocationError("\(url) is not a directory on this machine") }
             return path
         }
     }
 
-    /// What stands before `://`, when it can be a URL's scheme.
+    /// The text before `://`, if it can be a URL's scheme.
     private static func scheme(of bytes: [UInt8]) -> String? {
         guard let colon = bytes.firstIndex(of: 0x3a), colon > 0, bytes[colon...].starts(with: "://".utf8) else {
             return nil
@@ -126,14 +130,14 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
         var rest = Array(argument.bytes.dropFirst("file://".utf8.count))
         if rest.starts(with: "localhost/".utf8) { rest.removeFirst(9) }
         guard rest.first == 0x2f else {
-            throw LocationError("\(argument): a file:// URL has three slashes and an absolute path, and no host")
+            throw LocationError("\(argument): a file:// URL is file:// and an absolute path, without a host")
         }
         if rest.contains(0x3f) || rest.contains(0x23) {
             throw LocationError("\(argument): write ? as %3F and # as %23 in a file:// URL")
         }
         guard let path = PercentEncoding.decode(rest), !path.contains(0) else {
             throw LocationError(
-                "\(argument): a % without two hexadecimal digits, or %00, is no byte of a path; write % as %25")
+                "\(argument): a % must be followed by two hexadecimal digits other than 00; write a plain % as %25")
         }
         return path
     }

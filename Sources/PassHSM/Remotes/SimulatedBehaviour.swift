@@ -1,10 +1,10 @@
-/// How a ``SimulatedSource`` behaves.
+/// The behaviour of a ``SimulatedSource``.
 package struct SimulatedBehaviour: Hashable, Sendable {
-    /// How long each read waits before its first byte.
+    /// How long each read waits before its first byte arrives.
     package var latency = Duration.zero
-    /// Bytes a second, for all reads together; nil for no limit.
+    /// Bytes per second for all reads together; nil for no limit.
     package var bandwidth: Int?
-    /// While this path exists, every read that has not begun waits.
+    /// While this path exists, reads that have not begun wait.
     package var hold: String?
     /// While this path exists, every read fails.
     package var fail: String?
@@ -15,16 +15,17 @@ package struct SimulatedBehaviour: Hashable, Sendable {
     /// While this path exists, reads deliver other bytes.
     package var garbage: String?
 
-    /// All this is so for objects whose keys begin like this; others come as they are. Nil: for all.
+    /// The behaviour applies only to objects whose keys begin with this text; nil for all objects.
     package var only: String?
 
     package init() {}
 
-    /// From text such as `latency=20ms,bandwidth=100M,hold=/tmp/x,fail=/tmp/y`; each part may be left out. `short`, `long`
-    /// and `garbage` are paths as well. `only=slow/` leaves the objects alone whose keys begin otherwise.
+    /// Parses text such as `latency=20ms,bandwidth=100M,hold=/tmp/x,fail=/tmp/y`. Each part may be left out. `short`,
+    /// `long` and `garbage` take paths as well. `only=slow/` limits the behaviour to objects whose keys begin with
+    /// `slow/`.
     ///
-    /// A latency is a number with `us`, `ms` or `s`; a bandwidth is bytes a second, with K, M or G for powers of 1024.
-    /// Paths have no comma.
+    /// A latency is a number with `us`, `ms` or `s`. A bandwidth is in bytes per second, with K, M or G for powers of
+    /// 1024. Paths must not contain commas.
     package init(_ text: String) throws(LocationError) {
         for part in text.split(separator: ",", omittingEmptySubsequences: true) {
             let pair = part.split(separator: "=", maxSplits: 1).map(String.init)
@@ -68,7 +69,7 @@ package struct SimulatedBehaviour: Hashable, Sendable {
         return Int(number * factor)
     }
 
-    /// Digits with at most one point: neither signs, nor `nan`, nor exponents.
+    /// Parses digits with at most one point. Signs, `nan` and exponents are refused.
     private static func number(_ text: Substring) -> Double? {
         text.utf8.allSatisfy { (0x30...0x39).contains($0) || $0 == 0x2e } ? Double(text) : nil
     }

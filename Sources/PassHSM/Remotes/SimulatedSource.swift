@@ -3,19 +3,19 @@ import HSMCore
 import HSMSystem
 import Synchronization
 
-/// Another source behind a network of given latency and bandwidth, which can be held and can fail: for tests and
-/// measurements.
+/// Another source behind a simulated network with a given latency and bandwidth, which can be held and can fail: for
+/// tests and measurements.
 ///
-/// Each read waits while the `hold` path exists, then for the latency, and is then delivered at the bandwidth, which all
-/// reads share in the order in which they got there. Waiting takes no thread, and ends when the task is cancelled.
-/// Listing is passed on as it is.
+/// Each read waits while the `hold` path exists, and then for the latency. Its bytes then arrive at the bandwidth,
+/// which all reads share in the order in which they got this far. Waiting holds no thread, and ends when the task is
+/// cancelled. Listing is passed on unchanged.
 package final class SimulatedSource: RemoteSource {
     private let inner: any RemoteSource
     private let behaviour: SimulatedBehaviour
-    /// When the bytes that were asked for so far have all come through. A leaf lock.
+    /// The moment at which all bytes that were asked for so far have arrived. A leaf lock.
     private let lineIsFree = Mutex<ContinuousClock.Instant>(.now)
     private static let pollInterval = Duration.milliseconds(5)
-    /// Bytes that are handed on at once: about ten milliseconds' worth, in whole default granules.
+    /// How many bytes are passed on at once: about ten milliseconds' worth, in whole default granules.
     private let piece: Int
 
     package var location: String { inner.location }
@@ -52,7 +52,7 @@ package final class SimulatedSource: RemoteSource {
             return start
         }
         var sent = 0
-        // What is not sent after all leaves the line to those who come later.
+        // The time of bytes that are not sent after all goes to later reads.
         defer { lineIsFree.withLock { $0 -= whole - Self.time(for: sent, at: bandwidth) } }
         while sent < range.count {
             let next = min(sent + piece, range.count)
@@ -63,7 +63,7 @@ package final class SimulatedSource: RemoteSource {
         }
     }
 
-    /// The inner source's answer, made wrong as the behaviour has it.
+    /// Passes on the inner source's answer, made wrong as the behaviour asks.
     private func spoil(
         _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) async throws(FillError) {
@@ -86,7 +86,7 @@ package final class SimulatedSource: RemoteSource {
     private func deliver(
         copy bytes: [UInt8], to deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
     ) throws(FillError) {
-        // The closure of withUnsafeBytes is not typed, so that its error is carried out by hand.
+        // The closure of withUnsafeBytes has no typed error, so the error is carried out by hand.
         var refusal: FillError?
         bytes.withUnsafeBytes { buffer in
             do throws(FillError) { try deliver(buffer) } catch { refusal = error }
@@ -107,7 +107,7 @@ package final class SimulatedSource: RemoteSource {
         return try await inner.current(key)
     }
 
-    /// What comes before the first byte of an answer.
+    /// The wait, and possibly the failure, before the first byte of an answer.
     private func reach(_ key: RemoteKey) async throws(FillError) {
         while let path = behaviour.hold, Self.exists(path) { try await Self.wait(until: .now + Self.pollInterval) }
         try await Self.wait(until: .now + behaviour.latency)

@@ -2,19 +2,21 @@ import Glibc
 import HSMCore
 import HSMSystem
 
-/// What tells the file system of a source directory from the one that is there while the source is not mounted, also after
-/// a reboot: no device number, which changes with the order in which disks are found.
+/// Identifies the file system of a source directory, so that the empty directory that remains while the source is not
+/// mounted is not taken for it. It is the same after a reboot; a device number is not, because it depends on the order
+/// in which disks are found.
 ///
-/// An id is the file system's own: `f_fsid` of ext4, btrfs (of the subvolume) and zfs, which make it of their UUID, else the
-/// UUID, where the kernel tells it (Linux 6.9). Network file systems, FUSE and tmpfs have none that lasts; these are known by their type and by where they are mounted.
+/// The id is the file system's own. It is `f_fsid` for ext4, btrfs (per subvolume) and zfs, which derive it from their
+/// UUID; otherwise it is the UUID, where the kernel tells it (Linux 6.9). Network file systems, FUSE and tmpfs have no
+/// permanent id: they are identified by type and mount point.
 package struct SourceIdentity: Hashable, Sendable, CustomStringConvertible {
-    /// As /proc/self/mountinfo has it, without the version of a protocol.
+    /// The type in /proc/self/mountinfo, without the version of a protocol.
     package let type: String
-    /// Empty: the file system has none that lasts.
+    /// Empty when the file system has no permanent id.
     package let id: String
-    /// Of the mount that the top directory is on.
+    /// The mount point of the mount that the top directory is on.
     package let mountpoint: BytePath
-    /// The top directory is what is mounted there.
+    /// Whether the top directory is itself the mount point.
     package let isMountpoint: Bool
 
     init(type: String, id: String, mountpoint: BytePath, isMountpoint: Bool) {
@@ -24,7 +26,7 @@ package struct SourceIdentity: Hashable, Sendable, CustomStringConvertible {
         self.isMountpoint = isMountpoint
     }
 
-    /// That of the directory that `top` is open on; O_PATH will do.
+    /// The identity of the directory that `top` is open on; O_PATH is enough.
     package init(of top: Descriptor) throws(Errno) {
         let mount = try Self.mount(of: top)
         let own = try BytePath("/proc/self/fd/\(top.raw)").readLink()
@@ -33,9 +35,9 @@ package struct SourceIdentity: Hashable, Sendable, CustomStringConvertible {
             isMountpoint: own == mount.mountpoint)
     }
 
-    /// Whether both are one file system, as far as they tell.
+    /// Whether both are the same file system, as far as they tell.
     package func isSame(as other: SourceIdentity) -> Bool {
-        // Also on one file system, of which a part is mounted elsewhere: its directory is empty without that mount.
+        // This matters within one file system too: a directory is empty without the mount of a part of it there.
         guard isMountpoint == other.isMountpoint, type == other.type else { return false }
         if !id.isEmpty && !other.id.isEmpty { return id == other.id }
         return mountpoint == other.mountpoint
@@ -57,7 +59,8 @@ package struct SourceIdentity: Hashable, Sendable, CustomStringConvertible {
         return mount
     }
 
-    /// `nfs4` is `nfs`, whatever version was agreed on this time; so are the names of cifs.
+    /// The type without its protocol version, which is negotiated at each mount: `nfs4` becomes `nfs`. The names of
+    /// cifs are treated alike.
     private static func general(_ type: String) -> String {
         switch type {
         case "nfs4": "nfs"
@@ -71,7 +74,7 @@ package struct SourceIdentity: Hashable, Sendable, CustomStringConvertible {
         switch facts.type {
         case 0xef53, 0x9123_683e, 0x2fc1_2fc1:
             return facts.id == 0 ? "" : String(facts.id, radix: 16)
-        // Made anew by each mount of tmpfs, and of overlayfs.
+        // Each mount of tmpfs and of overlayfs makes a new id.
         case 0x0102_1994, 0x794c_7630: return ""
         default:
             guard let directory = try? Descriptor.openDirectory(at: top, [0x2e]),
@@ -82,14 +85,16 @@ package struct SourceIdentity: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// As a line of the configuration has it.
+/// The form in a line of the configuration.
 extension SourceIdentity {
     package var text: String {
         "\(type) \(id.isEmpty ? "-" : id) \(isMountpoint ? "top" : "inside") "
             + PercentEncoding.encode(mountpoint.bytes)
     }
 
-    /// - Throws: `LocationError` for anything but a ``text``.
+    /// Parses a ``text``.
+    ///
+    /// - Throws: `LocationError` for anything else.
     package init(text: String) throws(LocationError) {
         let parts = text.split(separator: " ").map(String.init)
         guard parts.count == 4, ["top", "inside"].contains(parts[2]), let path = PercentEncoding.decode(parts[3].utf8),

@@ -3,16 +3,16 @@ import HSMCore
 import HSMSystem
 import Synchronization
 
-/// The top directory of a source. It is opened for each use, and no descriptor of it stays: so the source can be unmounted,
-/// and is found again when it comes back. Safe on every thread; blocks as open(2) does.
+/// The top directory of a source. Each use opens it anew, and no descriptor of it is kept. The source can therefore be
+/// unmounted, and is found again when it returns. Safe on every thread; blocks like open(2).
 ///
-/// That takes three system calls, some microseconds in all; which file system it is is looked up only when the mount is
-/// another one than the last time.
+/// Opening takes three system calls, some microseconds in all. The file system's identity is looked up only when the
+/// mount is not the one of the last time.
 struct SourceTop: ~Copyable, Sendable {
     private let path: [UInt8]
-    /// Nil: not recorded.
+    /// Nil when none was recorded.
     private let identity: SourceIdentity?
-    /// The last one that was found right, by its unique id. Zero: none.
+    /// The unique id of the last mount that had the recorded identity; zero for none.
     private let rightMount = Atomic<UInt64>(0)
 
     init(path: [UInt8], identity: SourceIdentity?) {
@@ -20,9 +20,10 @@ struct SourceTop: ~Copyable, Sendable {
         self.identity = identity
     }
 
-    /// O_PATH on the top directory.
+    /// Opens the top directory with O_PATH.
     ///
-    /// - Throws: an outage (``FillError/isOutage``) when it is not there, or is of another file system than the recorded one.
+    /// - Throws: an outage (``FillError/isOutage``) when the directory is missing, or is on another file system than
+    ///   the recorded one.
     func open() throws(FillError) -> Descriptor {
         let top: Descriptor
         let other: SourceIdentity?
@@ -34,10 +35,10 @@ struct SourceTop: ~Copyable, Sendable {
         return top
     }
 
-    /// The file system that `top` is on when it is another one than the recorded.
+    /// The file system that `top` is on, if it is not the recorded one.
     private func whatElse(_ top: Descriptor) throws(Errno) -> SourceIdentity? {
         let mount = top.uniqueMountID
-        // Of a mount whose server has died there is no id, and this is the error.
+        // A mount whose server has died has no id, and fstatat(2) fails with the cause.
         if mount == 0 { _ = try top.stat() }
         guard let identity, mount == 0 || mount != rightMount.load(ordering: .relaxed) else { return nil }
         let found = try SourceIdentity(of: top)
@@ -46,13 +47,14 @@ struct SourceTop: ~Copyable, Sendable {
         return nil
     }
 
-    /// What `error`, of an object in the source, means for the source as a whole: an outage, or nil when it is the object's
-    /// own.
+    /// Decides what an `error` of one object means for the whole source: an outage, or nil when the error is the
+    /// object's own.
     func outage(_ error: Errno) -> FillError? {
         do throws(FillError) {
             switch error.rawValue {
             case EIO, ENOTCONN, ESTALE, ENODEV, ESHUTDOWN, ETIMEDOUT, EHOSTDOWN: _ = try open()
-            // Older imports recorded nothing of the file system: this may be the directory where it was mounted.
+            // Older imports recorded no file system. An empty directory may then be the mount point of a source that is
+            // not mounted.
             case ENOENT where identity == nil:
                 let top = try open()
                 if (try? DirectoryReader.isEmpty(top)) == true { return Self.away(path, "it is empty") }
@@ -64,7 +66,7 @@ struct SourceTop: ~Copyable, Sendable {
 
     private static func failure(_ error: Errno, _ path: [UInt8]) -> FillError {
         switch error.rawValue {
-        // The machine's own faults, and the source's answer.
+        // Faults of this machine, and refusals by the source, are no outage.
         case EMFILE, ENFILE, ENOMEM, EACCES, EPERM: FillError(remote: error, "opening", path)
         default: away(path, error.text)
         }

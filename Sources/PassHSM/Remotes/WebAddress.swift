@@ -6,9 +6,9 @@ package struct WebAddress: Hashable, Sendable {
     package let isEncrypted: Bool
     /// In lower case; an IPv6 address with its brackets.
     package let host: String
-    /// Nil for the scheme's own.
+    /// Nil for the scheme's default port.
     package let port: Int?
-    /// Decoded; with a slash at both ends.
+    /// The decoded path, with a slash at both ends.
     package let path: [UInt8]
 
     package init(isEncrypted: Bool, host: String, port: Int?, path: [UInt8]) {
@@ -18,8 +18,10 @@ package struct WebAddress: Hashable, Sendable {
         self.path = path
     }
 
-    /// - Throws: for what is no such URL. One with a user is refused: it would be seen in lists of processes, in the
-    ///   configuration and in `status`.
+    /// Parses the URL. Looks nothing up.
+    ///
+    /// - Throws: when the text is not such a URL. A URL with a user is refused, because lists of processes, the
+    ///   configuration and `status` would show it.
     package init(_ argument: BytePath) throws(LocationError) {
         let bytes = argument.bytes
         guard let colon = bytes.firstIndex(of: 0x3a), bytes[colon...].starts(with: "://".utf8) else {
@@ -32,21 +34,24 @@ package struct WebAddress: Hashable, Sendable {
         if authority.contains(0x40) {
             let shown = String(decoding: rest.drop { $0 != 0x40 }.dropFirst(), as: UTF8.self)
             throw LocationError(
-                "…@\(shown): a URL with a user or a password would be seen by everyone; put them into ~/.netrc, or set "
+                "…@\(shown): everyone could see a user or password in a URL; put them into ~/.netrc, or set "
                     + "PASSHSM_HTTP_USER and PASSHSM_HTTP_PASSWORD")
         }
         if encodedPath.contains(0x3f) || encodedPath.contains(0x23) {
-            throw LocationError("\(argument): a source's URL has neither ? nor #; write them as %3F and %23")
+            throw LocationError("\(argument): a source's URL must not contain ? or #; write them as %3F and %23")
         }
         (host, port) = try Self.split(authority, of: argument)
         guard let decoded = PercentEncoding.decode(encodedPath), !decoded.contains(0),
             PercentEncoding.decode(encodedPath.split(separator: 0x2f).joined())?.contains(0x2f) == false
         else {
             throw LocationError(
-                "\(argument): a % without two hexadecimal digits, %00 and %2F are no part of a path; write % as %25")
+                "\(argument): a % must be followed by two hexadecimal digits other than 00 and 2F; "
+                    + "write a plain % as %25")
         }
         let names = decoded.split(separator: 0x2f).filter { $0 != [0x2e] }
-        guard !names.contains([0x2e, 0x2e]) else { throw LocationError("\(argument): a source's URL has no ..") }
+        guard !names.contains([0x2e, 0x2e]) else {
+            throw LocationError("\(argument): a source's URL must not contain ..")
+        }
         path = names.flatMap { [0x2f] + $0 } + [0x2f]
     }
 
@@ -54,7 +59,7 @@ package struct WebAddress: Hashable, Sendable {
         _ authority: ArraySlice<UInt8>, of argument: BytePath
     ) throws(LocationError) -> (host: String, port: Int?) {
         let text = String(decoding: authority, as: UTF8.self).lowercased()
-        // An IPv6 address has colons of its own, in brackets.
+        // An IPv6 address contains colons, in brackets.
         let end = text.lastIndex(of: "]").map { text.index(after: $0) } ?? text.firstIndex(of: ":") ?? text.endIndex
         let (host, behind) = (String(text[..<end]), text[end...])
         let isHost = host.utf8.allSatisfy { byte in
@@ -63,7 +68,7 @@ package struct WebAddress: Hashable, Sendable {
             default: false
             }
         }
-        guard isHost, !host.isEmpty else { throw LocationError("\(argument) has no name of a host") }
+        guard isHost, !host.isEmpty else { throw LocationError("\(argument) has no valid host name") }
         if behind.isEmpty || behind == ":" { return (host, nil) }
         guard behind.first == ":", let port = Int(digits: behind.dropFirst()), (1...65_535).contains(port) else {
             throw LocationError("\(argument): \(behind.dropFirst()) is not a port")
@@ -71,7 +76,7 @@ package struct WebAddress: Hashable, Sendable {
         return (host, port)
     }
 
-    /// Host and port, as a `Host` header has them.
+    /// Host and port, as the `Host` header has them.
     package var authority: String { host + (port.map { ":\($0)" } ?? "") }
 
     /// Scheme, host and port, without a slash at the end.

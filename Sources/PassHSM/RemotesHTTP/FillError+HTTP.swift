@@ -2,11 +2,12 @@ import HSMCore
 import NIOHTTP1
 
 extension FillError {
-    /// What an answer without content comes to.
+    /// The error for an answer without content.
     ///
-    /// 404 and 410 are `.remoteGone`; 412 to a condition, and 416, are `.remoteChanged`; 401, 403 and 407 have the code
-    /// `.permission`, and are not asked again. Everything else is `.remoteFailed`, with Retry-After; 502, 503 and 504
-    /// without it say that there is no server at work behind the one that answers.
+    /// 404 and 410 become `.remoteGone`. 412 to a conditional request, and 416, become `.remoteChanged`. 401, 403 and
+    /// 407 have the code `.permission` and are not tried again. Every other status becomes `.remoteFailed`, with the
+    /// pause of Retry-After. 502, 503 and 504 without Retry-After count as an outage: the server behind the one that
+    /// answers is down.
     package init(status: HTTPResponseStatus, _ headers: HTTPHeaders, _ key: RemoteKey, isConditional: Bool) {
         let cause = "\(key): the server answers \(status.code) \(status.reasonPhrase)"
         switch status.code {
@@ -16,13 +17,13 @@ extension FillError {
         case 401, 403, 407: self.init(.permission, .remoteFailed, cause)
         default:
             let pause = Self.retryAfter(headers)
-            // Who says when to come back is there.
+            // A server that names a time to come back is not down.
             let isOutage = pause == nil && (502...504).contains(status.code)
             self.init(.io, .remoteFailed, cause, retryAfter: pause, isOutage: isOutage)
         }
     }
 
-    /// RFC 9110, section 10.2.3: seconds, or a date.
+    /// Retry-After in seconds or as a date (RFC 9110, section 10.2.3).
     private static func retryAfter(_ headers: HTTPHeaders) -> Duration? {
         guard let text = headers.first(name: "Retry-After") else { return nil }
         if let seconds = Int(digits: text) { return .seconds(min(seconds, 1 << 30)) }
@@ -32,10 +33,10 @@ extension FillError {
         return .seconds(max(0, then - now))
     }
 
-    /// What the client throws: no answer, or one that broke off. Never `.remoteGone`: a server that cannot be reached may
+    /// The error for a missing answer, or one that broke off. Never `.remoteGone`: a server that cannot be reached may
     /// still have the object.
     ///
-    /// - Parameter isOutage: there was no answer at all.
+    /// - Parameter isOutage: no answer came at all.
     package init(transport error: any Error, _ url: String, isOutage: Bool = false) {
         if error is CancellationError || Task.isCancelled {
             self = .cancelledRequest

@@ -1,12 +1,12 @@
-/// Goes through a page of HTML once, from its beginning to its end: each byte is looked at a fixed number of times, whatever
-/// the page is. ASCII letters are the same in both cases.
+/// Reads a page of HTML once, from beginning to end. Each byte is read a fixed number of times, whatever the page
+/// contains. Upper and lower case of ASCII letters are equal.
 struct HTMLScan {
     private let page: [UInt8]
     private var position = 0
 
     init(_ page: [UInt8]) { self.page = page }
 
-    /// What stands in the first `<title>`; nil when there is none. Longer ones than a title has are none.
+    /// The content of the first `<title>`; nil when there is none, or when it is longer than ``maxTitle``.
     func title() -> ArraySlice<UInt8>? {
         guard let start = firstIndex(of: "<title>", from: 0) else { return nil }
         let rest = page[(start + "<title>".utf8.count)...].prefix(Self.maxTitle)
@@ -14,10 +14,10 @@ struct HTMLScan {
         return page[rest.startIndex..<end]
     }
 
-    /// A path, with escapes, twice.
+    /// Room for a path with escapes, twice.
     private static let maxTitle = 64 << 10
 
-    /// Whether the page has `text`, which is in lower case.
+    /// Whether the page contains `text`, which must be in lower case.
     func contains(_ text: StaticString) -> Bool { firstIndex(of: text, from: 0) != nil }
 
     private func firstIndex(of text: StaticString, from start: Int, to end: Int? = nil) -> Int? {
@@ -35,7 +35,7 @@ struct HTMLScan {
 
     private var next: UInt8? { position < page.count ? page[position] : nil }
 
-    /// Goes on while `condition` holds.
+    /// Skips bytes while `condition` holds, and returns them.
     private mutating func skip(while condition: (UInt8) -> Bool) -> ArraySlice<UInt8> {
         let start = position
         while let byte = next, condition(byte) { position += 1 }
@@ -44,8 +44,8 @@ struct HTMLScan {
 
     /// The `href` of the next `<a>` that has one, with HTML's escapes; nil at the end.
     ///
-    /// A tag ends where the next one begins, too: some pages forget it. A quoted value may have any byte in it; one whose
-    /// quote does not end is none, and nothing follows it.
+    /// A tag also ends where the next one begins, because some pages forget the end. A quoted value may contain any
+    /// byte. A quoted value without a closing quote is ignored, and so is everything after it.
     mutating func nextLink() -> ArraySlice<UInt8>? {
         while true {
             _ = skip { $0 != 0x3c }
@@ -58,7 +58,7 @@ struct HTMLScan {
         }
     }
 
-    /// The `href` of the tag whose name was just passed; it is left behind it.
+    /// The `href` of the tag whose name was just read. The position moves behind it.
     private mutating func attribute() -> ArraySlice<UInt8>? {
         while let byte = next, byte != 0x3e, byte != 0x3c {
             if Self.isSpace(byte) || byte == 0x2f {

@@ -1,16 +1,17 @@
 import NIOCore
 import NIOHTTP2
 
-/// How much a server may send by HTTP/2 before it hears that something of it was taken.
+/// How much a server may send by HTTP/2 before it gets an acknowledgement.
 ///
-/// HTTP/2 begins with 65,535 bytes, for each answer and for all of them together (RFC 9113, section 6.9.2): the last byte of
-/// a granule would be a round trip late. AsyncHTTPClient widens both when they are half used up, and not before.
+/// HTTP/2 starts with windows of 65,535 bytes, for each answer and for all answers together (RFC 9113, section 6.9.2).
+/// With these, the last byte of a granule would arrive a round trip late. AsyncHTTPClient widens both windows only once
+/// they are half used up.
 enum HTTP2Windows {
-    /// What AsyncHTTPClient widens them to.
+    /// The size that AsyncHTTPClient widens them to.
     private static let size = 8 << 20
     private static let initialSize = 65_535
 
-    /// Tells the server of a connection that was just made, before the first request.
+    /// Widens the windows of a new connection. To be called before the first request.
     static func widen(_ connection: any Channel) -> EventLoopFuture<Void> {
         let settings = HTTP2Frame.FramePayload.settings(
             .settings([HTTP2Setting(parameter: .initialWindowSize, value: size)]))

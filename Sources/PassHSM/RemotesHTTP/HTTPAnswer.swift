@@ -1,23 +1,27 @@
 import HSMCore
 import NIOHTTP1
 
-/// What the head of an answer says about the body that follows, once it is known to be the recorded version's.
+/// The part of an answer's body that is the range, once the head has proved that the body belongs to the recorded
+/// version.
 ///
-/// Conditions are only asked of a server; this is what makes sure. Nothing of a body is looked at before.
+/// A server may ignore the conditions of a request; this check is what makes sure. No byte of a body is used before it.
 package struct HTTPAnswer: Equatable, Sendable {
-    /// Bytes of the body that come before the range that was asked for: none, unless the server knows no ranges.
+    /// How many bytes of the body come before the range: none, unless the server does not support ranges.
     package let skipped: Int
-    /// The body is the range, and not the whole object.
+    /// Whether the body is the range alone, and not the whole object.
     package let isPart: Bool
-    /// The body ends with the range.
+    /// Whether the body ends with the range.
     package let endsWithRange: Bool
 
+    /// Checks the head of an answer.
+    ///
     /// - Parameters:
-    ///   - range: what was asked for, not empty.
-    ///   - object: whose recorded version was asked for.
-    ///   - keepsCodings: the server stores objects in a coding, and names it, without undoing it, as S3 does.
-    /// - Throws: `.remoteChanged`, `.remoteGone` or `.remoteFailed`, in every case but a body that holds the range of the
-    ///   recorded version.
+    ///   - range: the range that was asked for; not empty.
+    ///   - object: the object with its recorded version.
+    ///   - keepsCodings: the server stores objects in a coding such as gzip, and names the coding without undoing it,
+    ///     as S3 does.
+    /// - Throws: `.remoteChanged`, `.remoteGone` or `.remoteFailed`, unless the body holds the range of the recorded
+    ///   version.
     package init(
         status: HTTPResponseStatus, headers: HTTPHeaders, range: Range<Int>, of object: RemoteObject,
         keepsCodings: Bool = false
@@ -27,7 +31,7 @@ package struct HTTPAnswer: Equatable, Sendable {
         }
         try Self.expectPlain(headers, keepsCodings: keepsCodings, object.key)
         let total: Int?
-        // rclone answers 200 with a part; only its length says that it is one.
+        // rclone answers 200 with a part; only the length tells that it is one.
         let namesPart = headers.contains(name: "Content-Range")
         if namesPart && status == .ok && headers.first(name: "Content-Length") != "\(range.count)" {
             throw FillError(.io, .remoteFailed, "\(object.key): the server does not say whether it sends all of it")
@@ -45,7 +49,7 @@ package struct HTTPAnswer: Equatable, Sendable {
         try Self.expectVersion(headers, total: total, of: object)
     }
 
-    /// A body in a coding (gzip) or in parts is not the object's bytes.
+    /// Refuses a body in a coding (gzip) or in several parts: it is not the object's bytes.
     private static func expectPlain(
         _ headers: HTTPHeaders, keepsCodings: Bool, _ key: RemoteKey
     ) throws(FillError) {
@@ -59,7 +63,7 @@ package struct HTTPAnswer: Equatable, Sendable {
         }
     }
 
-    /// The object's size as an answer with the range gives it, nil where it does not.
+    /// The object's size according to an answer with the range; nil where the answer does not tell it.
     private static func total(
         _ headers: HTTPHeaders, _ range: Range<Int>, _ key: RemoteKey
     ) throws(FillError) -> Int? {
@@ -97,7 +101,7 @@ package struct HTTPAnswer: Equatable, Sendable {
         FillError(.io, .remoteChanged, "\(object.key) has version \(version), not \(object.version)")
     }
 
-    /// Somebody else's page, or a server that leaves out what it must send (RFC 9110, section 15.3.7).
+    /// The answer is the page of another server, or lacks a header that it must have (RFC 9110, section 15.3.7).
     private static func versionless(_ object: RemoteObject) -> FillError {
         FillError(.io, .remoteFailed, "\(object.key): the answer does not say which version it is of")
     }
@@ -105,7 +109,7 @@ package struct HTTPAnswer: Equatable, Sendable {
 
 /// `Content-Range` (RFC 9110, section 14.4): `bytes 0-9/100`, `bytes 0-9/*` or `bytes */100`.
 package struct ContentRange: Equatable, Sendable {
-    /// Nil when the range that was asked for is beyond the end.
+    /// Nil when the requested range lies beyond the end.
     package let bytes: Range<Int>?
     package let total: Int?
 

@@ -1,12 +1,12 @@
 import HSMCore
 import NIOCore
 
-/// What is left of an answer's body. Used by one task at a time; dropped before its end, it ends its connection.
+/// The rest of an answer's body. Only one task at a time may use it. Dropping it before its end closes its connection.
 package struct HTTPBody {
     private let exchange: HTTPExchange
-    /// What came and was not taken yet.
+    /// Bytes that have arrived and were not passed on yet.
     private var piece = ByteBuffer()
-    /// Of what is read, for errors.
+    /// The name of what is read, for errors.
     private let name: String
 
     package init(_ response: HTTPResponse, name: String) {
@@ -14,10 +14,12 @@ package struct HTTPBody {
         self.name = name
     }
 
-    /// Hands `count` bytes behind the first `skipped` to `deliver`.
+    /// Skips `skipped` bytes and passes the next `count` bytes to `deliver`.
     ///
-    /// - Parameter endsThere: more bytes are an error; otherwise what comes behind is not waited for.
-    /// - Throws: `.remoteFailed` when the body breaks off, or has fewer or more bytes; `.cancelled`; what `deliver` throws.
+    /// - Parameter endsThere: whether the body has to end there; more bytes are then an error. Otherwise the rest is
+    ///   not waited for.
+    /// - Throws: `.remoteFailed` when the body breaks off, or has fewer or more bytes; `.cancelled`; errors of
+    ///   `deliver`.
     package mutating func deliver(
         skipping skipped: Int, count: Int, endsThere: Bool,
         to deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
@@ -33,7 +35,7 @@ package struct HTTPBody {
             }
             let size = min(piece.readableBytes, rest)
             guard size > 0 else { continue }
-            // The closure is not typed, so that its error is carried out by hand.
+            // The closure has no typed error, so the error is carried out by hand.
             var refusal: FillError?
             piece.withUnsafeReadableBytes { bytes in
                 do throws(FillError) { try deliver(UnsafeRawBufferPointer(rebasing: bytes[..<size])) } catch {
@@ -49,10 +51,10 @@ package struct HTTPBody {
         }
     }
 
-    /// All that is left.
+    /// Reads the rest of the body.
     ///
-    /// - Parameter willGrow: called once, before more than `small` bytes are taken.
-    /// - Throws: `.remoteFailed` for more than `limit` bytes, or when it breaks off.
+    /// - Parameter willGrow: called once, before more than `small` bytes are held.
+    /// - Throws: `.remoteFailed` when there are more than `limit` bytes, or the body breaks off.
     package mutating func whole(
         limit: Int, small: Int = .max, willGrow: () async -> Void = {}
     ) async throws(FillError) -> [UInt8] {

@@ -2,19 +2,23 @@ import FoundationEssentials
 import HSMRemotes
 import HSMSystem
 
-/// What a web server is told about who asks: the value of `Authorization`, and never shown to anybody else.
+/// The credentials for a web server: the value of the `Authorization` header. They come from the environment or from
+/// files, and are never stored or printed.
 ///
-/// In this order: `PASSHSM_HTTP_BEARER`; the file that `PASSHSM_HTTP_BEARER_FILE` names; `PASSHSM_HTTP_USER` with
-/// `PASSHSM_HTTP_PASSWORD`; the host's entry, or the default, in the file that `NETRC` names, or else in `~/.netrc`.
+/// The first of these counts: `PASSHSM_HTTP_BEARER`; the file that `PASSHSM_HTTP_BEARER_FILE` names;
+/// `PASSHSM_HTTP_USER` with `PASSHSM_HTTP_PASSWORD`; the entry for the host, or the default entry, in the file that
+/// `NETRC` names, or else in `~/.netrc`.
 package struct HTTPCredentials: Sendable {
-    /// Nil: nothing is said.
+    /// Nil for requests without the header.
     package let authorization: String?
 
     package static let none = HTTPCredentials(authorization: nil)
 
     private init(authorization: String?) { self.authorization = authorization }
 
-    /// - Throws: for a file that everyone may read, and one that was named and is missing.
+    /// Looks for the credentials of a host.
+    ///
+    /// - Throws: for a file that everyone may read, and for a named file that is missing.
     package init(host: String, environment: [String: String]) throws(LocationError) {
         func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
         if let token = value("PASSHSM_HTTP_BEARER") {
@@ -36,12 +40,12 @@ package struct HTTPCredentials: Sendable {
         "Basic " + Data("\(user):\(password)".utf8).base64EncodedString()
     }
 
-    /// netrc(5): `machine NAME login NAME password TEXT`, in any order and over any number of lines, or `default`; macros
-    /// are passed over.
+    /// Finds an entry in the format of netrc(5): `machine NAME login NAME password TEXT`, in any order and over any
+    /// number of lines, or `default`. Macros are skipped.
     static func netrcEntry(for host: String, in text: String) -> (login: String, password: String)? {
         var words: [Substring] = []
         var isMacro = false
-        // To Swift a carriage return with its newline is one character, which is not the newline.
+        // Swift takes a carriage return with its newline for one character, which is not the newline.
         let isNewline = { (character: Character) in character == "\n" || character == "\r\n" }
         for line in text.split(omittingEmptySubsequences: false, whereSeparator: isNewline) {
             // A macro ends with an empty line.

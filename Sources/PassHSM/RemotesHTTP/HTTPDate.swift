@@ -1,11 +1,11 @@
 import HSMCore
 
-/// The times of HTTP's headers (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`, to the second.
+/// Times in HTTP's headers (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`, to the second.
 package enum HTTPDate {
     private static let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
     private static let days = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]
 
-    /// Seconds since 1970; nil for anything else, the two obsolete forms among it.
+    /// Seconds since 1970; nil for anything else, including the two obsolete forms.
     package static func seconds(_ text: some StringProtocol) -> Int? {
         let parts = text.split(separator: " ")
         guard parts.count == 6, parts[5] == "GMT", parts[0].last == ",",
@@ -19,10 +19,13 @@ package enum HTTPDate {
         return days * 86_400 + numbers[2] * 3600 + numbers[3] * 60 + numbers[4]
     }
 
-    /// The years that a date has four digits for, in seconds since 1970.
+    /// The years with four digits, in seconds since 1970.
     package static let representable = -62_167_219_200...253_402_300_799
 
-    /// - Parameter seconds: since 1970; the nearest one in ``representable`` is written.
+    /// The text of a time.
+    ///
+    /// - Parameter seconds: seconds since 1970. A time outside of ``representable`` is replaced by the nearest one
+    ///   inside.
     package static func text(_ seconds: Int) -> String {
         let seconds = min(max(seconds, representable.lowerBound), representable.upperBound)
         let day = Int((Double(seconds) / 86_400).rounded(.down))
@@ -34,8 +37,8 @@ package enum HTTPDate {
         return "\(name), \(padded(date.day)) \(months[date.month - 1]) \(year) \(clock) GMT"
     }
 
-    /// Days since 1970 of a date of the Gregorian calendar, and back: Howard Hinnant's `days_from_civil` and
-    /// `civil_from_days`, for years from 0 on.
+    /// The number of days from 1970 to a date of the Gregorian calendar; ``date(ofDay:)`` is the reverse. These are
+    /// Howard Hinnant's `days_from_civil` and `civil_from_days`, for years from 0 on.
     package static func days(year: Int, month: Int, day: Int) -> Int {
         let year = month <= 2 ? year - 1 : year
         let era = (year >= 0 ? year : year - 399) / 400

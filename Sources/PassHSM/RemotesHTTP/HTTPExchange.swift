@@ -3,8 +3,8 @@ import NIOConcurrencyHelpers
 import NIOCore
 import NIOHTTP1
 
-/// A request that was sent, and its answer, which is taken by one task at a time. Dropped before the answer's end, it ends
-/// its connection.
+/// A request that was sent, and its answer. Only one task at a time may take the answer. Dropping the exchange before
+/// the answer's end closes its connection.
 final class HTTPExchange: Sendable {
     private let receiver: HTTPReceiver
     private let task: HTTPClient.Task<Void>
@@ -19,13 +19,13 @@ final class HTTPExchange: Sendable {
 
     deinit {
         task.cancel()
-        // The client tells of its end only to who takes what came before it.
+        // The client reports its end only after the pieces before it were taken.
         receiver.giveUp()
     }
 
-    /// The head of the answer. When it says that the body is small, that has come as well.
+    /// Waits for the head of the answer. When the head announces a small body, waits for the body too.
     ///
-    /// - Throws: what the client does, also when the task is cancelled.
+    /// - Throws: errors of the client, also when the task is cancelled.
     func head() async throws -> HTTPResponseHead {
         try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { receiver.wait(.head($0)) }
@@ -34,9 +34,9 @@ final class HTTPExchange: Sendable {
         }
     }
 
-    /// The next piece of the body; nil at its end. To be asked for behind ``head()``.
+    /// Waits for the next piece of the body; nil at its end. To be called after ``head()``.
     ///
-    /// - Throws: what the client does, also when the task is cancelled.
+    /// - Throws: errors of the client, also when the task is cancelled.
     func next() async throws -> ByteBuffer? {
         if let piece = receiver.pieceAtHand() { return piece }
         return try await withTaskCancellationHandler {
@@ -46,13 +46,13 @@ final class HTTPExchange: Sendable {
         }
     }
 
-    /// Whether the head has come.
+    /// Whether the head has arrived.
     var isAnswered: Bool { receiver.isAnswered }
 }
 
-/// Where the client's event loop puts an answer. Of AsyncHTTPClient's two interfaces this is the older one: the newer one
-/// takes a task of Swift's global pool for each request, and is woken for each step, so that small files came a twelfth
-/// slower.
+/// Receives an answer from the client's event loop. It uses the older of AsyncHTTPClient's two interfaces. The newer
+/// one uses a task of Swift's global pool for each request and wakes it for each step, which made small files arrive a
+/// twelfth slower.
 private final class HTTPReceiver: HTTPClientResponseDelegate {
     enum Waiter {
         case head(CheckedContinuation<HTTPResponseHead, any Error>)
@@ -61,35 +61,35 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
 
     private struct State {
         var head: HTTPResponseHead?
-        /// The head alone is no use to anybody yet: the rest of the answer comes with it.
+        /// The head alone is of no use: the reader gets it together with the rest of the answer.
         var isSmall = false
         var pieces = CircularBuffer<ByteBuffer>(initialCapacity: 2)
-        /// Bytes in them.
+        /// The number of bytes in `pieces`.
         var buffered = 0
-        /// To be kept when there is room for more pieces.
+        /// Set while the connection is paused; to be fulfilled when there is room for more pieces.
         var room: EventLoopPromise<Void>?
         var end: Result<Void, any Error>?
-        /// Nobody takes anything any more.
+        /// The exchange was dropped, so pieces are thrown away.
         var isGivenUp = false
         var waiter: Waiter?
-        /// What ends a request whose answer does not begin.
+        /// Ends the request when its answer does not begin in time.
         var timer: Scheduled<Void>?
 
-        /// The next piece; nil when there is none, or not yet.
+        /// Takes the next piece; nil when there is none, or none yet.
         mutating func takePiece() -> ByteBuffer? {
             guard let piece = pieces.popFirst() else { return nil }
             buffered -= piece.readableBytes
             return piece
         }
 
-        /// The promise that lets more pieces come, when it can be kept now.
+        /// Takes the promise that lets more pieces arrive, when it can be fulfilled now.
         mutating func takeRoom() -> EventLoopPromise<Void>? {
             guard buffered < HTTPReceiver.maxBuffered || end != nil else { return nil }
             defer { room = nil }
             return room
         }
 
-        /// What tells whoever waits that it is there; nil while it is not.
+        /// Takes the waiter, if it can be answered now. Returns the call that answers it.
         mutating func takeAnswer() -> (() -> Void)? {
             switch waiter {
             case .head(let continuation):
@@ -111,9 +111,9 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
         }
     }
 
-    /// Bodies of at most so many bytes are small: to wait for each piece of one costs more than to carry it.
+    /// Bodies up to this size, in bytes, are small: waiting for each piece would cost more than holding them.
     private static let small = 128 << 10
-    /// While so many bytes wait, no more are taken from the connection.
+    /// While so many bytes are buffered, no more are read from the connection.
     private static let maxBuffered = 512 << 10
     private let timeout: TimeAmount
     private let state = NIOLockedValueBox(State())
@@ -128,7 +128,7 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
         change { $0.waiter = waiter }
     }
 
-    /// Nil when it has to be waited for.
+    /// Takes a piece that has arrived; nil when there is none yet.
     func pieceAtHand() -> ByteBuffer? {
         let (piece, room) = state.withLockedValue { ($0.takePiece(), $0.takeRoom()) }
         room?.succeed()
@@ -143,7 +143,7 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
         }
     }
 
-    /// Changes the state, and answers whoever waits, when it can be.
+    /// Changes the state, and answers the waiter if possible.
     private func change(_ body: (inout State) -> Void) {
         let (answer, room) = state.withLockedValue { state -> ((() -> Void)?, EventLoopPromise<Void>?) in
             body(&state)
@@ -194,6 +194,6 @@ private final class HTTPReceiver: HTTPClientResponseDelegate {
         }
     }
 
-    /// Not under the lock: it calls the event loop.
+    /// The timer is cancelled outside of the lock, because that calls the event loop.
     private func cancelTimer() { state.withLockedValue { $0.timer.take() }?.cancel() }
 }

@@ -3,18 +3,20 @@ import HSMCore
 import HSMRemotes
 import HSMSystem
 
-/// What a server's page about a directory lists: nginx's `autoindex_format json`, or a page of links as nginx, Apache,
-/// lighttpd, Caddy, rclone and Python's http.server write it.
+/// The names that a server's page about a directory lists. It understands nginx's `autoindex_format json`, and pages of
+/// links as nginx, Apache, lighttpd, Caddy, rclone and Python's http.server write them.
 package struct HTTPIndexPage: Equatable, Sendable {
     package struct Name: Hashable, Sendable {
         package let bytes: [UInt8]
         package let isDirectory: Bool
     }
 
-    /// In the page's order, each once.
+    /// The names in the page's order, each once.
     package private(set) var names: [Name] = []
 
-    /// - Throws: `.remoteFailed` when the page is none of these.
+    /// Reads nginx's JSON format.
+    ///
+    /// - Throws: `.remoteFailed` for anything else.
     package init(json bytes: [UInt8], of url: String) throws(FillError) {
         struct Entry: Decodable {
             let name: String
@@ -22,18 +24,24 @@ package struct HTTPIndexPage: Equatable, Sendable {
         }
         let entries: [Entry]
         do { entries = try JSONDecoder().decode([Entry].self, from: Data(bytes)) } catch {
-            throw FillError(.io, .remoteFailed, "\(url) is no list of names as nginx's autoindex_format json has it")
+            throw FillError(
+                .io, .remoteFailed, "\(url) is not a list of names in the format of nginx's autoindex_format json")
         }
         for entry in entries { add(Array(entry.name.utf8), isDirectory: entry.type == "directory") }
         seen = []
     }
 
-    /// - Parameter address: of the page: links to anything but names in its directory are passed over.
-    /// - Throws: `.remoteFailed` for a page that does not say that it is an index: any other page has links too.
+    /// Reads a page of links.
+    ///
+    /// - Parameter address: the address of the page. Links to anything but names in this directory are skipped.
+    /// - Throws: `.remoteFailed` for a page that does not say that it is an index, because other pages have links too.
     package init(html bytes: [UInt8], of address: WebAddress) throws(FillError) {
         var scan = HTMLScan(bytes)
         guard Self.isIndex(&scan, of: address) else {
-            throw FillError(.io, .remoteFailed, "\(address.url) is no index page: it does not say that it is one")
+            throw FillError(
+                .io, .remoteFailed,
+                "\(address.url) is not an index page of a directory; "
+                    + "a manifest can list the files instead (--manifest)")
         }
         while let link = scan.nextLink() {
             guard let path = Self.path(Self.withoutEscapes(link), of: address) else { continue }
@@ -47,7 +55,7 @@ package struct HTTPIndexPage: Equatable, Sendable {
         guard let title = scan.title() else { return false }
         let name = String(decoding: title, as: UTF8.self).lowercased()
         if name.contains("index of") || name.contains("directory listing") { return true }
-        // Caddy's and rclone's pages have the directory's name, or its path, for a title.
+        // The title of Caddy's and rclone's pages is the directory's name or path.
         guard scan.contains("class=\"listing") || scan.contains("class='listing") else { return false }
         let text = String(decoding: withoutEscapes(Array(name.utf8)[...]), as: UTF8.self)
         let path = text.trimmed.split(separator: "/").joined(separator: "/")
@@ -58,9 +66,9 @@ package struct HTTPIndexPage: Equatable, Sendable {
         }
     }
 
-    /// Bytes that the names take, about.
+    /// About how many bytes of memory the names take.
     var cost: Int { names.reduce(0) { $0 + $1.bytes.count + Self.costOfName } }
-    /// Of an array, and of its places in the page.
+    /// The bytes for the array of a name, and for its entries in the page.
     private static let costOfName = 96
 
     private mutating func add(_ name: [UInt8], isDirectory: Bool) {
@@ -69,7 +77,7 @@ package struct HTTPIndexPage: Equatable, Sendable {
         if isName, seen.insert(name).inserted { names.append(Name(bytes: name, isDirectory: isDirectory)) }
     }
 
-    /// While the page is read.
+    /// The names so far; used only while the page is read.
     private var seen: Set<[UInt8]> = []
 
     private static let escapes: [(text: [UInt8], byte: UInt8)] = [
@@ -92,7 +100,7 @@ package struct HTTPIndexPage: Equatable, Sendable {
         return result
     }
 
-    /// The decoded path of a link below the directory; nil for links elsewhere, and for those that sort the page.
+    /// The decoded path of a link below the directory. Nil for links to other places, and for links that sort the page.
     private static func path(_ link: [UInt8], of address: WebAddress) -> [UInt8]? {
         var link = link[...]
         if link.contains(0x3f) || link.contains(0x23) { return nil }
@@ -103,7 +111,8 @@ package struct HTTPIndexPage: Equatable, Sendable {
         if decoded.first == 0x2f {
             return decoded.starts(with: address.path) ? Array(decoded.dropFirst(address.path.count)) : nil
         }
-        // `mailto:` and `https:` are other places; a name with a colon in it is written with %3A, or behind `./`.
+        // A link with a scheme, such as `mailto:`, leads elsewhere. A name that contains a colon is written with %3A or
+        // after `./`.
         if isHere { return decoded }
         let scheme = link.prefix { $0 != 0x3a && $0 != 0x2f && $0 != 0x25 }
         let isScheme = scheme.endIndex < link.endIndex && link[scheme.endIndex] == 0x3a && link.starts(with: scheme)

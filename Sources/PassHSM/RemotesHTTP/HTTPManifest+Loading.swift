@@ -7,11 +7,11 @@ import NIOHTTP1
 extension HTTPManifest {
     private static let maxSize = 1 << 30
 
-    /// Reads the manifest at `place`, a path or an `http(s)://` URL. The calling thread waits.
+    /// Reads the manifest at `place`, a path or an `http(s)://` URL. Blocks the calling thread.
     ///
     /// - Parameters:
-    ///   - address: the source's: the manifest's server is told the credentials only when it is the same.
-    /// - Throws: `LocationError` when it cannot be read, and for what is wrong in it.
+    ///   - address: the source's address. Only the same server is sent the credentials.
+    /// - Throws: `LocationError` when the manifest cannot be read or is wrong.
     package init(
         _ place: BytePath, of address: WebAddress, _ transport: HTTPTransport, _ credentials: HTTPCredentials
     ) throws(LocationError) {

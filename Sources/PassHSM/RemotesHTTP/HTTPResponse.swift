@@ -4,7 +4,7 @@ import NIOHTTP1
 /// The head of an answer, and the body that is still to come.
 package struct HTTPResponse: Sendable {
     private let head: HTTPResponseHead
-    /// Who answered: where the request was led to.
+    /// The URL that answered, after redirects.
     package let url: String
     let exchange: HTTPExchange
 
@@ -23,14 +23,14 @@ package struct HTTPResponse: Sendable {
         return try await body.whole(limit: limit)
     }
 
-    /// Bytes of the whole object, of which the first was asked for.
+    /// The size of the whole object in bytes, from the answer to a request for its first byte.
     ///
-    /// - Throws: when the answer does not tell; what its status stands for.
+    /// - Throws: when the answer does not tell the size; the error of its status.
     package func objectSize(_ key: RemoteKey) async throws(FillError) -> Int {
         let range = headers.first(name: "Content-Range").flatMap { ContentRange($0) }
         switch status.code {
         case 206: if let size = range?.total { return size }
-        // There is no first byte, also where the answer says no more than that.
+        // The object is empty, even where the answer does not tell a size.
         case 416: return range?.total ?? 0
         case 200:
             guard let length = headers.first(name: "Content-Length") else {
@@ -43,6 +43,6 @@ package struct HTTPResponse: Sendable {
         throw FillError(.io, .remoteFailed, "\(key): the server does not tell its size")
     }
 
-    /// Bytes of a body that are counted where nothing says how many they are.
+    /// A body without a length is counted up to this many bytes.
     private static let maxCounted = 1 << 20
 }

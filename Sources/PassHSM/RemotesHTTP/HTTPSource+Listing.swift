@@ -3,15 +3,15 @@ import HSMCore
 import HSMRemotes
 import NIOHTTP1
 
-/// Importing: index pages are followed down, or a manifest is gone through; and every file is asked for its version (HEAD),
-/// 64 at once, because no listing tells ETags, nor sizes and times exactly.
+/// Importing. Index pages are followed downwards, or a manifest is read. Every file is asked for its version (HEAD), 64
+/// at once, because listings tell neither ETags nor exact sizes and times.
 extension HTTPSource {
-    /// Requests under way at once.
+    /// How many requests are under way at once.
     private static let width = 64
-    /// Linux has no longer paths.
+    /// The longest path in Linux, in bytes.
     private static let maxPath = 4096
 
-    /// One name of a directory, with what there is to be known of it.
+    /// One name of a directory, with what the server tells about it.
     private enum Found: Sendable {
         case file(RemoteEntry)
         case directory(name: [UInt8], HTTPIndexPage)
@@ -32,7 +32,7 @@ extension HTTPSource {
         _ page: HTTPIndexPage, of path: [UInt8], _ budget: ListingBudget, _ circles: inout LinkCircles,
         _ body: (RemoteEvent) throws -> Void
     ) async throws {
-        // A lower directory's own data, should the source be one.
+        // The folder with a lower directory's own data is left out, in case the source is a lower directory.
         let names = path.isEmpty ? page.names.filter { $0.bytes != Array(".passhsm".utf8) } : page.names
         circles.enter(path, page)
         defer { circles.leave() }
@@ -87,7 +87,7 @@ extension HTTPSource {
         let found: HTTPIndexPage
         do throws(FillError) { found = try await pageOnce(of: probe + [0x2f], budget) } catch {
             if error.reason == .cancelled { throw error }
-            // It is nowhere, or too deep to be told.
+            // The probe leads nowhere, or too deep to tell.
             return
         }
         defer { budget.drop(found) }
@@ -97,7 +97,7 @@ extension HTTPSource {
         throw FillError(.io, .remoteFailed, cause)
     }
 
-    /// What the server's page about a directory lists; it is held.
+    /// Reads the server's page about a directory. The caller has to ``ListingBudget/drop(_:)`` it.
     private func page(of path: [UInt8], _ budget: ListingBudget) async throws(FillError) -> HTTPIndexPage {
         try await retries.retrying { () throws(FillError) in try await pageOnce(of: path, budget) }
     }
@@ -149,7 +149,7 @@ extension HTTPSource {
         try body(.leave)
     }
 
-    /// What the server has, with what the manifest adds.
+    /// The server's entry, completed by the manifest's.
     private func look(_ wanted: HTTPManifest.Entry) async -> Found {
         do throws(FillError) {
             var entry = try await entry(wanted.name, RemoteKey(wanted.path))

@@ -6,18 +6,18 @@ import NIOHTTP1
 
 /// A tree on a web server as the remote tier.
 ///
-/// A key is a path below the top: names in bytes, joined by `/`. A version is an ``HTTPVersionTag``. Ranges are asked for
-/// on the condition that the version is the recorded one, and each answer is looked at again (``HTTPAnswer``).
+/// A key is a path below the top: names in bytes, joined by `/`. A version is an ``HTTPVersionTag``. Ranges are
+/// requested on the condition that the version is the recorded one, and each answer is checked again (``HTTPAnswer``).
 package final class HTTPSource: RemoteSource {
     package let address: WebAddress
     package let fetchUnit = 1 << 20
     package let nearFetchUnit = 4 << 20
     let transport: HTTPTransport
     private let credentials: HTTPCredentials
-    /// Of what an import asks for; the fill engine has its own.
+    /// The retries of an import; the fill engine has its own.
     let retries = RetryPolicy()
     private let bodies = WholeBodies()
-    /// Lists the objects instead of the server's index pages.
+    /// Replaces the server's index pages, if given.
     let manifest: HTTPManifest?
 
     package init(
@@ -31,7 +31,7 @@ package final class HTTPSource: RemoteSource {
 
     package var location: String { address.url }
 
-    /// A request for something below the top, in no coding.
+    /// A request for an object or page, without content coding.
     func request(_ method: HTTPMethod, _ url: String) -> HTTPClientRequest {
         var request = HTTPClientRequest(url: url)
         request.method = method
@@ -83,7 +83,7 @@ package final class HTTPSource: RemoteSource {
         bodies.forget(object)
     }
 
-    /// Reads on in the body of an answer without ranges, and keeps what is behind the range for the next read.
+    /// Continues to read the body of an answer without ranges, and keeps the rest for the next read.
     private func goOn(
         with kept: inout WholeBodies.Kept, _ object: RemoteObject, _ range: Range<Int>,
         _ deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
@@ -101,7 +101,8 @@ package final class HTTPSource: RemoteSource {
         let headers = try await ask(key)
         guard let tag = HTTPVersionTag(headers.fields, size: headers.size) else {
             throw FillError(
-                .io, .remoteFailed, "\(key): the server tells neither a strong ETag nor Last-Modified: no version")
+                .io, .remoteFailed,
+                "\(key): the server sends neither a strong ETag nor Last-Modified, so versions cannot be told apart")
         }
         let modified = headers.fields.first(name: "Last-Modified").flatMap { HTTPDate.seconds($0) } ?? time(nil)
         return (
@@ -110,8 +111,8 @@ package final class HTTPSource: RemoteSource {
         )
     }
 
-    /// The headers and the size of an object, by HEAD; by its first byte where a server does not answer that with a size, or
-    /// with 0: several do so of files that are not empty.
+    /// The headers and the size of an object, by HEAD. Where the server's answer to HEAD has no size, or size 0, the
+    /// first byte is requested instead: several servers answer 0 for files that are not empty.
     private func ask(_ key: RemoteKey) async throws(FillError) -> (fields: HTTPHeaders, size: Int) {
         let url = try url(of: key)
         let head = try await transport.sendFollowing(request(.HEAD, url))
@@ -130,7 +131,7 @@ package final class HTTPSource: RemoteSource {
         return (response.headers, try await response.objectSize(key))
     }
 
-    /// A server that has a directory under the name leads to the name with a slash.
+    /// Refuses a directory: the server redirects its name to the name with a slash.
     private static func expectNoDirectory(
         _ response: HTTPResponse, _ url: String, _ key: RemoteKey
     ) throws(FillError) {
@@ -143,7 +144,7 @@ package final class HTTPSource: RemoteSource {
         for name in names where name.isEmpty || name == [0x2e] || name == [0x2e, 0x2e] || name.contains(0) {
             throw FillError(.io, .remoteFailed, "\(key) is not a path below \(location)")
         }
-        // AsyncHTTPClient asks for the top instead (`URL.path` is empty then).
+        // AsyncHTTPClient would ask for the top instead, because `URL.path` is empty then.
         guard String(validating: key.bytes, as: UTF8.self) != nil else {
             throw FillError(.io, .remoteFailed, "\(key): a name that is not UTF-8 cannot be asked for over HTTP")
         }

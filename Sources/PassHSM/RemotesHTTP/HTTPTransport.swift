@@ -8,28 +8,30 @@ import NIOSSL
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// Sends requests: connections that are kept and shared, HTTP/2 where a server offers it, TLS, proxies. Every method may
-/// be called on any thread.
+/// Sends requests over connections that are kept and shared, with HTTP/2 where the server offers it, TLS and proxies.
+/// Every method may be called on any thread.
 ///
-/// It asks once: who asks again, and when, is the fill engine's to decide.
+/// It sends each request once. The fill engine decides about further attempts.
 package final class HTTPTransport: Sendable {
     package struct Options: Sendable {
-        /// PEM file of certificate authorities that are trusted beside the system's.
+        /// The path of a PEM file with certificate authorities to trust beside the system's.
         package var authorities: String?
-        /// Connections to one server at most; requests beyond wait. As many as the engine has fetches at once, those that hang
-        /// included (``FillEngine/Configuration/stalledFetches``); they are made when they are needed.
+        /// The largest number of connections to one server; further requests wait. It equals the number of fetches that
+        /// the engine runs at once, stalled ones included (``FillEngine/Configuration/stalledFetches``). Connections
+        /// are made when they are needed.
         package var connections = 64 + 16 + 256
         package var connectTimeout: Duration = .seconds(10)
-        /// How long a server may send nothing, in the middle of an answer or before it.
+        /// How long a server may send nothing, before or during an answer.
         package var idleTimeout: Duration = .seconds(30)
 
         package init() {}
     }
 
-    /// What a client is for.
+    /// The kind of requests that a client serves.
     private struct Route: Hashable {
         let proxy: ProxyRules.Proxy?
-        /// HTTP/2 has one connection, and so one thread, which is full long before the line to a near server is.
+        /// Large requests use HTTP/1.1. HTTP/2 has one connection and therefore one thread, which is saturated long
+        /// before the connection to a near server is.
         let isBulk: Bool
     }
 
@@ -39,22 +41,25 @@ package final class HTTPTransport: Sendable {
     /// A leaf lock.
     private let clients = NIOLockedValueBox<[Route: HTTPClient]>([:])
 
-    /// - Throws: for a file of authorities that cannot be used, and a proxy in the environment that cannot be.
+    /// Makes a transport.
+    ///
+    /// - Throws: for a file of authorities that cannot be used, and a proxy in the environment that cannot be used.
     package init(options: Options, environment: [String: String]) throws(LocationError) {
         self.options = options
         proxies = try ProxyRules(environment: environment)
         var tls = TLSConfiguration.makeClientConfiguration()
-        // RFC 8996: TLS 1.0 and 1.1 protect nothing; NIOSSL would take them.
+        // TLS 1.0 and 1.1 are insecure (RFC 8996), and NIOSSL would accept them.
         tls.minimumTLSVersion = .tlsv12
         if let path = options.authorities {
             do {
                 tls.additionalTrustRoots = [.certificates(try NIOSSLCertificate.fromPEMFile(path))]
             } catch {
-                throw LocationError("\(path) is no PEM file of certificates that can be read")
+                throw LocationError("\(path) is not a readable PEM file of certificates")
             }
         }
         self.tls = tls
-        // Its event loops are opened here, not at the first request: without a descriptor for one the process ends.
+        // The event loops are made here and not at the first request: if no descriptor is left for one, the process
+        // ends.
         _ = HTTPClient.defaultEventLoopGroup
     }
 
@@ -62,12 +67,14 @@ package final class HTTPTransport: Sendable {
         for client in clients.withLockedValue({ $0 }).values { client.shutdown { _ in } }
     }
 
-    /// The head of the answer, and a body that is still to come; a body that is dropped ends its connection.
+    /// Sends a request and waits for the head of its answer. The body is still to come; dropping it closes its
+    /// connection.
     ///
     /// - Parameters:
-    ///   - body: of the request, sent with its length.
-    ///   - isBulk: what is asked for is large, and the server near: it goes by HTTP/1.1, over many connections.
-    /// - Throws: `.remoteFailed` when there is no answer, or a small one breaks off; `.cancelled` when the task is.
+    ///   - body: the body of the request, sent with its length.
+    ///   - isBulk: asks for much content from a near server. The request then uses HTTP/1.1, over many connections.
+    /// - Throws: `.remoteFailed` when there is no answer, or a small one breaks off; `.cancelled` when the task is
+    ///   cancelled.
     package func send(
         _ request: HTTPClientRequest, body: [UInt8] = [], isBulk: Bool = false
     ) async throws(FillError) -> HTTPResponse {
@@ -86,9 +93,9 @@ package final class HTTPTransport: Sendable {
         }
     }
 
-    /// As ``send(_:body:isBulk:)``, and goes where the server redirects to, five times at most.
+    /// As ``send(_:body:isBulk:)``, and follows up to five redirects.
     ///
-    /// Another server is not told the authorization, and nobody is led from https to http.
+    /// The authorization is not sent to another server, and a redirect from https to http is refused.
     package func sendFollowing(
         _ request: HTTPClientRequest, isBulk: Bool = false
     ) async throws(FillError) -> HTTPResponse {
@@ -96,7 +103,7 @@ package final class HTTPTransport: Sendable {
         for hop in 0...5 {
             let response: HTTPResponse
             do throws(FillError) { response = try await send(request, isBulk: isBulk) } catch {
-                // Of another server nothing is known.
+                // The failure of another server tells nothing about this one, so it is no outage.
                 throw hop == 0 ? error : FillError(error.code, error.reason, error.cause)
             }
             guard [301, 302, 303, 307, 308].contains(response.status.code),
@@ -131,12 +138,12 @@ package final class HTTPTransport: Sendable {
             timeout: .init(connect: .init(options.connectTimeout), read: .init(options.idleTimeout)))
         if route.isBulk { configuration.httpVersion = .http1Only }
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = options.connections
-        // Servers close idle connections, nginx after 75 s: a request would meet that.
+        // Servers close idle connections, nginx after 75 s. A request on such a connection would fail.
         configuration.connectionPool.idleTimeout = .seconds(30)
         configuration.connectionPool.retryConnectionEstablishment = false
         configuration.http1_1ConnectionDebugInitializer = { Self.takePieces($0, of: 1 << 20) }
         configuration.http2ConnectionDebugInitializer = { connection in
-            // Of a larger piece the client copies again what it has of it, frame by frame.
+            // With larger pieces, the client copies the rest of a piece again for each frame.
             Self.takePieces(connection, of: 128 << 10).flatMap { HTTP2Windows.widen(connection) }
         }
         configuration.proxy = route.proxy.map { proxy in
@@ -146,12 +153,13 @@ package final class HTTPTransport: Sendable {
             }
             return .server(host: proxy.host, port: proxy.port, authorization: authorization)
         }
-        // Nobody looks at them, and they are worked out for each request.
+        // Traces are not used, and would be computed for each request.
         configuration.tracing.tracer = nil
         return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
     }
 
-    /// The default is 64 KiB: each piece is handed from thread to thread, and written by itself.
+    /// The default is 64 KiB. Each piece is passed from thread to thread and written by itself, so larger ones cost
+    /// less.
     private static func takePieces(_ connection: any Channel, of most: Int) -> EventLoopFuture<Void> {
         connection.setOption(
             .recvAllocator,

@@ -1,17 +1,17 @@
 import HSMCore
 import NIOHTTP1
 
-/// What a web server says of an object's version: a strong ETag, or else the time of its last change and its length.
+/// A web server's version of an object: a strong ETag, or else the time of its last change and its size.
 ///
-/// As a ``RemoteVersion``: the ETag with its quotes, or `m`, seconds since 1970, `-` and bytes.
+/// As a ``RemoteVersion`` it is the ETag with its quotes, or `m`, seconds since 1970, `-` and the size in bytes.
 package enum HTTPVersionTag: Hashable, Sendable {
     case entityTag(String)
     case modified(seconds: Int, size: Int)
 
-    /// The version that an answer is of; nil where it has neither header. A weak ETag says nothing about bytes (RFC 9110,
-    /// section 8.8.1).
+    /// The version in the headers of an answer; nil where it has neither header. A weak ETag is ignored, because it
+    /// says nothing about bytes (RFC 9110, section 8.8.1).
     ///
-    /// - Parameter size: of the whole object.
+    /// - Parameter size: the size of the whole object in bytes.
     package init?(_ headers: HTTPHeaders, size: Int) {
         if let tag = headers.first(name: "ETag"), Self.isStrong(tag) {
             self = .entityTag(tag)
@@ -22,7 +22,7 @@ package enum HTTPVersionTag: Hashable, Sendable {
         }
     }
 
-    /// Nil for a version that no web server gave.
+    /// Parses a recorded version; nil when it is not a web server's.
     package init?(_ version: RemoteVersion) {
         let text = String(decoding: version.bytes, as: UTF8.self)
         if Self.isStrong(text) {
@@ -43,12 +43,12 @@ package enum HTTPVersionTag: Hashable, Sendable {
         }
     }
 
-    /// A record has room for 255 bytes.
+    /// A record has room for 255 bytes of a version.
     private static func isStrong(_ tag: String) -> Bool {
         tag.utf8.count >= 2 && tag.utf8.count <= 255 && tag.first == "\"" && tag.last == "\""
     }
 
-    /// Makes the server refuse (412) when it has another version.
+    /// Makes the server refuse the request (412) when the object has another version.
     package func addCondition(to headers: inout HTTPHeaders) {
         switch self {
         case .entityTag(let tag): headers.add(name: "If-Match", value: tag)

@@ -1,24 +1,25 @@
 import HSMCore
 import HSMRemotes
 
-/// Finds symlinks on a server that lead round in circles: below one, everything that is above it is listed again and again.
+/// Finds cycles of symlinks on a server. Below such a link, a server lists everything above it again and again.
 ///
-/// A directory whose page lists the same names as one above it is suspicious, and no more: trees are made of such, by
-/// hashes for instance. What lies between the two tells: when it can be gone along eight times more, and the same
-/// names are listed there, it is a circle. Linux follows 40 symlinks in a path, so that the way may have four of them.
+/// A directory whose page lists the same names as one above it is suspicious, but no more: trees that are made by
+/// hashes, for instance, repeat names. The path between the two tells. If it can be followed eight more times, and the
+/// same names are listed at its end, it is a cycle. Linux follows 40 symlinks in a path, so the cycle may consist of up
+/// to four links.
 struct LinkCircles {
-    /// A directory that is being gone through.
+    /// A directory that the listing is in.
     struct Directory: Sendable {
         let path: [UInt8]
         /// Equal for equal lists.
         let names: Int
     }
 
-    /// From the top down.
+    /// The directories from the top down to the current one.
     private(set) var above: [Directory] = []
 
     private static let repetitions = 8
-    /// A way of 512 bytes and more is not tried so often.
+    /// A path that is too long for eight repetitions is repeated at least so often, or not tested at all.
     private static let fewestRepetitions = 3
 
     mutating func enter(_ path: [UInt8], _ page: HTTPIndexPage) {
@@ -27,10 +28,11 @@ struct LinkCircles {
 
     mutating func leave() { above.removeLast() }
 
-    /// Where the page of `path` would be listed again if it was a circle, and the directory that it would be; nil when
-    /// nothing is suspicious.
+    /// The path to test for a cycle, and the directory that `path` would be a repetition of. Nil when nothing is
+    /// suspicious.
     ///
-    /// - Parameter page: one that lists a single directory is never suspicious: it cannot be more than the path's length.
+    /// - Parameter page: the page of `path`. A page with a single directory is never suspicious: such a cycle is
+    ///   bounded by the longest path.
     func suspicion(_ path: [UInt8], _ page: HTTPIndexPage, maxPath: Int) -> (probe: [UInt8], top: [UInt8])? {
         if page.names.isEmpty || page.names.count == 1 && page.names[0].isDirectory { return nil }
         let names = page.names.hashValue

@@ -2,16 +2,16 @@ import HSMCore
 import HSMSystem
 import Synchronization
 
-/// What an import of index pages may hold in memory. Its methods may be called on any thread.
+/// The memory that an import of index pages may use. Every method may be called on any thread.
 final class ListingBudget: Sendable {
-    /// Bytes of one page: half a million names.
+    /// The largest page in bytes: half a million names.
     static let maxPage = 64 << 20
-    /// Pages up to this are read by every request at once, and larger ones by some.
+    /// Every request may read a page up to this size at once; larger pages take turns (``largePages``).
     static let smallPage = 1 << 20
-    /// Bytes of the names of all pages that are gone through or waited for.
+    /// Most bytes of the names of all pages that are open or waited for.
     static let maxNames = 1 << 30
 
-    /// Who reads a large page.
+    /// Limits how many large pages are read at once.
     let largePages = TurnLimit(2)
     private let held = Atomic(0)
 
@@ -23,7 +23,9 @@ final class ListingBudget: Sendable {
         guard held.add(cost, ordering: .relaxed).newValue > Self.maxNames else { return }
         held.subtract(cost, ordering: .relaxed)
         throw FillError(
-            .io, .remoteFailed, "\(url): the server's pages list more names at once than memory is given to")
+            .io, .remoteFailed,
+            "\(url): the server's pages list more names at once than an import may keep in memory; "
+                + "a manifest can list the files instead (--manifest)")
     }
 
     func drop(_ page: HTTPIndexPage) { held.subtract(page.cost, ordering: .relaxed) }

@@ -1,11 +1,11 @@
 import HSMRemotes
 import HSMSystem
 
-/// Which requests go through a proxy: the variables of the environment that curl(1) knows.
+/// Decides which requests go through a proxy, by the environment variables that curl(1) uses.
 ///
-/// `https_proxy` and `HTTPS_PROXY` for encrypted requests; `http_proxy`, in lower case only, for others; `all_proxy` and
-/// `ALL_PROXY` for both; `no_proxy` and `NO_PROXY` name hosts to be reached without: names, which hold for everything
-/// below them, or `*`. A proxy is asked by CONNECT.
+/// `https_proxy` and `HTTPS_PROXY` are for encrypted requests; `http_proxy`, in lower case only, is for others;
+/// `all_proxy` and `ALL_PROXY` are for both. `no_proxy` and `NO_PROXY` list hosts that are reached directly: names,
+/// which include everything below them, or `*`. A proxy is used by CONNECT.
 package struct ProxyRules: Sendable {
     package struct Proxy: Hashable, Sendable {
         package let host: String
@@ -18,6 +18,8 @@ package struct ProxyRules: Sendable {
     private let encrypted: Proxy?
     private let exceptions: [String]
 
+    /// Reads the environment.
+    ///
     /// - Throws: for a proxy that is not `http://host:port`, with or without the scheme and `user:password@`.
     package init(environment: [String: String]) throws(LocationError) {
         func value(_ names: String...) -> String? { names.lazy.compactMap { environment[$0] }.first { !$0.isEmpty } }
@@ -40,7 +42,7 @@ package struct ProxyRules: Sendable {
         var rest = Substring(text)
         if let scheme = rest.range(of: "://") {
             guard rest[..<scheme.lowerBound].lowercased() == "http" else {
-                throw LocationError("the proxy in the environment is none that is reached by http://")
+                throw LocationError("the proxy in the environment must be an http:// URL or host:port")
             }
             rest = rest[scheme.upperBound...]
         }
@@ -58,7 +60,7 @@ package struct ProxyRules: Sendable {
 }
 
 extension String {
-    /// As getaddrinfo(3) wants an IPv6 address.
+    /// The host without an IPv6 address's brackets, as getaddrinfo(3) takes it.
     fileprivate var trimmingBrackets: String { hasPrefix("[") ? String(dropFirst().dropLast()) : self }
 }
 

@@ -2,14 +2,14 @@ import Glibc
 import HSMRemotes
 import HSMSystem
 
-/// A file with a secret in it.
+/// Reads files that hold a secret.
 package enum SecretFile {
-    /// The content as text.
+    /// The content as text; nil when the file does not exist.
     ///
-    /// - Throws: when others than the owner and the group may read it, and what open(2) and read(2) throw; ENOENT is nil.
+    /// - Throws: when users other than the owner and the group may read it; errors of open(2) and read(2).
     package static func text(_ path: String) throws(LocationError) -> String? {
         do throws(Errno) {
-            // What is looked at is what is read.
+            // The descriptor that is checked is the one that is read.
             let file = try BytePath(path).withCString { name throws(Errno) in
                 try Descriptor.open(name, O_RDONLY | O_NONBLOCK | O_NOCTTY)
             }

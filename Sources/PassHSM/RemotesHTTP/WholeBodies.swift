@@ -3,40 +3,42 @@ import Synchronization
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// Bodies of servers that know no ranges, kept between the reads of an object: one that goes on where another stopped takes
-/// its body over, so that an object that is read from front to back is sent once.
+/// Keeps the answers of servers without range support between the reads of an object. A read that continues where
+/// another stopped takes over its body. An object that is read from front to back is therefore sent once.
 ///
-/// Reads of one object take turns, the foremost first; those of other objects do not wait. A body that nobody takes for
-/// some seconds is dropped, and what was known about its object with it.
+/// Reads of one object take turns, the one with the lowest offset first. Reads of other objects do not wait. A body
+/// that no read takes for some seconds is dropped, with everything known about its object. Every method may be called
+/// on any thread.
 final class WholeBodies: Sendable {
     /// A body and the offset of its next byte.
     struct Kept: @unchecked Sendable {
-        // Sendable: in the hands of one read at a time, by the lock of ``WholeBodies``.
+        // Sendable: the lock of ``WholeBodies`` gives it to one read at a time.
         var body: HTTPBody
         var position: Int
     }
 
     private struct Place {
         var kept: Kept?
-        /// A read has taken what was kept, and will put something down or forget the object.
+        /// A read holds the turn. It will call ``WholeBodies/putDown(_:of:)`` or ``WholeBodies/forget(_:)``.
         var isTaken = false
-        /// Offsets that reads wait to go on at.
+        /// The offsets of the reads that wait for their turn.
         var waiting: [Int] = []
-        /// Tells a body from the one before it.
+        /// Identifies the kept body; it changes with each one.
         var generation = 0
     }
 
     private static let timeout = Duration.seconds(5)
     private static let pollInterval = Duration.milliseconds(2)
-    /// The server's last answer to a range was a whole object: reads take turns from the first one on.
+    /// Whether the server's last answer to a range was the whole object. Reads then take turns from the first one on.
     private let sendsAll = Atomic(false)
     private let places = NIOLockedValueBox<[RemoteObject: Place]>([:])
 
-    /// What a read of `object` from `offset` on is to begin with.
+    /// How a read starts.
     enum Turn {
-        /// As if nothing was known.
+        /// The read asks the server, and takes no turn.
         case new
-        /// It is the read's turn: it has to call ``putDown(_:of:)`` or ``forget(_:)``.
+        /// It is the read's turn, with the kept body if it can be used. The read has to call ``putDown(_:of:)`` or
+        /// ``forget(_:)``.
         case own(Kept?)
         case wait
     }
@@ -47,7 +49,7 @@ final class WholeBodies: Sendable {
     func turn(of object: RemoteObject, at offset: Int) async throws(FillError) -> Turn {
         defer { leave(object, offset) }
         while true {
-            // What is dropped closes a connection: outside the lock.
+            // Dropping a body closes its connection, which happens outside of the lock.
             var dropped: Kept?
             let turn = places.withLockedValue { places -> Turn in
                 guard var place = places[object] else {
@@ -55,14 +57,14 @@ final class WholeBodies: Sendable {
                     places[object] = Place(isTaken: true)
                     return .own(nil)
                 }
-                // Again, when it was forgotten and is known again.
+                // The object may have been forgotten and added again meanwhile.
                 if !place.waiting.contains(offset) { place.waiting.append(offset) }
                 places[object] = place
                 guard !place.isTaken, place.waiting.min() == offset else { return .wait }
                 places[object]?.isTaken = true
                 places[object]?.kept = nil
                 guard let kept = place.kept, kept.position <= offset else {
-                    // What it has passed cannot be had from it any more.
+                    // Bytes that the body has passed cannot be read from it any more.
                     dropped = place.kept
                     return .own(nil)
                 }
@@ -74,12 +76,12 @@ final class WholeBodies: Sendable {
         }
     }
 
-    /// Notes what the server answers a range with.
+    /// Notes whether the server answers a range with the whole object.
     func note(sendsAll now: Bool) {
         if sendsAll.load(ordering: .relaxed) != now { sendsAll.store(now, ordering: .relaxed) }
     }
 
-    /// Keeps a body for the next read, in place of what was kept.
+    /// Keeps a body for the next read, and replaces the one that was kept.
     func putDown(_ kept: Kept, of object: RemoteObject) {
         let generation = places.withLockedValue { places in
             var place = places[object] ?? Place()
@@ -95,12 +97,12 @@ final class WholeBodies: Sendable {
                 guard let place = places[object], place.generation == generation, !place.isTaken else { return nil }
                 return places.removeValue(forKey: object)
             }
-            // Outside the lock: it closes a connection.
+            // Outside of the lock, because this closes a connection.
             withExtendedLifetime(dropped) {}
         }
     }
 
-    /// The server is asked anew by the next read.
+    /// Drops the kept body. The next read asks the server again.
     func forget(_ object: RemoteObject) {
         let dropped = places.withLockedValue { $0.removeValue(forKey: object) }
         withExtendedLifetime(dropped) {}

@@ -1,10 +1,10 @@
 import HSMRemotes
 
 extension BucketAddress {
-    /// The address with what an earlier import has recorded of the same bucket and prefix, where it says nothing itself; of
-    /// the endpoint the environment is believed first, so that another one is noticed.
+    /// Completes the address with the settings that an earlier import recorded for the same bucket and prefix. An
+    /// endpoint in the environment takes precedence over the recorded one, so that a different endpoint is noticed.
     ///
-    /// - Throws: for an endpoint in the environment or the profile that is none, and what ``CredentialChain`` throws.
+    /// - Throws: for an endpoint in the environment or the profile that is not a URL; errors of ``CredentialChain``.
     package func completed(
         after recorded: BucketAddress?, environment: [String: String]
     ) throws(LocationError) -> BucketAddress {
@@ -20,12 +20,14 @@ extension BucketAddress {
         return result
     }
 
-    /// The address with the endpoint and the region that the environment or the profile names, where it says nothing itself.
+    /// Completes the address with the endpoint and the region that the environment or the profile names.
     func completed(by credentials: CredentialChain) throws(LocationError) -> BucketAddress {
         var result = self
         if endpoint == nil, let text = credentials.endpoint {
             result.endpoint = try RemoteLocation(text).web
-            guard result.endpoint != nil else { throw LocationError("\(text) is not the URL of an endpoint") }
+            guard result.endpoint != nil else {
+                throw LocationError("\(text) is not the URL of an endpoint (http:// or https://)")
+            }
         }
         result.region = region ?? credentials.region
         return result

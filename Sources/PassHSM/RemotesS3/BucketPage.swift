@@ -2,25 +2,27 @@ import HSMCore
 import HSMRemotes
 import HSMRemotesHTTP
 
-/// One answer of ListObjectsV2.
+/// One answer to ListObjectsV2.
 package struct BucketPage: Equatable, Sendable {
     package struct Object: Equatable, Sendable {
-        /// UTF-8.
+        /// The key in UTF-8.
         package var key: [UInt8] = []
         package var tag = ""
         package var size = -1
-        /// Seconds since 1970.
+        /// When the object was modified; nil where the store does not tell.
         package var modified: RemoteEntry.Time?
     }
 
     package private(set) var objects: [Object] = []
-    /// What to ask the next page with; nil after the last one.
+    /// The token to ask for the next page with; nil on the last page.
     package private(set) var nextToken: String?
 
-    /// Objects that a page has at most: S3 gives 1,000.
+    /// The largest number of objects in one page. S3 sends at most 1,000.
     private static let maxObjects = 100_000
 
-    /// - Throws: `.remoteFailed` for anything but a whole answer.
+    /// Parses an answer.
+    ///
+    /// - Throws: `.remoteFailed` for anything but a complete answer.
     package init(_ bytes: [UInt8]) throws(FillError) {
         var isEncoded = false
         var isTruncated = false
@@ -52,7 +54,7 @@ package struct BucketPage: Equatable, Sendable {
         }
         guard hasList else { throw Self.failure("is not the XML that S3 answers with") }
         if !isTruncated { nextToken = nil }
-        // EncodingType may come behind the objects.
+        // EncodingType may come after the objects.
         if isEncoded { for index in objects.indices { objects[index].key = Self.decode(objects[index].key) } }
         let isWhole = objects.allSatisfy { !$0.key.isEmpty && $0.size >= 0 && !$0.tag.isEmpty }
         guard isWhole, !isTruncated || nextToken != nil else { throw Self.failure("leaves something out") }
@@ -62,7 +64,7 @@ package struct BucketPage: Equatable, Sendable {
         FillError(.io, .remoteFailed, "the store's listing \(cause)")
     }
 
-    /// What is told of the object that began last.
+    /// Takes a field of the last object.
     private mutating func take(_ name: Substring, _ bytes: [UInt8]) {
         guard name.hasPrefix("Contents/"), let last = objects.indices.last else { return }
         let text = String(decoding: bytes, as: UTF8.self)
@@ -70,7 +72,7 @@ package struct BucketPage: Equatable, Sendable {
         case "Key": objects[last].key = bytes
         case "ETag": objects[last].tag = text.isEmpty || text.hasPrefix("\"") ? text : "\"\(text)\""
         case "Size":
-            // What no file system holds is that object's fault: the importer reports it.
+            // A size that does not fit is reported for this object by the importer; it does not fail the page.
             let isNumber = !bytes.isEmpty && bytes.allSatisfy { (0x30...0x39).contains($0) }
             objects[last].size = Int(digits: text) ?? (isNumber ? .max : -1)
         case "LastModified": objects[last].modified = RemoteEntry.Time(iso8601: text)
@@ -78,14 +80,14 @@ package struct BucketPage: Equatable, Sendable {
         }
     }
 
-    /// As forms encode: a space is `+`.
+    /// Decodes the encoding of forms, in which a space is `+`.
     private static func decode(_ text: [UInt8]) -> [UInt8] {
         PercentEncoding.decode(text.map { $0 == 0x2b ? 0x20 : $0 }) ?? []
     }
 }
 
 extension RemoteEntry.Time {
-    /// `2026-11-24T00:16:24.123Z`, as S3 writes times; nil for anything else.
+    /// A time as S3 writes it: `2026-11-24T00:16:24.123Z`. Nil for anything else.
     package init?(iso8601 text: String) {
         let parts = text.split { "-T:Z".contains($0) }
         guard parts.count == 6, text.last == "Z", let seconds = RemoteEntry.Time(decimal: parts[5]) else { return nil }
@@ -99,7 +101,7 @@ extension RemoteEntry.Time {
         self.init(seconds: whole, nanoseconds: seconds.nanoseconds)
     }
 
-    /// Seconds since 1970 with any number of digits behind a point, of which nine count; nil for anything else.
+    /// Seconds since 1970 with any number of decimal places, of which nine count. Nil for anything else.
     package init?(decimal text: some StringProtocol) {
         let isNegative = text.hasPrefix("-")
         let parts = text.dropFirst(isNegative ? 1 : 0).split(separator: ".", omittingEmptySubsequences: false)

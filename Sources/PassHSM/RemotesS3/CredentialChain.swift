@@ -3,30 +3,32 @@ import HSMCore
 import HSMRemotes
 import HSMSystem
 
-/// Who asks an S3 store, and in which region: what the environment, the shared files that AWS's tools write, and this
-/// machine say. Source: "Settings reference" of the AWS SDKs and tools.
+/// Looks for the credentials and the region for an S3 store in the environment, in the shared files of AWS's tools, and
+/// in the services of this machine. Source: "Settings reference" of the AWS SDKs and tools.
 ///
-/// The first of these that there is: keys in the environment; a role for a web identity in the environment; the profile
-/// (`AWS_PROFILE`, or else `default`) in `~/.aws/credentials` (`AWS_SHARED_CREDENTIALS_FILE`) and `~/.aws/config`
-/// (`AWS_CONFIG_FILE`); the service of a container's host; the metadata service of an EC2 instance. A profile that was named
-/// comes before the environment. Nobody is asked for credentials here.
+/// The first source that exists counts: keys in the environment; a role for a web identity in the environment; the
+/// profile (`AWS_PROFILE`, or else `default`) in `~/.aws/credentials` (`AWS_SHARED_CREDENTIALS_FILE`) and
+/// `~/.aws/config` (`AWS_CONFIG_FILE`); the credential service of a container; the metadata service of an EC2 instance.
+/// A profile that was named explicitly comes before the environment. No service is asked for credentials here.
 package struct CredentialChain: Sendable {
-    /// Nil: requests are not signed, which public buckets allow.
+    /// Nil for requests without a signature, which public buckets accept.
     let source: CredentialSource?
-    /// Nil where nothing names one.
+    /// The region; nil where nothing names one.
     package let region: String?
     /// The endpoint that the environment or the profile names.
     package let endpoint: String?
     private let named: String?
     private let environment: [String: String]
 
-    /// The same looked for again: files change.
+    /// Looks again, since files change.
     func again() throws(LocationError) -> CredentialChain {
         try CredentialChain(profile: named, environment: environment)
     }
 
-    /// - Throws: for a file with a secret that everyone may read, a profile that was named and is nowhere, one that wants
-    ///   what is not there or cannot be done, and a container's service that is nobody's to ask.
+    /// Looks for the credentials of the profile `named`, or of the default sources when it is nil.
+    ///
+    /// - Throws: for a file with a secret that everyone may read; a named profile that does not exist; a profile that
+    ///   needs something that is missing or not supported; a container's service at an address that is not allowed.
     package init(profile named: String?, environment: [String: String]) throws(LocationError) {
         self.named = named
         self.environment = environment
@@ -38,7 +40,7 @@ package struct CredentialChain: Sendable {
         let name = named ?? values["AWS_PROFILE"] ?? "default"
         let profile = files.profile(name)
         if profile == nil, named != nil || values["AWS_PROFILE"] != nil {
-            throw LocationError("the profile \(name) is in none of the files of credentials")
+            throw LocationError("the profile \(name) is in none of the credentials files, such as ~/.aws/credentials")
         }
         region = values["AWS_REGION"] ?? values["AWS_DEFAULT_REGION"] ?? profile?["region"]
         endpoint = values["AWS_ENDPOINT_URL_S3"] ?? values["AWS_ENDPOINT_URL"] ?? profile?["endpoint_url"]
@@ -55,10 +57,10 @@ package struct CredentialChain: Sendable {
     }
 }
 
-/// Where a chain looks.
+/// The places where a chain looks.
 private struct CredentialSearch {
     let files: ProfileFiles
-    /// Without empty values.
+    /// The environment without empty values.
     let environment: [String: String]
     let region: String?
 
@@ -76,16 +78,18 @@ private struct CredentialSearch {
         return .webIdentity(role(arn, session: environment["AWS_ROLE_SESSION_NAME"]), tokenFile: file)
     }
 
-    /// Nil for a profile that says nothing of credentials.
+    /// The credentials of a profile; nil when it has none.
     ///
-    /// - Parameter asking: the profiles that want to be told, the first one first.
+    /// - Parameter asking: the profiles whose roles depend on this profile, the first one first.
     func source(ofProfile name: String, asking: [String] = []) throws(LocationError) -> CredentialSource? {
         guard let profile = files.profile(name) else {
             guard let last = asking.last else { return nil }
-            throw LocationError("the profile \(name), which is the profile \(last)'s source, is in none of the files")
+            throw LocationError(
+                "the profile \(name), which the profile \(last) names as its source, "
+                    + "is in none of the credentials files")
         }
         let keys = Self.keys(profile)
-        // A source is first of all its keys, also when it is the profile itself.
+        // The keys of a source profile come before its role, even when a profile is its own source.
         if let keys, !asking.isEmpty || profile["role_arn"] == nil { return .keys(keys) }
         if let arn = profile["role_arn"] {
             guard !asking.contains(name) else {
@@ -96,7 +100,7 @@ private struct CredentialSearch {
         if let command = profile["credential_process"] { return .process(command) }
         if profile["sso_session"] ?? profile["sso_start_url"] != nil {
             throw LocationError(
-                "the profile \(name) signs in by SSO, which only AWS's own tools do: let it have "
+                "the profile \(name) uses SSO, which only AWS's own tools support: add to it "
                     + "credential_process = aws configure export-credentials --profile \(name) --format process")
         }
         return nil
@@ -106,7 +110,8 @@ private struct CredentialSearch {
         ofRole arn: String, _ name: String, _ profile: [String: String], asking: [String]
     ) throws(LocationError) -> CredentialSource {
         guard profile["mfa_serial"] == nil else {
-            throw LocationError("the profile \(name) wants a code of a device (mfa_serial), which nobody is asked for")
+            throw LocationError(
+                "the profile \(name) needs a code from an MFA device (mfa_serial), which is not supported")
         }
         var role = role(arn, session: profile["role_session_name"])
         role.externalID = profile["external_id"]
@@ -118,7 +123,7 @@ private struct CredentialSearch {
         case (nil, "Environment"): source = environmentKeys.map { .keys($0) }
         case (nil, "EcsContainer"): source = try container()
         case (nil, "Ec2InstanceMetadata"): source = instance(isCertain: true)
-        default: throw LocationError("the profile \(name) has a role, and neither source_profile nor credential_source")
+        default: throw LocationError("the profile \(name) has a role, but neither source_profile nor credential_source")
         }
         guard let source else { throw LocationError("there are no credentials for the role of the profile \(name)") }
         return .role(role, of: source)
@@ -149,7 +154,7 @@ private struct CredentialSearch {
         }
         guard let text = environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"] else { return nil }
         let url = URL(string: text)
-        // ECS's and EKS's: by http the token is seen on the way to any other.
+        // The addresses of ECS and EKS. With http, a token that is sent to any other host could be read on the way.
         let hosts = ["localhost", "::1", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"]
         let host = (url?.host ?? "").filter { $0 != "[" && $0 != "]" }
         let isLoopback = host.hasPrefix("127.") && host.allSatisfy { "0123456789.".contains($0) }
@@ -161,8 +166,8 @@ private struct CredentialSearch {
 
     /// Source: "IMDS credential provider" in the AWS SDKs' reference.
     ///
-    /// - Parameter isCertain: somebody says that this is an instance. Otherwise the firmware is looked at: elsewhere the
-    ///   service's address is nobody's, and asking it takes its time.
+    /// - Parameter isCertain: the profile says that this is an EC2 instance. Otherwise the firmware has to tell so,
+    ///   because elsewhere a request to the service's address would only time out.
     func instance(isCertain: Bool) -> CredentialSource? {
         if environment["AWS_EC2_METADATA_DISABLED"]?.lowercased() == "true" { return nil }
         if var service = environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] {

@@ -2,7 +2,7 @@ import Glibc
 import HSMRemotes
 import HSMSystem
 
-/// Credentials that a program prints: `credential_process` of a profile. Source: "Sourcing credentials with an external
+/// Credentials that a program prints: a profile's `credential_process`. Source: "Sourcing credentials with an external
 /// process" in the AWS SDKs' reference.
 struct CredentialProcess {
     let answer: TemporaryCredentials
@@ -10,16 +10,16 @@ struct CredentialProcess {
     private static let maxAnswer = 1 << 16
     private static let timeout = 30.0
 
-    /// Runs `command` by the shell, as the SDKs do. Blocks until it ends, half a minute at most.
+    /// Runs `command` with the shell, as the SDKs do. Blocks until it ends or `timeout` seconds have passed.
     ///
-    /// - Throws: when it fails, or prints anything else than credentials; what it printed is not told.
+    /// - Throws: when the command fails, or prints anything but credentials. The error does not contain its output.
     init(_ command: String, timeout: Double = Self.timeout) throws(LocationError) {
         let failure = LocationError("the profile's credential_process gives no credentials")
         let text: [UInt8]
         do throws(Errno) {
             let (reader, child) = try Self.start(command)
             do throws(Errno) { text = try Self.answer(from: reader, until: Deadline(seconds: timeout)) } catch {
-                // With whatever it started itself.
+                // The signal goes to its whole session, with everything that it started.
                 kill(-child.id, SIGKILL)
                 _ = try child.wait()
                 throw error
@@ -30,7 +30,7 @@ struct CredentialProcess {
         self.answer = answer
     }
 
-    /// The end for writing is closed here when it returns, so that the answer has an end.
+    /// Starts the command. The writing end of the pipe is closed here when this returns, so that the output has an end.
     private static func start(_ command: String) throws(Errno) -> (Descriptor, ChildProcess) {
         let (reader, writer) = try ChildProcess.pipe()
         let null = try Descriptor.open("/dev/null", O_RDWR)

@@ -6,18 +6,19 @@ import HSMRemotesHTTP
 import HSMSystem
 import NIOHTTP1
 
-/// Asks whoever gives credentials. Every method may be called on any thread, and may block it for a process.
+/// Asks programs and services for credentials. Every method may be called on any thread, and may block it while a
+/// program runs.
 ///
-/// No error tells a secret, nor is one an outage of the store.
+/// No error contains a secret, and none counts as an outage of the store.
 struct CredentialServices: Sendable {
-    /// The way to the token service.
+    /// The transport to the token service.
     private let transport: HTTPTransport
-    /// The way to the services of this machine's host: near, and behind no proxy.
+    /// The transport to services on this machine's host: near, and without a proxy.
     private let near: HTTPTransport
 
     private static let maxAnswer = 64 << 10
 
-    /// - Parameter transport: the store's.
+    /// Uses the store's transport for the token service.
     init(_ transport: HTTPTransport) throws(LocationError) {
         self.transport = transport
         var options = HTTPTransport.Options()
@@ -26,9 +27,9 @@ struct CredentialServices: Sendable {
         near = try HTTPTransport(options: options, environment: [:])
     }
 
-    /// Nil: there are none, and that is in order.
+    /// Gets credentials; nil when there are none, and none are needed.
     ///
-    /// - Throws: `.permission` for what is refused, `.io` for what may come later.
+    /// - Throws: `.permission` for a refusal, `.io` for an error that may pass.
     func credentials(from source: CredentialSource) async throws(FillError) -> TemporaryCredentials? {
         switch source {
         case .keys(let keys): return TemporaryCredentials(keys)
@@ -66,7 +67,7 @@ struct CredentialServices: Sendable {
         return try await answer(request, role)
     }
 
-    /// The token goes in the body: URLs are noted on the way.
+    /// The token is sent in the body, because servers and proxies log URLs.
     private func assume(_ role: AssumedRole, withToken token: String) async throws(FillError) -> TemporaryCredentials {
         let service = try address(role)
         let form = parameters("AssumeRoleWithWebIdentity", role) + [("WebIdentityToken", token)]
@@ -82,7 +83,7 @@ struct CredentialServices: Sendable {
         do throws(LocationError) {
             if let address = try RemoteLocation(role.service).web { return address }
         } catch {}
-        throw FillError(.permission, .remoteFailed, "AWS_ENDPOINT_URL_STS is no http:// or https:// URL")
+        throw FillError(.permission, .remoteFailed, "AWS_ENDPOINT_URL_STS is not an http:// or https:// URL")
     }
 
     private func parameters(_ action: String, _ role: AssumedRole) -> [(String, String)] {
@@ -98,7 +99,7 @@ struct CredentialServices: Sendable {
         let (status, bytes) = try await ask(transport, request, body: body, "the token service")
         if status == .ok {
             if let credentials = TemporaryCredentials(xml: bytes) { return credentials }
-            throw FillError(.io, .remoteFailed, "the token service answers something else than credentials")
+            throw FillError(.io, .remoteFailed, "the token service's answer holds no valid credentials")
         }
         let elements = XMLElements(bytes)
         func text(_ name: String) -> String {
@@ -123,9 +124,9 @@ struct CredentialServices: Sendable {
         return try Self.credentials(bytes, "the container's credential service")
     }
 
-    /// By the second version of the service, which answers nobody who was led to it.
+    /// Uses version 2 of the metadata service, which does not answer requests that were redirected to it.
     private func ask(instanceService service: String) async throws(FillError) -> TemporaryCredentials? {
-        let name = "the instance's metadata service (AWS_EC2_METADATA_DISABLED=true: it is not asked)"
+        let name = "the instance's metadata service (AWS_EC2_METADATA_DISABLED=true turns it off)"
         var opening = HTTPClientRequest(url: service + "/latest/api/token")
         opening.method = .PUT
         opening.headers.add(name: "X-aws-ec2-metadata-token-ttl-seconds", value: "60")
@@ -148,7 +149,7 @@ struct CredentialServices: Sendable {
 
     private static func credentials(_ bytes: [UInt8], _ name: String) throws(FillError) -> TemporaryCredentials {
         if let credentials = TemporaryCredentials(json: bytes) { return credentials }
-        throw FillError(.io, .remoteFailed, "\(name) answers something else than credentials")
+        throw FillError(.io, .remoteFailed, "the answer of \(name) holds no valid credentials")
     }
 
     // MARK: All
@@ -161,13 +162,13 @@ struct CredentialServices: Sendable {
             return (response.status, try await response.whole(limit: Self.maxAnswer, name: name))
         } catch {
             if error.reason == .cancelled { throw error }
-            // A container's URL is what tells it from others.
+            // The URL is left out: it identifies the container.
             let cause = error.cause.trimmingPrefix("\(request.url): ")
             throw FillError(.io, .remoteFailed, "\(name) cannot be asked: \(cause)")
         }
     }
 
-    /// What is no fault of the request may be otherwise later.
+    /// The error for a status. A status that does not blame the request may be different later.
     private static func refusal(_ status: HTTPResponseStatus, _ what: String, _ cause: String) -> FillError {
         let isFinal = (400..<500).contains(status.code) && status != .tooManyRequests
         let explanation = cause.isEmpty ? "" : ": \(cause)"
@@ -175,7 +176,8 @@ struct CredentialServices: Sendable {
             isFinal ? .permission : .io, .remoteFailed, "\(what): no credentials (\(status.code))\(explanation)")
     }
 
-    /// Whoever runs the container puts it there, readable for everyone in it; it ends within a day.
+    /// Reads a token. The container's platform writes the file, readable for everyone in the container, and the token
+    /// expires within a day.
     private func token(_ path: String) throws(FillError) -> String {
         guard let token = SmallFile.text(path), !token.isEmpty else {
             throw FillError(.permission, .remoteFailed, "the token for credentials cannot be read: \(path)")

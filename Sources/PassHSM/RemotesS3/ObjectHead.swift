@@ -3,13 +3,13 @@ import HSMCore
 import HSMRemotesHTTP
 import NIOHTTP1
 
-/// What HeadObject tells: version, size, checksum, and the metadata that other programs keep.
+/// The answer to HeadObject: version, size, checksum, and the metadata that other programs store.
 ///
-/// `x-amz-meta-mtime` is seconds since 1970, with a fraction from rclone and s3fs; `uid` and `gid` are decimal.
+/// `x-amz-meta-mtime` is in seconds since 1970; rclone and s3fs write a fraction too. `uid` and `gid` are decimal.
 package struct ObjectHead: Sendable {
     package internal(set) var object: RemoteObject
     package let metadata: RemoteEntry.Metadata
-    /// The content is a symlink's target, unless the object is a directory's marker: s3fs keeps links so.
+    /// Whether the content is a symlink's target, as s3fs stores links. It means nothing for a directory's marker.
     package private(set) var isSymlink = false
 
     init(_ object: RemoteObject, _ metadata: RemoteEntry.Metadata) {
@@ -38,18 +38,19 @@ package struct ObjectHead: Sendable {
         self.metadata = metadata
     }
 
-    /// S_IFMT's values of a regular file and a directory, and of everything else.
+    /// The S_IFMT values of a regular file and a directory, and those of all other kinds.
     private static let kinds: [UInt32] = [0o100000, 0o040000]
     private static let otherKinds: [UInt32] = [0o010000, 0o020000, 0o060000, 0o120000, 0o140000]
 
-    /// Of a `st_mode`: s3fs writes it in decimal digits, rclone (`--metadata`) in octal ones. Which it is tells the kind of
-    /// file in it: no file's or directory's mode in one is such in the other. Of directories s3fs leaves the kind out.
+    /// The permissions of an `st_mode`, which s3fs writes in decimal and rclone (`--metadata`) in octal. The kind of
+    /// file in the mode tells which one it is: no mode of a file or directory in one base is one in the other. s3fs
+    /// leaves out the kind for directories.
     ///
-    /// Set-user-ID and set-group-ID are only those of files and directories, and never read out of digits that could be
-    /// those of a FIFO or a device.
+    /// Set-user-ID and set-group-ID count for files and directories only. They are never taken from digits that could
+    /// be the mode of a FIFO or a device.
     ///
-    /// - Parameter isDecimal: there is a ctime too, which s3fs alone writes.
-    /// - Returns: nil for what is no mode.
+    /// - Parameter isDecimal: a ctime is stored too, which only s3fs does.
+    /// - Returns: nil when the text is not a mode.
     static func permissions(_ text: String, isDecimal: Bool) -> UInt32? {
         guard !text.isEmpty, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
         let decimal = text.hasPrefix("0") ? nil : UInt32(text)
@@ -59,21 +60,22 @@ package struct ObjectHead: Sendable {
         return plain(octal).map { isUncertain ? $0 & 0o1777 : $0 }
     }
 
-    /// The permissions of a mode whose kind there is.
+    /// The permissions of a mode; nil when it has an unknown kind.
     private static func plain(_ mode: UInt32) -> UInt32? {
         let kind = mode & ~0o7777
         if kind == 0 || kinds.contains(kind) { return mode & 0o7777 }
         return otherKinds.contains(kind) ? mode & 0o1777 : nil
     }
 
-    /// The checksums of whole objects that stores keep ("Checking object integrity" in the S3 user guide), and last what
-    /// rclone notes of multipart objects; the better ones first.
+    /// The checksums of whole objects that stores keep ("Checking object integrity" in the S3 user guide), and at the
+    /// end the one that rclone stores for multipart objects. The better ones come first.
     private static let checksums: [(header: String, algorithm: RemoteDigest.Algorithm)] = [
         ("x-amz-checksum-sha256", .sha256), ("x-amz-checksum-sha1", .sha1), ("x-amz-checksum-crc64nvme", .crc64nvme),
         ("x-amz-checksum-crc32c", .crc32c), ("x-amz-checksum-crc32", .crc32), ("x-amz-meta-md5chksum", .md5),
     ]
 
-    /// Of the whole object: what is put together of its parts' checksums ends with their count.
+    /// The digest of the whole object. A checksum that is composed from the parts' checksums does not count; it ends
+    /// with the number of parts.
     private static func digest(_ headers: HTTPHeaders) -> RemoteDigest? {
         let isOfParts = headers.first(name: "x-amz-checksum-type")?.uppercased() == "COMPOSITE"
         for (header, algorithm) in checksums where !(isOfParts && header.hasPrefix("x-amz-checksum-")) {

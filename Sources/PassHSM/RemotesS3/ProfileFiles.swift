@@ -2,24 +2,27 @@ import HSMRemotes
 import HSMRemotesHTTP
 import HSMSystem
 
-/// The shared files that AWS's tools write: credentials and settings of profiles. Source: "Shared config and credentials
-/// files" in the AWS SDKs' reference.
+/// The shared files of AWS's tools, with the credentials and settings of profiles. Source: "Shared config and
+/// credentials files" in the AWS SDKs' reference.
 struct ProfileFiles {
     private let secrets: String?
     private let settings: String?
 
-    /// The files' contents; nil where there is none.
+    /// Takes the contents of the files; nil where there is no file.
     init(secrets: String?, settings: String?) { (self.secrets, self.settings) = (secrets, settings) }
 
+    /// Reads both files. A missing file counts as empty.
+    ///
     /// - Throws: for a file with a secret that everyone may read.
     init(credentials: String, configuration: String) throws(LocationError) {
         secrets = try SecretFile.text(credentials)
-        // Everyone may read the settings as long as there is no secret among them.
+        // Everyone may read the settings, as long as they contain no secret.
         let text = SmallFile.text(configuration)
         settings = text?.contains("aws_secret_access_key") == true ? try SecretFile.text(configuration) : text
     }
 
-    /// What both files tell of a profile, the file of credentials first; nil when it is in neither.
+    /// The settings of a profile in both files; those in the credentials file take precedence. Nil when it is in
+    /// neither.
     func profile(_ name: String) -> [String: String]? {
         let sections = [
             secrets.flatMap { Self.section(name, in: $0) },
@@ -40,7 +43,7 @@ struct ProfileFiles {
                 isInside = title.joined(separator: " ") == name
                 if isInside { result = result ?? [:] }
             } else if isInside, let equals = text.firstIndex(of: "="), !text.hasPrefix("#"), !text.hasPrefix(";"),
-                // What is indented belongs to the setting above.
+                // An indented line belongs to the setting above it.
                 line.first?.isWhitespace == false
             {
                 result?[text[..<equals].trimmed.lowercased()] = text[text.index(after: equals)...].trimmed

@@ -3,15 +3,15 @@ import HSMRemotes
 import HSMRemotesHTTP
 import HSMSystem
 
-/// AWS Signature Version 4, in the `Authorization` header, of requests without a body.
+/// AWS Signature Version 4 in the `Authorization` header, for requests without a body.
 ///
-/// Source: "AWS Signature Version 4 for API requests" in the IAM user guide, and "Authenticating requests" in the S3 API
-/// reference, for what S3 does otherwise: the path is encoded once, and not normalised.
+/// Sources: "AWS Signature Version 4 for API requests" in the IAM user guide; "Authenticating requests" in the S3 API
+/// reference for the differences in S3, where the path is encoded once and not normalised.
 package struct RequestSignature: Sendable {
     package struct Credentials: Hashable, Sendable {
         package let accessKey: String
         package let secretKey: String
-        /// Of temporary credentials.
+        /// The session token of temporary credentials; nil for permanent ones.
         package let sessionToken: String?
 
         package init(accessKey: String, secretKey: String, sessionToken: String? = nil) {
@@ -31,17 +31,17 @@ package struct RequestSignature: Sendable {
         self.service = service
     }
 
-    /// SHA-256 of nothing.
+    /// The SHA-256 digest of an empty body, in hexadecimal.
     package static let emptyDigest = hexadecimal(SHA256.hash(data: [UInt8]()))
 
-    /// The headers to be added to a request, `Authorization` among them.
+    /// The headers to add to a request, including `Authorization`.
     ///
     /// - Parameters:
     ///   - path: percent-encoded.
     ///   - query: names and values, not encoded, in any order.
-    ///   - headers: those that are signed beside the added ones; `host` has to be among them.
-    ///   - time: seconds since 1970; servers refuse what is more than 15 minutes off.
-    ///   - signsContentDigest: S3 wants `x-amz-content-sha256`.
+    ///   - headers: further headers to sign; `host` has to be among them.
+    ///   - time: seconds since 1970. Servers refuse a time that is off by more than 15 minutes.
+    ///   - signsContentDigest: adds `x-amz-content-sha256`, which S3 requires.
     package func headers(
         method: String, path: String, query: [(String, String)], headers: [(String, String)], time: Int,
         signsContentDigest: Bool = true
@@ -67,7 +67,7 @@ package struct RequestSignature: Sendable {
         return added + [("Authorization", value)]
     }
 
-    /// The query as it is signed and sent: encoded, and in the order of the encoded names, then values.
+    /// The query as it is signed and sent: encoded, and sorted by encoded names and then values.
     package static func canonical(_ query: [(String, String)]) -> String {
         query.map { name, value in
             (
@@ -90,7 +90,7 @@ package struct RequestSignature: Sendable {
         HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: key)
     }
 
-    /// `20130524T000000Z`.
+    /// The time in the form `20130524T000000Z`.
     private static func stamp(_ time: Int) -> String {
         let day = Int((Double(time) / 86_400).rounded(.down))
         let (date, rest) = (HTTPDate.date(ofDay: day), time - day * 86_400)

@@ -5,10 +5,10 @@ import HSMRemotes
 import HSMRemotesHTTP
 import NIOHTTP1
 
-/// What is below a prefix in a bucket as the remote tier.
+/// The objects below a prefix in a bucket as the remote tier.
 ///
-/// A key is what follows the prefix. A version is the ETag with its quotes, whatever it was made of. Every answer is looked
-/// at as a web server's is (``HTTPAnswer``); requests are signed, and not led elsewhere.
+/// A key is the part of the object's key after the prefix. A version is the ETag with its quotes. Every answer is
+/// checked like a web server's (``HTTPAnswer``). Requests are signed, and redirects are not followed.
 package final class S3Source: RemoteSource {
     package let address: BucketAddress
     package let fetchUnit = 1 << 20
@@ -21,12 +21,12 @@ package final class S3Source: RemoteSource {
     private let credentials: StoreCredentials
     let retries = RetryPolicy()
 
-    /// Asks nobody for credentials yet.
+    /// Asks no service for credentials yet.
     ///
     /// - Parameters:
-    ///   - readsMetadata: false: an import believes the listing alone.
-    ///   - isComplete: the address says all, and the environment names neither endpoint nor region.
-    /// - Throws: for an endpoint in the environment that is none.
+    ///   - readsMetadata: false when an import uses the listing alone.
+    ///   - isComplete: the address is complete, so the environment's endpoint and region are ignored.
+    /// - Throws: for an endpoint in the environment that is not a URL.
     package init(
         _ address: BucketAddress, transport: HTTPTransport, credentials: CredentialChain, readsMetadata: Bool = true,
         isComplete: Bool = false
@@ -46,8 +46,8 @@ package final class S3Source: RemoteSource {
 
     package func lookAnew() { credentials.lookAnew() }
 
-    /// Asks for a key of the bucket, or for the bucket itself. When the answer may be to credentials that have ended, it is
-    /// asked again with others, should there be some.
+    /// Sends a request for a key of the bucket, or for the bucket itself. When the answer suggests that the credentials
+    /// have expired, the request is sent again with new ones, if there are any.
     private func send(
         _ method: HTTPMethod, _ key: [UInt8], query: [(String, String)] = [], _ headers: [(String, String)] = [],
         isBulk: Bool = false
@@ -55,7 +55,7 @@ package final class S3Source: RemoteSource {
         let used = try await credentials.current()
         let response = try await transport.send(
             request(method, key, query: query, headers, used), isBulk: isBulk)
-        // HEAD says no more than the status; AWS answers 400 to a session's token that has ended.
+        // An answer to HEAD has only its status. AWS answers 400 to an expired session token.
         guard [400, 401, 403].contains(response.status.code), let other = await credentials.others(than: used) else {
             return response
         }
@@ -100,16 +100,18 @@ package final class S3Source: RemoteSource {
         return nil
     }
 
-    /// What an answer other than the one that was hoped for comes to: the store says more in its body.
+    /// The error for an unsuccessful answer. The store gives the cause in its body.
     private func failure(_ response: HTTPResponse, _ key: RemoteKey) async -> FillError {
         let status = FillError(status: response.status, response.headers, key, isConditional: true)
         if let region = response.headers.first(name: "x-amz-bucket-region"), (300..<400).contains(response.status.code)
         {
-            return FillError(.io, .remoteFailed, "\(address.bucket) is in the region \(region)")
+            return FillError(
+                .io, .remoteFailed,
+                "the bucket \(address.bucket) is in the region \(region): name it with AWS_REGION or ?region=")
         }
         let body = (try? await response.whole(limit: 64 << 10, name: "\(key)")) ?? []
         guard let code = XMLElements(body)?.text("Error/Code") else { return status }
-        // An object of a bucket that is not there need not be gone.
+        // When the bucket is missing, the object need not be gone.
         let reason = code == "NoSuchBucket" ? .remoteFailed : status.reason
         return FillError(
             status.code, reason, "\(status.cause) (\(code))", retryAfter: status.retryAfter, isOutage: status.isOutage)
@@ -145,14 +147,16 @@ package final class S3Source: RemoteSource {
         return (head.object, head.metadata.modificationTime ?? RemoteEntry.Time(seconds: time(nil), nanoseconds: 0))
     }
 
-    /// - Parameter suffix: behind the key: a slash for the marker of a directory.
+    /// Asks for the head of an object.
+    ///
+    /// - Parameter suffix: appended to the key: a slash for the marker of a directory.
     func head(_ key: RemoteKey, suffix: [UInt8] = []) async throws(FillError) -> ObjectHead {
         let response = try await send(.HEAD, try self.key(key) + suffix, [("x-amz-checksum-mode", "ENABLED")])
         guard response.status == .ok else {
             throw FillError(status: response.status, response.headers, key, isConditional: false)
         }
         var head = try ObjectHead(response.headers, key)
-        // Some stores say so of objects that are not empty.
+        // Some stores answer 0 for objects that are not empty.
         if head.object.size == 0 && suffix.isEmpty {
             let first = try await send(
                 .GET, try self.key(key), [("Range", "bytes=0-0"), ("If-Match", head.object.version.description)])
@@ -166,7 +170,7 @@ package final class S3Source: RemoteSource {
 
     private static let maxPage = 16 << 20
 
-    /// At most 1,000 objects, in the order of their keys' bytes.
+    /// Asks for the next page of the listing: at most 1,000 objects, in the order of their keys' bytes.
     func page(after token: String?) async throws(FillError) -> BucketPage {
         let query = [
             ("list-type", "2"), ("encoding-type", "url"), ("prefix", String(decoding: address.prefix, as: UTF8.self)),

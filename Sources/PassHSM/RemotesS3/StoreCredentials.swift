@@ -3,23 +3,23 @@ import HSMRemotes
 import HSMSystem
 import NIOConcurrencyHelpers
 
-/// Who asks a store, looked for anew before credentials end, and when the store refuses: a daemon outlives those that were
-/// there when it began. Every method may be called on any thread.
+/// The credentials for a store. They are looked up again before they expire, and when the store refuses them, because a
+/// daemon outlives the credentials that it started with. Every method may be called on any thread.
 final class StoreCredentials: Sendable {
     private struct State {
         var chain: CredentialChain
         var held: TemporaryCredentials?
-        /// Why the last look had no success.
+        /// The error of the last look-up.
         var failure: FillError?
-        /// When the last look began.
+        /// When the last look-up began.
         var looked: ContinuousClock.Instant?
-        /// The one that is under way: who else wants credentials needs what comes of it.
+        /// The look-up that is under way; other requests wait for the same one.
         var look: Task<Void, Never>?
 
-        /// Whether what is held ends within `time`; false when nothing is.
+        /// Whether the held credentials expire within `time`. False when there are none, or they do not expire.
         func ends(within time: Duration) -> Bool { held?.end.map { $0 - time < .now } ?? false }
 
-        /// What a request is to be signed with, as far as is known.
+        /// The credentials to sign a request with, or the error to fail it with.
         var outcome: Result<RequestSignature.Credentials?, FillError> {
             guard let failure, held == nil || ends(within: .zero) else { return .success(held?.credentials) }
             let pause = failure.code == .io ? shortPause : nil
@@ -27,17 +27,17 @@ final class StoreCredentials: Sendable {
         }
     }
 
-    /// What is refused for another reason than its age is not looked for with each request; nor, for a minute, what the
-    /// services that gave it say is good.
+    /// Not every refused request starts a look-up, since the cause may be another than expired credentials. Credentials
+    /// that their service reports as valid are not looked up again for a minute.
     private static let pause = Duration.seconds(5)
     private static let longPause = Duration.seconds(60)
-    /// A service's own fault may pass.
+    /// After a service's own error, which may pass.
     private static let shortPause = Duration.seconds(1)
-    /// Others are looked for so long before credentials end.
+    /// New credentials are looked up this long before the old ones expire.
     private static let margin = Duration.seconds(60)
-    /// Requests that are on their way when credentials end would be refused.
+    /// Credentials that expire this soon are not used any more, because a request that is under way would be refused.
     private static let lastMargin = Duration.seconds(10)
-    /// A process is waited for.
+    /// Look-ups may block while a program runs.
     private static let pool = BlockingPool(name: "credentials", limit: 2)
     private let services: CredentialServices
     private let state: NIOLockedValueBox<State>
@@ -53,9 +53,9 @@ final class StoreCredentials: Sendable {
         self.state = NIOLockedValueBox(state)
     }
 
-    /// Those that requests are to be signed with now; nil: requests are not signed.
+    /// The credentials to sign requests with now; nil when requests are not signed.
     ///
-    /// - Throws: when there are to be some, and are none.
+    /// - Throws: when credentials are needed and cannot be obtained.
     func current() async throws(FillError) -> RequestSignature.Credentials? {
         let look = state.withLockedValue { state in
             let isFresh = state.looked != nil && state.failure == nil && !state.ends(within: Self.margin)
@@ -66,17 +66,17 @@ final class StoreCredentials: Sendable {
         return try state.withLockedValue(\.outcome).get()
     }
 
-    /// Has them looked for at the next request, although those that there are may be good.
+    /// Lets the next request look the credentials up again, even if the held ones may be valid.
     func lookAnew() { state.withLockedValue { $0.looked = nil } }
 
-    /// The store refused a request with `used`: others, where there are some by now.
+    /// To be called when the store refused a request with `used`. Returns other credentials, if there are any by now.
     func others(than used: RequestSignature.Credentials?) async -> RequestSignature.Credentials? {
         await state.withLockedValue { $0.held?.credentials == used ? begin(&$0) : nil }?.value
         let held = state.withLockedValue(\.held?.credentials)
         return held == used ? nil : held
     }
 
-    /// A look, unless the last one was just now.
+    /// Starts a look-up, unless the last one was just now.
     private func begin(_ state: inout State) -> Task<Void, Never>? {
         if let look = state.look { return look }
         let isGood = state.failure == nil && state.held?.end != nil && !state.ends(within: Self.margin)
@@ -90,7 +90,7 @@ final class StoreCredentials: Sendable {
 
     private func renew() async {
         let old = state.withLockedValue(\.chain)
-        // What cannot be read now does not make the old ones wrong.
+        // If the files cannot be read now, the old settings still count.
         let chain = (try? old.again()) ?? old
         var found: TemporaryCredentials?
         var failure: FillError?

@@ -1,9 +1,9 @@
 import FoundationEssentials
 
-/// Credentials, and when they end.
+/// Credentials, and when they expire.
 struct TemporaryCredentials: Sendable {
     let credentials: RequestSignature.Credentials
-    /// Nil: not by themselves.
+    /// When they expire; nil if they do not.
     let end: ContinuousClock.Instant?
 
     init(_ credentials: RequestSignature.Credentials) {
@@ -21,9 +21,9 @@ struct TemporaryCredentials: Sendable {
         let Expiration: String?
     }
 
-    /// As processes and metadata services print them; nil for anything else.
+    /// Parses the output of a process or a metadata service; nil for anything else.
     ///
-    /// - Parameter version: that it has to call itself; only processes do.
+    /// - Parameter version: the value that its `Version` must have. Only processes print one.
     init?(json: [UInt8], version: Int? = nil) {
         guard let answer = try? JSONDecoder().decode(Answer.self, from: Data(json)), answer.Version == version,
             answer.Code ?? "Success" == "Success"
@@ -33,7 +33,7 @@ struct TemporaryCredentials: Sendable {
             expiration: answer.Expiration)
     }
 
-    /// As the token service answers; nil for anything else.
+    /// Parses the token service's answer; nil for anything else.
     init?(xml: [UInt8]) {
         guard let elements = XMLElements(xml) else { return nil }
         func text(_ name: String) -> String? {
@@ -54,7 +54,7 @@ struct TemporaryCredentials: Sendable {
         let formats: [Date.ISO8601FormatStyle] = [.iso8601, .init(includingFractionalSeconds: true)]
         guard let date = formats.lazy.compactMap({ try? Date(expiration, strategy: $0) }).first else { return nil }
         let rest = date.timeIntervalSinceNow
-        // A year of the process's own choice: as good as never, or long ago.
+        // The process may print any year; a bounded one is as good as never, or long ago.
         end = .now + .seconds(min(max(rest, -1e12), 1e12))
     }
 }

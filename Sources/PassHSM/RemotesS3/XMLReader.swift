@@ -1,35 +1,35 @@
 import CExpat
 
-/// Reads a small XML document by libexpat, element by element: memory for no more than the elements that are open.
+/// Reads a small XML document with libexpat, element by element. It needs memory only for the open elements.
 ///
-/// There is less of XML here than the standard has: a document type is refused, so that there are no entities but XML's own
-/// five and characters by number; attributes are passed over, and so are the prefixes of name spaces.
+/// It supports less than the XML standard. A document type is refused, so there are no entities but XML's own five and
+/// numeric characters. Attributes and name space prefixes are ignored.
 struct XMLReader {
     enum Event {
-        /// An element begins: names from the top down, joined by `/`.
+        /// An element begins. The path has the names from the top down, joined by `/`.
         case begin(path: String)
-        /// It ends: what stands directly in it, as UTF-8.
+        /// The element ends. `text` is the text directly inside it, in UTF-8.
         case end(path: String, text: [UInt8])
     }
 
-    /// Why a document is not read to its end.
+    /// Why a document was not read to its end.
     enum Failure: Error, Equatable {
-        /// It is not well-formed, or breaks off.
+        /// The document is not well-formed, or breaks off.
         case malformed
         case documentType
-        /// Elements stand in one another more than ``XMLReader/maxDepth`` deep, or a name has more than
-        /// ``XMLReader/maxName`` bytes.
+        /// Elements are nested more than ``XMLReader/maxDepth`` deep, or a name has more than ``XMLReader/maxName``
+        /// bytes.
         case tooDeep
     }
 
-    /// S3's answers have five.
+    /// The deepest nesting. S3's answers have five levels.
     static let maxDepth = 32
-    /// Bytes.
+    /// The longest name in bytes.
     static let maxName = 256
 
-    /// Hands each event to `body`, in the document's order.
+    /// Passes each event to `body`, in the document's order.
     ///
-    /// - Throws: ``Failure``; what `body` throws, which ends the reading.
+    /// - Throws: ``Failure``; errors of `body`, which end the reading.
     static func read(_ bytes: [UInt8], _ body: (Event) throws -> Void) throws {
         guard let parser = XML_ParserCreate(nil), let size = Int32(exactly: bytes.count) else {
             throw Failure.malformed
@@ -39,7 +39,7 @@ struct XMLReader {
             let context = XMLContext(parser, body)
             XML_SetUserData(parser, Unmanaged.passUnretained(context).toOpaque())
             setHandlers(of: parser)
-            // All at once: of a token that comes in pieces libexpat reads each piece again.
+            // The document is passed whole, because libexpat reads a token that comes in pieces again with each piece.
             let status = bytes.withUnsafeBytes { buffer in
                 XML_Parse(parser, buffer.baseAddress?.assumingMemoryBound(to: CChar.self), size, 1)
             }
@@ -60,12 +60,12 @@ struct XMLReader {
     }
 }
 
-/// What libexpat's calls find again of the one who reads. Used by one thread, for the time of one call of `XML_Parse`.
+/// The context that libexpat's callbacks get. Used by one thread, during one call of `XML_Parse`.
 private final class XMLContext {
     private let parser: XML_Parser
     private let body: (XMLReader.Event) throws -> Void
     private var path = ""
-    /// Of each open element: the length of the path before it, in bytes, and its text.
+    /// For each open element, the length in bytes of the path before it, and its text.
     private var open: [(length: Int, text: [UInt8])] = []
     private(set) var failure: (any Error)?
 
@@ -86,7 +86,7 @@ private final class XMLContext {
     }
 
     func begin(_ name: UnsafePointer<CChar>?) {
-        // After a failure libexpat may still make a call or two.
+        // libexpat may still make a call or two after a failure.
         guard failure == nil, let name else { return }
         let full = String(cString: name)
         guard open.count < XMLReader.maxDepth, full.utf8.count <= XMLReader.maxName else { return fail(.tooDeep) }
@@ -122,12 +122,12 @@ struct XMLElements {
         let text: [UInt8]
     }
 
-    /// Elements that such a document has at most.
+    /// The largest number of elements in such a document.
     private static let maxElements = 1000
     private struct TooMany: Error {}
     private var all: [Element] = []
 
-    /// Nil when it is not well-formed, or beyond the bounds.
+    /// Nil when the document is not well-formed, or exceeds a limit.
     init?(_ bytes: [UInt8]) {
         var all: [Element] = []
         do {
@@ -140,7 +140,8 @@ struct XMLElements {
         self.all = all
     }
 
-    /// What the first element of this path has, or, with `isSuffix`, of a path that ends so; nil when there is none.
+    /// The text of the first element with this path, or, with `isSuffix`, with a path that ends in it. Nil when there
+    /// is none.
     func text(_ path: String, isSuffix: Bool = false) -> String? {
         let element = all.first { isSuffix ? $0.path.hasSuffix(path) : $0.path == path }
         return element.map { String(decoding: $0.text, as: UTF8.self) }
