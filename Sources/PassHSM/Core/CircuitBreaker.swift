@@ -3,6 +3,7 @@
 /// It opens when several requests in a row found the remote unreachable (``FillError/isOutage``). The first answer
 /// closes it, even one that reports an error. While it is open, only probes go to the remote.
 package struct CircuitBreaker: Sendable {
+    /// When the remote counts as down, and when it is probed.
     package struct Policy: Sendable {
         /// How many requests in a row have to find the remote unreachable before it counts as down.
         package var outages = 4
@@ -18,6 +19,7 @@ package struct CircuitBreaker: Sendable {
         package init() {}
     }
 
+    /// A run of failed requests.
     package struct Outage: Hashable, Sendable {
         /// When the first of the failed requests began.
         package var since: ContinuousClock.Instant

@@ -3,15 +3,22 @@ import Synchronization
 /// The engine's counters since the daemon started. They are updated without a lock, so the figures of one snapshot may
 /// come from slightly different moments.
 package final class EngineCounters: Sendable {
+    /// Reads that the lower file could answer at once.
     package let hits = Atomic<Int>(0)
+    /// Requests that waited for a fetch that was under way already.
     package let joins = Atomic<Int>(0)
+    /// Requests that needed a new fetch.
     package let misses = Atomic<Int>(0)
+    /// Fetches that were started, prefetches included.
     package let fetches = Atomic<Int>(0)
     package let prefetches = Atomic<Int>(0)
     package let granulesFetched = Atomic<Int>(0)
     package let bytesFetched = Atomic<Int>(0)
+    /// Fetches, checks and requests that failed; cancelled ones do not count.
     package let errors = Atomic<Int>(0)
+    /// Requests that their callers cancelled.
     package let cancelled = Atomic<Int>(0)
+    /// Further attempts of fetches that failed.
     package let retries = Atomic<Int>(0)
     /// Sums over all fills that ended without an error, in nanoseconds: the time from the request to its completion,
     /// and the time that the completion took to answer the reader.

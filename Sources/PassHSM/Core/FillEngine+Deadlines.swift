@@ -86,8 +86,8 @@ extension FillEngine {
         return FillError(.io, .deadline, cause + outage)
     }
 
-    /// Fails everything that waits for content with EIO, cancels every fetch, and refuses every later fill. Claims are
-    /// still granted, so that local writes can reach the disk. Does not block.
+    /// Fails every waiting request with EIO, cancels every fetch, and refuses every later fill. Later claims are still
+    /// granted, so that local writes can reach the disk. Does not block.
     package func shutDown() {
         refuse(for: .seconds(1 << 32))
         remoteHealth.stop()

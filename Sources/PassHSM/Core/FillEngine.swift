@@ -8,6 +8,7 @@ import struct NIOConcurrencyHelpers.NIOLockedValueBox
 /// takes first, so that the request can be cancelled at any later moment. A ticket's completion is called exactly once,
 /// on the caller's thread or on a thread of the pool.
 package final class FillEngine: Sendable {
+    /// The limits and times of an engine.
     package struct Configuration: Sendable {
         /// How many fetches run at the remote at once.
         package var concurrentFetches = 64

@@ -30,6 +30,7 @@ package struct FillState: Sendable {
         package static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
     }
 
+    /// A step that the owner of a state has to perform.
     package enum Action: Sendable {
         /// Ask the remote for `granules`. Every started fetch ends with ``FillState/fetchEnded(_:error:_:)``.
         case start(fetch: ID, granules: Range<Int>, Priority, User)
@@ -53,6 +54,7 @@ package struct FillState: Sendable {
         case all
     }
 
+    /// The limits on the fetches of one file.
     package struct Limits: Sendable {
         /// Most granules in one fetch.
         package var fetchGranules: Int
@@ -127,8 +129,10 @@ package struct FillState: Sendable {
 
     /// Whether the lower file holds every byte of the file.
     package var isComplete: Bool { present.count == layout.count }
+    /// Whether there is no fetch, waiter, claim or check.
     package var isIdle: Bool { fetches.isEmpty && waiters.isEmpty && claims.isEmpty && !isChecking }
 
+    /// Whether the lower file holds every byte of `range`.
     package func isPresent(_ range: Range<Int>) -> Bool { present.contains(layout.granules(touching: range)) }
 
     /// Notes a read for the read-ahead, and starts fetches for the granules that should come next.
@@ -140,6 +144,7 @@ package struct FillState: Sendable {
         issue(ahead.clamped(to: 0..<layout.count), .prefetch, user, for: nil, &actions)
     }
 
+    /// Whether the range is present, is being fetched already, or needs a new fetch.
     package enum Wait: Sendable { case present, joined, missed }
 
     /// Registers `id` as waiting for `range`, and starts the fetches that it needs, or queues it for them.

@@ -49,5 +49,6 @@ package struct GranuleLayout: Hashable, Sendable {
         offset / granuleSize + (offset % granuleSize == 0 ? 0 : 1)
     }
 
+    /// Lowers the limit to `size` bytes. Does nothing when it is lower already.
     package mutating func lowerLimit(to size: Int) { limit = min(limit, size) }
 }

@@ -1,5 +1,5 @@
-/// A set of granule numbers: runs of full pages, and bitmaps for the other pages. A huge file costs as much as its
-/// content changes between present and absent, not as much as it spans.
+/// A set of granule numbers: runs of full pages, and bitmaps for the other pages. Its memory depends on how often a
+/// file's content alternates between present and absent, and not on the file's size.
 ///
 /// A value type. Every operation is linear in the pages and runs that it touches.
 package struct GranuleSet: Sendable, Equatable {
@@ -18,6 +18,7 @@ package struct GranuleSet: Sendable, Equatable {
     private var pages: [Int: Page] = [:]
     /// The numbers of the pages that are full.
     private var full = Runs()
+    /// The number of granules in the set.
     package private(set) var count = 0
 
     package init() {}

@@ -110,6 +110,7 @@ package struct RemoteEntry: Sendable {
         case blockDevice(UInt64)
     }
 
+    /// A time since 1970.
     package struct Time: Hashable, Sendable {
         package var seconds: Int
         package var nanoseconds: Int

@@ -113,6 +113,7 @@ package struct ContentRange: Equatable, Sendable {
     package let bytes: Range<Int>?
     package let total: Int?
 
+    /// Parses the header; nil for anything else.
     package init?(_ text: String) {
         guard text.lowercased().hasPrefix("bytes ") else { return nil }
         let parts = text.dropFirst(6).split(separator: "/", omittingEmptySubsequences: false)

@@ -6,6 +6,7 @@ import HSMSystem
 /// The names that a server's page about a directory lists. It understands nginx's `autoindex_format json`, and pages of
 /// links as nginx, Apache, lighttpd, Caddy, rclone and Python's http.server write them.
 package struct HTTPIndexPage: Equatable, Sendable {
+    /// One name in the directory, decoded.
     package struct Name: Hashable, Sendable {
         package let bytes: [UInt8]
         package let isDirectory: Bool

@@ -9,6 +9,7 @@ import HSMRemotes
 /// `mtime` (seconds since 1970), `mode` (octal) and `sha256` are optional. Other members are ignored. Lines may come in
 /// any order.
 package struct HTTPManifest: Sendable {
+    /// One object of the manifest.
     package struct Entry: Hashable, Sendable {
         /// The path below the top of the source: names joined by `/`, none of which is empty, `.` or `..`.
         package let path: [UInt8]

@@ -13,6 +13,7 @@ import struct NIOConcurrencyHelpers.NIOLockedValueBox
 ///
 /// It sends each request once. The fill engine decides about further attempts.
 package final class HTTPTransport: Sendable {
+    /// The settings of a transport.
     package struct Options: Sendable {
         /// The path of a PEM file with certificate authorities to trust beside the system's.
         package var authorities: String?

@@ -36,6 +36,7 @@ package enum HTTPVersionTag: Hashable, Sendable {
         self = .modified(seconds: seconds, size: size)
     }
 
+    /// The version as it is recorded.
     package var version: RemoteVersion {
         switch self {
         case .entityTag(let tag): RemoteVersion(Array(tag.utf8))

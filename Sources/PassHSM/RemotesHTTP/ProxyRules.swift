@@ -29,6 +29,7 @@ package struct ProxyRules: Sendable {
         exceptions = (value("no_proxy", "NO_PROXY") ?? "").split { $0 == "," || $0 == " " }.map { $0.lowercased() }
     }
 
+    /// The proxy for requests to `host`; nil for a direct connection.
     package func proxy(for host: String, isEncrypted: Bool) -> Proxy? {
         guard let proxy = isEncrypted ? encrypted : plain else { return nil }
         let isException = exceptions.contains { name in

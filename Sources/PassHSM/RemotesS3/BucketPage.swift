@@ -4,6 +4,7 @@ import HSMRemotesHTTP
 
 /// One answer to ListObjectsV2.
 package struct BucketPage: Equatable, Sendable {
+    /// One object of the listing.
     package struct Object: Equatable, Sendable {
         /// The key in UTF-8.
         package var key: [UInt8] = []

@@ -8,6 +8,7 @@ import HSMSystem
 /// Sources: "AWS Signature Version 4 for API requests" in the IAM user guide; "Authenticating requests" in the S3 API
 /// reference for the differences in S3, where the path is encoded once and not normalised.
 package struct RequestSignature: Sendable {
+    /// The keys that requests are signed with.
     package struct Credentials: Hashable, Sendable {
         package let accessKey: String
         package let secretKey: String

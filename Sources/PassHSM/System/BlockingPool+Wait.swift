@@ -26,6 +26,7 @@ package final class Outcome<Value: Sendable>: Sendable {
 
     package init() {}
 
+    /// Delivers the value, and wakes the waiting threads.
     package func finish(_ value: Value) {
         condition.lock()
         self.value = value

@@ -58,6 +58,7 @@ package final class Descriptor: Sendable {
         }
     }
 
+    /// fstatat(2) with AT_EMPTY_PATH. Works on O_PATH too.
     package func stat() throws(Errno) -> stat {
         var result = Glibc.stat()
         _ = try check { fstatat(raw, "", &result, PASSHSM_AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) }
@@ -125,6 +126,7 @@ package final class Descriptor: Sendable {
 
     package func fsync() throws(Errno) { _ = try check { Glibc.fsync(raw) } }
     package func fdatasync() throws(Errno) { _ = try check { Glibc.fdatasync(raw) } }
+    /// syncfs(2)
     package func syncFileSystem() throws(Errno) { _ = try check { passhsm_syncfs(raw) } }
     /// Takes a read lease and gives it back (fcntl(2), F_SETLEASE). This descriptor must be open for reading only.
     ///
@@ -134,6 +136,7 @@ package final class Descriptor: Sendable {
     /// sync_file_range(2) with SYNC_FILE_RANGE_WAIT_BEFORE: waits for writeback that is under way. Throws its error if
     /// this descriptor has not reported it yet.
     package func checkWriteback() throws(Errno) { _ = try check { passhsm_wait_for_writeback(raw) } }
+    /// ftruncate(2)
     package func truncate(to size: Int) throws(Errno) { _ = try check { ftruncate(raw, size) } }
 
     /// futimens(2); see ``FileTime``.

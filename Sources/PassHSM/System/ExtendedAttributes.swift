@@ -63,6 +63,7 @@ package enum ExtendedAttributes {
         }
     }
 
+    /// lremovexattr(2) or removexattr(2).
     package static func remove(
         _ name: UnsafePointer<CChar>, of path: UnsafePointer<CChar>, _ links: Links = .noFollow
     ) throws(Errno) {

@@ -12,6 +12,7 @@ package final class Lock: @unchecked Sendable {
         mutex.deallocate()
     }
 
+    /// Calls `body` while the lock is held. Blocks until the lock is free.
     package func withLock<Result: ~Copyable, Failure>(
         _ body: () throws(Failure) -> Result
     ) throws(Failure) -> Result {

@@ -57,6 +57,7 @@ package enum MountTable {
         try entries().last { $0.mountpoint == mountpoint }
     }
 
+    /// Parses the content of a mountinfo file. Lines in another form are skipped.
     package static func parse(_ content: [UInt8]) -> [MountEntry] {
         content.split(separator: UInt8(ascii: "\n")).compactMap { line in
             let fields = line.split(separator: UInt8(ascii: " "))

@@ -3,6 +3,7 @@ import Glibc
 
 /// The set-up that every run of the program begins with, before there are other threads.
 package enum ProcessStart {
+    /// Performs the set-up. To be called once, at the start of `main`.
     package static func prepare() {
         occupyStandardDescriptors()
         // With SIGXFSZ ignored, a write beyond RLIMIT_FSIZE fails with EFBIG instead of ending the process.

@@ -35,5 +35,6 @@ package struct ThreadCredentials: Sendable {
         if !Capabilities.isInFirstUserNamespace("\(thread)") { capabilities = 0 }
     }
 
+    /// Whether the thread has the capability with this number in its effective set.
     package func has(_ capability: Int) -> Bool { capabilities >> UInt64(capability) & 1 == 1 }
 }

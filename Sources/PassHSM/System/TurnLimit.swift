@@ -23,6 +23,7 @@ package final class TurnLimit: Sendable {
         }
     }
 
+    /// Gives the place to the next task that waits.
     package func leave() {
         let next = state.withLock { state -> CheckedContinuation<Void, Never>? in
             if !state.waiting.isEmpty { return state.waiting.removeFirst() }
