@@ -203,9 +203,9 @@ import Testing
         for status in [429, 500, 503] {
             await expect(.init(status: status), .io, "\(status)", of: [role, box, instance])
         }
-        await expect(.init(body: Array("<a/>".utf8)), .io, "something else", of: [role, box])
+        await expect(.init(body: Array("<a/>".utf8)), .io, "no valid credentials", of: [role, box])
         await expect(
-            .init(body: Array("{\"Code\": \"Failed\"}".utf8)), .io, "something else", of: [role, box, instance])
+            .init(body: Array("{\"Code\": \"Failed\"}".utf8)), .io, "no valid credentials", of: [role, box, instance])
         server.stop()
         for source in [role, box, instance] {
             let error = await Self.failure(source)

@@ -27,11 +27,11 @@ import Testing
     }
 
     @Test(arguments: [
-        ("s3://", "name of a bucket"), ("s3://a", "name of a bucket"), ("s3://da ta", "name of a bucket"),
-        ("s3://data/%zz", "%25"), ("s3://data/a/../b", ".."), ("s3://data?x=y", "none of"),
+        ("s3://", "bucket's name"), ("s3://a", "bucket's name"), ("s3://da ta", "bucket's name"),
+        ("s3://data/%zz", "%25"), ("s3://data/a/../b", ".."), ("s3://data?x=y", "x is unknown"),
         ("s3://data?style=odd", "odd"),
         ("s3://data?endpoint=/tmp", "endpoint"), ("s3://data?region=", "no value"),
-        ("s3://user:p@data", "name of a bucket"), ("s3://data?endpoint=http://h/%FF", "UTF-8"),
+        ("s3://user:p@data", "bucket's name"), ("s3://data?endpoint=http://h/%FF", "UTF-8"),
         ("s3://data?region=%FF", "UTF-8"),
     ])
     func `what is no bucket is refused with the reason`(_ argument: String, _ reason: String) {

@@ -36,8 +36,9 @@ import Testing
     }
 
     @Test(arguments: [
-        ("ftp://host/x", "ftp:// is not supported"), ("s3://b", "name of a bucket"), ("", "no name"),
-        ("file://host/x", "no host"), ("file://", "absolute path"), ("file:///a%", "%25"), ("file:///a%zz", "%zz"),
+        ("ftp://host/x", "ftp:// is not supported"), ("s3://b", "bucket's name"), ("", "is empty"),
+        ("file://host/x", "without a host"), ("file://", "absolute path"), ("file:///a%", "%25"),
+        ("file:///a%zz", "%zz"),
         ("file:///a%00", "%00"), ("file:///a%+1", "%+1"), ("file:///a?b", "%3F"),
     ])
     func `what cannot be a source is refused with the reason`(_ argument: String, _ reason: String) {

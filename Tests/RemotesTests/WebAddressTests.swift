@@ -16,7 +16,8 @@ import Testing
 
     @Test(arguments: [
         ("http://user:geheim@host/x", "netrc"), ("https://geheim@host", "netrc"), ("http://h/?a", "%3F"),
-        ("http://h/#a", "%23"), ("http:///x", "no name"), ("http://h:0/", "port"), ("http://h:99999/", "port"),
+        ("http://h/#a", "%23"), ("http:///x", "no valid host name"), ("http://h:0/", "port"),
+        ("http://h:99999/", "port"),
         ("http://h/%zz", "%25"), ("http://h/a%2Fb", "%2F"), ("http://h/%00", "%00"), ("http://h/a/../b", ".."),
         ("http://a b/", "host"),
     ])
