@@ -186,8 +186,9 @@ def remotes(is_quick):
     return some if is_quick else {**some, "5 ms": "latency=5ms", "20 ms, 100 MB/s": "latency=20ms,bandwidth=100M"}
 
 
-def cold_subjects(program, remote, options=(), granule="64K"):
+def cold_subjects(program, remote, options=(), granule="64K", suffix=""):
     """Both front ends, as `options` want them."""
     options = ["--simulate", remote, *options]
-    return [ColdMount("PassHSM FUSE", program, options, granule),
-            ColdMount("PassHSM fanotify", program, ["--frontend", "fanotify", "--allow-holes", *options], granule)]
+    fanotify = ["--frontend", "fanotify", "--allow-holes", *options]
+    return [ColdMount("PassHSM FUSE" + suffix, program, options, granule),
+            ColdMount("PassHSM fanotify" + suffix, program, fanotify, granule)]

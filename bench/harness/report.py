@@ -97,6 +97,22 @@ def ratios(records, part, baseline, wanted=lambda subject: True):
     return table([f"times the cost of {baseline}", *every], rows)
 
 
+def write_builds(folder, other):
+    """Two builds of this program: how many times the other one's cost."""
+    with open(os.path.join(folder, "machine.json")) as file:
+        records = Records(folder, json.load(file)["subjects"])
+    lines = []
+    for part in records.parts():
+        every = [s for s in records.names("subject", part=part) if not s.endswith(other)]
+        rows = []
+        for row in rows_of(records, part):
+            found = [cost_ratio(records, subject + other, subject=subject, **row) for subject in every]
+            rows.append([label(row)] + ["–" if not r else f"{r[0]:.2f} [{r[1]:.2f}, {r[2]:.2f}]" for r in found])
+        lines += [f"## {HEADINGS[part][0]}", "", *table(["times the other build's cost", *every], rows)]
+    with open(os.path.join(folder, "report.md"), "w") as file:
+        file.write("\n".join(lines))
+
+
 def middle(values):
     known = [v for v in values if v is not None]
     return median(known) if known else None

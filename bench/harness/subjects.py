@@ -199,3 +199,12 @@ def all_subjects(program, rclone, folder):
         fanotify(PassHSM, program, ["--ignore-nothing"], "PassHSM fanotify, no ignore marks"),
         PassthroughLL(folder), MergerFS(), BindFS(), Rclone(rclone, os.path.join(folder, "rclone-cache")),
     ]
+
+
+OTHER = ", other build"
+
+
+def two_builds(program, other):
+    """This build and another one, with each front end."""
+    return [subject for path, suffix in ((program, ""), (other, OTHER)) for subject in (
+        PassHSM("PassHSM FUSE passthrough" + suffix, path), fanotify(PassHSM, path, name="PassHSM fanotify" + suffix))]
