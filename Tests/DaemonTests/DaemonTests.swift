@@ -57,8 +57,8 @@ import Testing
         }
         #expect(fixture.frontEnd.calls == [.start, .drain])
         let (a, c) = (try fixture.inode("a"), try fixture.inode("dir/c"))
-        #expect(try fixture.ask(#"{"command":"unpin","paths":["a"]}"#, socket).work?.files == 1)
-        #expect(try fixture.ask(#"{"command":"pin","paths":["dir/c"]}"#, socket).work?.files == 1)
+        try fixture.client.work(FileRequest(.unpin, paths: [BytePath("a")])) { _ in }
+        try fixture.client.work(FileRequest(.pin, paths: [BytePath("dir/c")])) { _ in }
         #expect(fixture.frontEnd.calls == [.start, .drain, .unpinned(a), .pinned(c)])
     }
 

@@ -95,6 +95,32 @@ extension MountTests {
             }
         }
 
+        @Test("--log-level says how much a daemon logs, with either front end", arguments: FrontEnd.allCases)
+        func logLevel(frontEnd: FrontEnd) throws {
+            try withMirror(mounting: nil) { mirror throws in
+                try Pattern.write(mirror.remote("file"), size: 1000)
+            } _: { mirror throws in
+                /// Whether errors, notes of its life, and details are in the log of a daemon.
+                func logged(_ level: [String]) throws -> [Bool] {
+                    unlink(mirror.logPath)
+                    try mirror.start(frontEnd.arguments + ["--fill", "open"] + level)
+                    try mirror.fail(true)
+                    #expect(File.readError(mirror.at("file")) == EIO)
+                    try mirror.fail(false)
+                    try mirror.stop()
+                    return ["simulated remote fails", "mounted \(mirror.lower)", "settings: fill=open"].map { text in
+                        mirror.log.contains(text)
+                    }
+                }
+                #expect(try logged([]) == [true, true, false])
+                #expect(try logged(["--log-level", "error"]) == [true, false, false])
+                #expect(try logged(["--log-level", "info"]) == [true, true, false])
+                #expect(try logged(["--log-level", "debug"]) == [true, true, true])
+                let output = try passhsm("mount", mirror.lower, "--log-level", "trace")
+                #expect(output.code == 64 && output.err.contains("none of error, warning, info, debug"), "\(output)")
+            }
+        }
+
         @Test("SIGHUP opens the log again by its name, and the mount goes on")
         func reload() throws {
             try withMirror { mirror throws in

@@ -3,7 +3,6 @@ import HSMControl
 import HSMRemotes
 import HSMStore
 import HSMSystem
-import Logging
 
 /// `passhsm adopt`: makes a lower directory that was copied, moved or restored usable again.
 struct AdoptCommand: ParsableCommand {
@@ -27,8 +26,10 @@ struct AdoptCommand: ParsableCommand {
     @Flag(help: "Show no progress and no summary.")
     var quiet = false
 
+    @OptionGroup var logging: LogArguments
+
     func run() throws {
-        let log = Logger(label: "passhsm", factory: Output.log)
+        let log = logging.logger()
         let store = try Store.openForAdoption(lower.path.cString, log: log)
         let display = quiet ? nil : TreeDisplay(try RemoteLocation(lower.path))
         defer { display?.finish() }

@@ -1,6 +1,5 @@
 import ArgumentParser
 import HSMDaemon
-import Logging
 
 /// `passhsm guard`: the process that holds what must outlive a daemon of the fanotify front end. Started by the daemon.
 struct GuardCommand: ParsableCommand {
@@ -9,8 +8,9 @@ struct GuardCommand: ParsableCommand {
     @Argument(help: "The name of the socket in the registry.")
     var name: String
 
+    @OptionGroup var logging: LogArguments
+
     func run() throws {
-        let log = Logger(label: "passhsm-guard", factory: Output.log)
-        try GuardianProcess.run(name, log: log)
+        try GuardianProcess.run(name, log: logging.logger("passhsm-guard"))
     }
 }

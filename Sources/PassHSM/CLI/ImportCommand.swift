@@ -7,7 +7,6 @@ import HSMImport
 import HSMRemotes
 import HSMStore
 import HSMSystem
-import Logging
 
 /// `passhsm import`: builds the stubs of a source in a lower directory, or brings them up to date.
 struct ImportCommand: ParsableCommand {
@@ -62,6 +61,8 @@ struct ImportCommand: ParsableCommand {
     @Flag(help: "Show no progress and no summary.")
     var quiet = false
 
+    @OptionGroup var logging: LogArguments
+
     func validate() throws {
         do throws(LocationError) { _ = try location } catch { throw ValidationError(error.description) }
     }
@@ -82,7 +83,8 @@ struct ImportCommand: ParsableCommand {
         options.restores = restore
         options.rebind = rebind
         try MountCommand.expectNotNested(lower.path)
-        let importer = Importer(location, try tier.open(), into: lower.path.bytes, options: options, log: Self.log)
+        let importer = Importer(
+            location, try tier.open(), into: lower.path.bytes, options: options, log: logging.logger())
         let display = quiet ? nil : TreeDisplay(location)
         let summary: ImportSummary
         do {
@@ -112,10 +114,6 @@ struct ImportCommand: ParsableCommand {
         do throws(Errno) { return String(decoding: try path.real().bytes, as: UTF8.self) } catch {
             throw CommandError("\(path): \(error.text)")
         }
-    }
-
-    private static var log: Logger {
-        Logger(label: "passhsm", factory: Output.log)
     }
 
     private static let shownProblems = 20

@@ -44,6 +44,8 @@ struct MountCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The log of a daemon in the background.", valueName: "file"))
     var log: PathArgument?
 
+    @OptionGroup var logging: LogArguments
+
     @Flag(help: "Stay in the foreground, and log to stderr.")
     var foreground = false
 
@@ -123,6 +125,7 @@ struct MountCommand: ParsableCommand {
             configuration.frontEnd = try DaemonConfiguration.frontEnd(frontEnd, with: configuration.settings)
         }
         if let takeover { configuration.takeover = takeover }
+        if let level = logging.logLevel { configuration.logLevel = level }
         configuration.allowsHoles = allowHoles
         configuration.ignoresNothing = ignoreNothing
         configuration.simulate = simulate

@@ -5,7 +5,6 @@ import HSMDaemon
 import HSMRemotes
 import HSMStore
 import HSMSystem
-import Logging
 
 /// `passhsm verify`: compares what is recorded about a lower directory with what is in it.
 struct VerifyCommand: ParsableCommand {
@@ -45,6 +44,8 @@ struct VerifyCommand: ParsableCommand {
     @Flag(help: "Print a JSON object.")
     var json = false
 
+    @OptionGroup var logging: LogArguments
+
     func run() throws {
         var status: Status
         do {
@@ -57,7 +58,7 @@ struct VerifyCommand: ParsableCommand {
     }
 
     private func verify() throws -> Status {
-        let log = Logger(label: "passhsm", factory: Output.log)
+        let log = logging.logger()
         let store = try Store.open(
             lower.path.cString, create: false, purpose: "verify", log: log, keepsLeftovers: true)
         let display = TreeDisplay(try RemoteLocation(LowerPath(lower: lower.path).file))

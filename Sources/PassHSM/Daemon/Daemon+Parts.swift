@@ -20,6 +20,8 @@ extension Daemon {
         guard !stored.source.isEmpty else { throw DaemonError("\(configuration.lower) was never imported") }
         if let warning = stored.warning { log.warning("\(warning)") }
         let settings = try settings(configuration, stored, builder.kind, log)
+        let given = settings.recorded.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+        log.debug("settings: \(given.isEmpty ? "none" : given.joined(separator: " "))")
         let source = try openRemote(stored)
         let pool = try Self.pool()
         var limits = FillEngine.Configuration()

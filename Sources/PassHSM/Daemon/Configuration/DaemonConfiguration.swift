@@ -18,6 +18,7 @@ package struct DaemonConfiguration: Sendable {
     package var ignoresNothing = false
     /// The log of a daemon in the background, absolute; nil in the foreground.
     package var log: BytePath?
+    package var logLevel = LogLevel.info
     /// What the remote tier is made to do, for tests.
     package var simulate: SimulatedBehaviour?
 

@@ -35,8 +35,8 @@ enum FrontEndChoice {
     private static func session(
         _ configuration: DaemonConfiguration, _ address: GuardianAddress, _ log: Logger
     ) throws -> FanotifySession {
-        let name = address.name
-        let start: @Sendable () throws -> Void = { try GuardianProcess.start(name) }
+        let (name, level) = (address.name, configuration.logLevel)
+        let start: @Sendable () throws -> Void = { try GuardianProcess.start(name, logLevel: level) }
         if let session = try FanotifySession(takingOver: address, log: log, startGuardian: start) { return session }
         let support = PreContentSupport(lower: configuration.lower, mayAdministrate: true)
         if let obstacle = support.obstacle { throw DaemonError("--frontend fanotify: \(obstacle)") }

@@ -19,7 +19,9 @@ package enum DaemonProcess {
         let failures = RecentFailures()
         let limit = LogLimit()
         let log = Logger(label: "passhsm") { label in
-            LimitedLogHandler(MultiplexLogHandler([handler(label), failures.handler()]), limit)
+            var lines = handler(label)
+            lines.logLevel = configuration.logLevel.level
+            return LimitedLogHandler(MultiplexLogHandler([lines, failures.handler()]), limit)
         }
         // Before the first thread: all inherit it, and only the waiting thread gets the signals.
         let signals = TerminationSignals()

@@ -17,11 +17,12 @@ package enum GuardianProcess {
     }
 
     /// Starts one in the background; it logs to where this process does.
-    static func start(_ name: String) throws {
+    static func start(_ name: String, logLevel: LogLevel) throws {
         let null = try Descriptor.open("/dev/null", O_RDWR)
         let errors = try Descriptor.open("/proc/self/fd/2", O_WRONLY | O_APPEND)
         let child = try ChildProcess(
-            program: OwnProcess.program, arguments: [BytePath("passhsm"), BytePath(command), BytePath(name)],
+            program: OwnProcess.program,
+            arguments: ["passhsm", command, name, "--log-level", logLevel.text].map { BytePath($0) },
             descriptors: .init(input: null, output: null, errors: errors), newSession: true)
         // So that nothing of it is left when it ends; without a thread for it, until this process ends.
         try? startThread(name: "guard-end") { _ = try? child.wait() }

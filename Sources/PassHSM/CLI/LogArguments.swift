@@ -1,0 +1,19 @@
+import ArgumentParser
+import HSMDaemon
+import Logging
+
+/// How much a command logs.
+struct LogArguments: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "The least severe lines that are logged: error, warning, info or debug (info).", valueName: "level"),
+        completion: .list(LogLevel.choices), transform: LogLevel.init(parsing:))
+    var logLevel: LogLevel?
+
+    /// A log on stderr.
+    func logger(_ label: String = "passhsm") -> Logger {
+        var log = Logger(label: label, factory: Output.log)
+        if let logLevel { log.logLevel = logLevel.level }
+        return log
+    }
+}
