@@ -96,6 +96,23 @@ extension ImportFixture {
         #expect(summary.counts.skipped == 4 && summary.isClean)
     }
 
+    @Test(arguments: [
+        "import.uid=me", "import.gid=4294967295", "import.file-mode=0999", "import.dir-mode=7777", "import.later=1",
+        "mount.trust-remote-rights=perhaps",
+    ])
+    func `what is recorded of rights and not known keeps an import from beginning`(line: String) throws {
+        let fixture = try ImportFixture()
+        defer { fixture.remove() }
+        try fixture.importRemote([file("file", 0o644)])
+        fixture.shell("cp dir/.passhsm/config kept; echo '\(line)' >>dir/.passhsm/config; cp dir/.passhsm/config with")
+        let error = #expect(throws: ImportError.self) {
+            try fixture.importRemote([file("file", 0o644), file("new", 0o644)])
+        }
+        #expect(error?.description.hasPrefix("the configuration says ") == true)
+        fixture.shell("cmp dir/.passhsm/config with; test ! -e lower/new; cp kept dir/.passhsm/config")
+        #expect(try fixture.importRemote([file("file", 0o644), file("new", 0o644)]).counts.new == 1)
+    }
+
     @Test func `a remote that is trusted gives them, but lends nobody's rights whom it does not name`() throws {
         let fixture = try ImportFixture().trusting
         defer { fixture.remove() }

@@ -79,7 +79,7 @@ package struct Importer: Sendable {
         if let authorities = options.authorities { configuration.authorities = authorities }
         configuration.mountSettings.merge(options.mountSettings) { $1 }
         if let size = options.granuleSize { configuration.granuleSize = size }
-        let rights = self.rights(with: configuration)
+        let rights = try self.rights(with: configuration)
         configuration.importSettings.merge(options.rights.recorded) { $1 }
         if !rights.isForeign || rights.trustsRemote { configuration.withholdsRights = false }
         // The import sets this again when it has run to its end.
@@ -183,12 +183,12 @@ package struct Importer: Sendable {
     }
 
     /// The rights by this import's options, and by those of earlier imports.
-    private func rights(with configuration: StoreConfiguration) -> RemoteRights {
+    private func rights(with configuration: StoreConfiguration) throws(ImportError) -> RemoteRights {
         RemoteRights(
             isForeign: location.path == nil,
-            trustsRemote: configuration.mountSettings[RemoteRights.trustSetting] == "yes",
-            given: options.rights.over(RemoteRights.Given(recorded: configuration.importSettings)), umask: options.umask
-        )
+            trustsRemote: try RemoteRights.trustsRemote(by: configuration.mountSettings),
+            given: options.rights.over(try RemoteRights.Given(recorded: configuration.importSettings)),
+            umask: options.umask)
     }
 
     private var lowerName: String { BytePath(lower).description }

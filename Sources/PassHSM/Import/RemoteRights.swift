@@ -124,15 +124,55 @@ package struct RemoteRights: Sendable, Equatable {
 extension RemoteRights {
     /// The mount setting that says whether the remote is trusted: `yes` or `no`.
     package static let trustSetting = "trust-remote-rights"
+
+    /// - Throws: where they say neither.
+    static func trustsRemote(by settings: [String: String]) throws(ImportError) -> Bool {
+        switch settings[trustSetting] {
+        case "yes": true
+        case "no", nil: false
+        case .some(let text):
+            throw ImportError("the configuration says \(trustSetting)=\(text): it is neither yes nor no")
+        }
+    }
 }
 
 extension RemoteRights.Given {
-    /// Reads the configuration. A field that is not a number counts as not given.
-    init(recorded: [String: String]) {
-        owner = recorded["uid"].flatMap { UInt32(digits: $0) }
-        group = recorded["gid"].flatMap { UInt32(digits: $0) }
-        fileMode = recorded["file-mode"].flatMap { UInt32(digits: $0, radix: 8) }.map { $0 & 0o1777 }
-        directoryMode = recorded["dir-mode"].flatMap { UInt32(digits: $0, radix: 8) }.map { $0 & 0o3777 }
+    /// The number of a user or a group, from text.
+    package static func number(_ text: String) throws(ImportError) -> UInt32 {
+        guard let number = UInt32(digits: text), number != .max else {
+            throw ImportError("it is no number of a user or a group")
+        }
+        return number
+    }
+
+    /// The mode of files, from octal digits.
+    package static func fileMode(_ text: String) throws(ImportError) -> UInt32 { try mode(text, limit: 0o1777) }
+
+    /// The mode of directories, which may hand their group on, from octal digits.
+    package static func directoryMode(_ text: String) throws(ImportError) -> UInt32 { try mode(text, limit: 0o3777) }
+
+    private static func mode(_ text: String, limit: UInt32) throws(ImportError) -> UInt32 {
+        guard let mode = UInt32(digits: text, radix: 8), mode <= limit else {
+            throw ImportError("it is not octal digits up to \(String(limit, radix: 8)), such as 0640")
+        }
+        return mode
+    }
+
+    /// Reads the configuration.
+    ///
+    /// - Throws: for a name or a value that is not known: it could be the one that matters.
+    init(recorded: [String: String]) throws(ImportError) {
+        for (name, text) in recorded.sorted(by: { $0.key < $1.key }) {
+            do throws(ImportError) {
+                switch name {
+                case "uid": owner = try Self.number(text)
+                case "gid": group = try Self.number(text)
+                case "file-mode": fileMode = try Self.fileMode(text)
+                case "dir-mode": directoryMode = try Self.directoryMode(text)
+                default: throw ImportError("there is no such option")
+                }
+            } catch { throw ImportError("the configuration says \(name)=\(text): \(error)") }
+        }
     }
 
     var recorded: [String: String] {
