@@ -111,7 +111,10 @@ struct MountCommand: ParsableCommand {
         }
         try UnregisteredMount.takeAway(
             lower: registry.canonical(lower.path), mountpoint: registry.canonical(mountpoint.path),
-            except: registry.all())
+            except: registry.all()
+        ) { place in
+            PassHSMCommand.printError("the mount on \(place), whose daemon was gone, was taken away")
+        }
         let lowerPath = try Self.directory(lower.path, "the lower directory")
         try Self.expectNotNested(lowerPath)
         let mountPath = try Self.directory(mountpoint.path, "the mount point")

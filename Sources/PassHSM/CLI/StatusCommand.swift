@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import HSMControl
+import HSMDaemon
 import HSMSystem
 
 /// `passhsm status`: what a daemon says about itself.

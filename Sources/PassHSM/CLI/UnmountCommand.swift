@@ -1,5 +1,6 @@
 import ArgumentParser
 import HSMControl
+import HSMDaemon
 import HSMSystem
 
 /// `passhsm unmount`: takes a mount away, and returns when its daemon has ended.

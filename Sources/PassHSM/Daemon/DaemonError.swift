@@ -1,4 +1,4 @@
-/// Why a daemon cannot begin: one line for the user.
+/// Why a mount cannot be made or taken away: one line for the user.
 package struct DaemonError: Error, Sendable, CustomStringConvertible {
     package let description: String
 

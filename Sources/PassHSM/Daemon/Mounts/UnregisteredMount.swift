@@ -4,11 +4,11 @@ import HSMSystem
 
 /// A FUSE mount of this program's of which this user's registry has no running daemon: the daemon is gone, or it is another
 /// user's.
-struct UnregisteredMount {
-    let entry: MountEntry
+package struct UnregisteredMount {
+    package let entry: MountEntry
 
     /// The topmost mount at `mountpoint` (canonical), when it is such a one.
-    static func at(_ mountpoint: BytePath) throws(Errno) -> UnregisteredMount? {
+    package static func at(_ mountpoint: BytePath) throws(Errno) -> UnregisteredMount? {
         guard let entry = try MountTable.entry(at: mountpoint), entry.type == MountEntry.fuseType else { return nil }
         return UnregisteredMount(entry: entry)
     }
@@ -49,7 +49,7 @@ struct UnregisteredMount {
     }
 
     /// Why nothing can be asked of it: one line for the user.
-    var explanation: String {
+    package var explanation: String {
         let (place, owner) = (entry.mountpoint, entry.owner.map { "user \($0)" } ?? "another user")
         if isDead {
             let way = isOwn ? "`passhsm unmount` takes the mount away" : "it was \(owner)'s, who can unmount it"
@@ -61,7 +61,11 @@ struct UnregisteredMount {
 
     /// Takes away this user's dead mounts that are in the way of mounting `lower` on `mountpoint`: at that place, and those
     /// of the same lower directory elsewhere. All paths are canonical.
-    static func takeAway(lower: BytePath, mountpoint: BytePath, except daemons: [DaemonInfo]) throws {
+    ///
+    /// - Parameter taken: told each mount point.
+    package static func takeAway(
+        lower: BytePath, mountpoint: BytePath, except daemons: [DaemonInfo], _ taken: (BytePath) -> Void
+    ) throws {
         let served = Set(daemons.filter(\.isAlive).map(\.mountpoint))
         // Of mounts over each other the last one is on top.
         for entry in try MountTable.entries().reversed() where entry.type == MountEntry.fuseType {
@@ -69,7 +73,7 @@ struct UnregisteredMount {
                 !served.contains(entry.mountpoint), let top = try at(entry.mountpoint), top.isOwn, top.isDead
             else { continue }
             try Unmounter.unmountAbandoned(entry.mountpoint)
-            PassHSMCommand.printError("the mount on \(entry.mountpoint), whose daemon was gone, was taken away")
+            taken(entry.mountpoint)
         }
     }
 }

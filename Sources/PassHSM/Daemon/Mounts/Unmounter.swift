@@ -1,10 +1,9 @@
 import Glibc
 import HSMControl
-import HSMDaemon
 import HSMSystem
 
 /// Takes the mount of one daemon away, and waits for the daemon's end, so that the next mount finds the lower free.
-struct Unmounter {
+package struct Unmounter {
     private static let busySeconds = 4.0
     /// How long users who wait for nothing have to go away.
     private static let usedSeconds = 1.0
@@ -14,24 +13,24 @@ struct Unmounter {
     private let client: ControlClient
     private var mountpoint: BytePath { daemon.mountpoint }
 
-    init(_ daemon: DaemonInfo, in registry: RuntimeDirectory) {
+    package init(_ daemon: DaemonInfo, in registry: RuntimeDirectory) {
         self.daemon = daemon
         client = ControlClient(daemon, in: registry)
     }
 
     /// Only when nobody uses it; what waits for the remote is made to fail first, when that is all that keeps it busy.
-    func unmount() throws {
+    package func unmount() throws {
         let process = try openProcess()
         do throws(MountCallError) {
             try MountCall.unmount(mountpoint)
         } catch {
             guard error.code == EBUSY else {
                 if error.code == EINVAL {
-                    throw CommandError(
+                    throw DaemonError(
                         "\(mountpoint) is not mounted here, but its daemon (process \(daemon.pid)) runs; --force ends it"
                     )
                 }
-                throw CommandError("cannot unmount \(mountpoint): \(error)")
+                throw DaemonError("cannot unmount \(mountpoint): \(error)")
             }
             try drainAndRetry()
         }
@@ -47,7 +46,7 @@ struct Unmounter {
                 try MountCall.unmount(mountpoint)
                 return
             } catch {
-                guard error.code == EBUSY else { throw CommandError("cannot unmount \(mountpoint): \(error)") }
+                guard error.code == EBUSY else { throw DaemonError("cannot unmount \(mountpoint): \(error)") }
             }
             let users = MountUser.of(mountpoint, except: daemon.pid, limit: .max)
             if !isDrained && users.allSatisfy(\.isWaiting) {
@@ -57,7 +56,7 @@ struct Unmounter {
                 isDrained = true
                 deadline = Deadline(seconds: Self.busySeconds)
             }
-            if deadline.hasPassed { throw CommandError("\(mountpoint) is busy\(Self.text(of: users))") }
+            if deadline.hasPassed { throw DaemonError("\(mountpoint) is busy\(Self.text(of: users))") }
             usleep(100_000)
         }
     }
@@ -70,7 +69,7 @@ struct Unmounter {
     }
 
     /// Whoever uses it: the daemon detaches the mount, answers everybody and ends. One that does not is ended.
-    func force() throws {
+    package func force() throws {
         let process = try openProcess()
         do {
             _ = try client.request(.stop(force: true))
@@ -99,24 +98,24 @@ struct Unmounter {
 
     private func waitForEnd(of process: ProcessHandle?) throws {
         guard let process, try !process.waitForEnd(seconds: Self.endSeconds) else { return }
-        throw CommandError(
+        throw DaemonError(
             "\(mountpoint) is unmounted, but its daemon (process \(daemon.pid)) has not ended within \(Int(Self.endSeconds)) s"
         )
     }
 
     /// A mount whose daemon is gone: every access to it fails with ENOTCONN. One whose daemon runs, and is not registered, is
     /// unmounted only when nobody uses it.
-    static func unmountAbandoned(_ mountpoint: BytePath) throws {
+    package static func unmountAbandoned(_ mountpoint: BytePath) throws {
         if try GuardianProcess.endMount(at: mountpoint) { return }
         guard let entry = try MountTable.entry(at: mountpoint) else {
-            throw CommandError("\(mountpoint) is not mounted")
+            throw DaemonError("\(mountpoint) is not mounted")
         }
         guard entry.showsTree else {
-            throw CommandError("\(mountpoint) is a mount of type \(entry.type), and not one of PassHSM")
+            throw DaemonError("\(mountpoint) is a mount of type \(entry.type), and not one of PassHSM")
         }
         let mount = UnregisteredMount(entry: entry)
         let isDead = mount.isDead
-        if !isDead && !mount.isOwn { throw CommandError(mount.explanation) }
+        if !isDead && !mount.isOwn { throw DaemonError(mount.explanation) }
         do throws(MountCallError) {
             do throws(MountCallError) {
                 try MountCall.unmount(mountpoint)
@@ -126,7 +125,7 @@ struct Unmounter {
                 try MountCall.unmount(mountpoint, lazily: true)
             }
         } catch {
-            throw CommandError("cannot unmount \(mountpoint): \(error)")
+            throw DaemonError("cannot unmount \(mountpoint): \(error)")
         }
     }
 }

@@ -4,23 +4,23 @@ import HSMSystem
 
 /// A daemon that is in the way of a mount: one that serves, or one whose mount is gone (umount(8) does not wait for it) and
 /// that is still writing down what it knows.
-struct EndingDaemon {
+package struct EndingDaemon {
     private static let endSeconds = 30.0
 
     private let daemon: DaemonInfo
 
-    init(_ daemon: DaemonInfo) { self.daemon = daemon }
+    package init(_ daemon: DaemonInfo) { self.daemon = daemon }
 
     /// Returns when the daemon has ended.
     ///
-    /// - Throws: `CommandError` with `refusal`, at once, when the daemon has its mount or gets it meanwhile; another when the
+    /// - Throws: `DaemonError` with `refusal`, at once, when the daemon has its mount or gets it meanwhile; another when the
     ///   mount is gone and the daemon does not end.
-    func wait(orRefuse refusal: String) throws {
+    package func wait(orRefuse refusal: String) throws {
         let deadline = Deadline(seconds: Self.endSeconds)
         while daemon.isAlive {
-            if isMounted { throw CommandError(refusal) }
+            if isMounted { throw DaemonError(refusal) }
             if deadline.hasPassed {
-                throw CommandError(
+                throw DaemonError(
                     "\(daemon.mountpoint) was unmounted, but its daemon (process \(daemon.pid)) has not ended within "
                         + "\(Int(Self.endSeconds)) s: its files may still be open")
             }
