@@ -3,7 +3,7 @@ import Synchronization
 
 /// A remote tier of one endless object whose bytes follow from their offset. It can be held, fail, and send too little or
 /// too much.
-final class FakeSource: RemoteSource {
+final class FakeSource: RemoteStore {
     struct Behaviour: Sendable {
         /// Reads wait for as long as this is true.
         var isHeld = false

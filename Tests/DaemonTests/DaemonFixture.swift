@@ -11,7 +11,7 @@ import Testing
 @testable import HSMDaemon
 
 /// A remote tier that has nothing.
-struct EmptySource: RemoteSource {
+struct EmptySource: RemoteStore {
     let location = "fake:"
     let fetchUnit = 1 << 20
 

@@ -192,7 +192,7 @@ final class FrontEnd: FileObserver {
 }
 
 /// A remote tier with one object, whose content is of its version and without zeros.
-final class PatternSource: RemoteSource {
+final class PatternSource: RemoteStore {
     let location = "pattern:"
     let fetchUnit = 4 * FilesFixture.granule
     let version = Atomic<Int>(1)

@@ -148,7 +148,7 @@ import Testing
 }
 
 /// A listing from memory.
-struct ScriptedSource: RemoteSource {
+struct ScriptedSource: RemoteStore {
     let location = "script"
     let fetchUnit = 1 << 20
     let events: [RemoteEvent]

@@ -41,7 +41,7 @@ import Testing
     }
 
     @Test func `local files are moved in when the source answers, and not before`() throws {
-        struct Silent: RemoteSource {
+        struct Silent: RemoteStore {
             let location = "silent:"
             let fetchUnit = 1 << 20
 

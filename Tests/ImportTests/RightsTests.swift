@@ -8,7 +8,7 @@ import Testing
 @testable import HSMImport
 
 /// A web server or a bucket that lists what a test says.
-private struct ListedSource: RemoteSource {
+private struct ListedSource: RemoteStore {
     let location = "http://example.org/"
     let fetchUnit = 1 << 20
     var entries: [RemoteEntry]

@@ -142,7 +142,7 @@ extension MountTests {
             }
         }
 
-        private func sidecars(_ mirror: Mirror) throws -> [String] {
+        private func residencyMaps(_ mirror: Mirror) throws -> [String] {
             try shell(
                 "find .passhsm -path .passhsm/tree -prune -o -type f -size +0 ! -name '*config*' ! -name '*.json' -print",
                 in: mirror.lower
@@ -162,9 +162,9 @@ extension MountTests {
         }
 
         @Test("A corrupt residency map is fetched anew, or an error where the file is dirty", arguments: Spoil.allCases)
-        func sidecar(spoil: Spoil) throws {
+        func residencyMap(spoil: Spoil) throws {
             try withStopped { mirror throws in
-                let maps = try sidecars(mirror)
+                let maps = try residencyMaps(mirror)
                 #expect(maps.count >= 2, "a map for each of two partial files: \(maps)")
                 for map in maps { try shell(spoil.rawValue.replacing("\\\\", with: "\\"), [map]) }
                 try checkAfterwards(mirror)
@@ -174,7 +174,7 @@ extension MountTests {
         @Test("Residency maps that were swapped are noticed")
         func swapped() throws {
             try withStopped { mirror throws in
-                let maps = try sidecars(mirror)
+                let maps = try residencyMaps(mirror)
                 try #require(maps.count >= 2)
                 try shell("mv \"$1\" \"$1.x\"; mv \"$2\" \"$1\"; mv \"$1.x\" \"$2\"", [maps[0], maps[1]])
                 try checkAfterwards(mirror)

@@ -9,13 +9,13 @@ import Testing
         DirectorySource(path: Array(tree.path.utf8), location: "test")
     }
 
-    func read(_ source: any RemoteSource, _ object: RemoteObject, _ range: Range<Int>) async throws -> [UInt8] {
+    func read(_ source: any RemoteStore, _ object: RemoteObject, _ range: Range<Int>) async throws -> [UInt8] {
         var content: [UInt8] = []
         try await source.read(object, range: range) { bytes throws(FillError) in content += bytes }
         return content
     }
 
-    func failure(_ source: any RemoteSource, _ object: RemoteObject, _ range: Range<Int>) async -> FillError? {
+    func failure(_ source: any RemoteStore, _ object: RemoteObject, _ range: Range<Int>) async -> FillError? {
         do {
             _ = try await read(source, object, range)
             return nil

@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct DirectoryVersionTests {
     private func failure(
-        _ source: any RemoteSource, _ object: RemoteObject, _ range: Range<Int>? = nil, _ between: () -> Void = {}
+        _ source: any RemoteStore, _ object: RemoteObject, _ range: Range<Int>? = nil, _ between: () -> Void = {}
     ) async -> (count: Int, error: FillError?) {
         var count = 0
         do throws(FillError) {

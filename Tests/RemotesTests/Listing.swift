@@ -8,7 +8,7 @@ struct Listing: Sendable {
     var deepest = 0
     var leaves = 0
 
-    init(_ source: any RemoteSource) async throws {
+    init(_ source: any RemoteStore) async throws {
         // Paths of the directories that are entered.
         var path: [[UInt8]] = []
         var result = Listing()

@@ -6,7 +6,7 @@ import Synchronization
 import Testing
 
 /// Delivers zeros at once, and counts the bytes.
-private final class FastSource: RemoteSource {
+private final class FastSource: RemoteStore {
     let location = "fast"
     let fetchUnit = 1 << 20
     let sent = Mutex(0)

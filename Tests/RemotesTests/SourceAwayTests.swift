@@ -21,7 +21,7 @@ import Testing
         try await body(tree, source, try #require(try await Listing(source).object("d/f")))
     }
 
-    private func failure(_ source: any RemoteSource, _ object: RemoteObject) async -> FillError? {
+    private func failure(_ source: any RemoteStore, _ object: RemoteObject) async -> FillError? {
         do throws(FillError) {
             try await source.read(object, range: 0..<8) { _ throws(FillError) in }
             return nil

@@ -103,7 +103,7 @@ import Testing
     }
 
     private func verify(
-        _ fixture: StoreFixture, repairs: Bool = false, remote: (any RemoteSource)? = nil
+        _ fixture: StoreFixture, repairs: Bool = false, remote: (any RemoteStore)? = nil
     ) throws -> (findings: [Disagreement], counts: VerifyCounts) {
         var findings: [Disagreement] = []
         let counts = try Verifier(fixture.store, repairs: repairs, remote: remote) { findings.append($0) }.run()

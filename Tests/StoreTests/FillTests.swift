@@ -155,7 +155,7 @@ import Testing
             try file.stored.end(commit, isSynced: false)
         }
         try fixture.change { $0.state = .partial }
-        let map = try Sidecar.create(
+        let map = try ResidencyMap.create(
             in: fixture.store.partial, name: FileHandle(of: fixture.lower()).name, epoch: 1, granules: 10,
             session: fixture.store.session)
         try map.update(0..<10) { page, granule in page.set(.filled, of: granule) }

@@ -80,12 +80,12 @@ import Testing
         #expect(throws: Errno.self) { try fixture.store.write(changed, to: fixture.lower()) }
         #expect(try fixture.record() == record)
         #expect(throws: Errno.self) {
-            try Sidecar.create(
+            try ResidencyMap.create(
                 in: fixture.store.partial, name: name, epoch: 1, granules: 10,
                 session: .current(of: fixture.store.tree))
         }
         #expect(throws: RecordError.self) {
-            try Sidecar.open(in: fixture.store.partial, name: name, epoch: 1, granules: 10)
+            try ResidencyMap.open(in: fixture.store.partial, name: name, epoch: 1, granules: 10)
         }
         #expect(throws: StoreError.self) { try fixture.store.save(fixture.store.configuration()) }
         try fixture.close()

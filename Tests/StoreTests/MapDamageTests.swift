@@ -27,7 +27,7 @@ import Testing
                 try map.truncate(to: size)
             case .epoch:
                 let name = try FileHandle(of: fixture.lower(name)).name
-                _ = try Sidecar.create(
+                _ = try ResidencyMap.create(
                     in: fixture.store.partial, name: name, epoch: 9,
                     granules: 10, session: fixture.store.session)
             }

@@ -160,7 +160,7 @@ final class StoreFixture {
 }
 
 /// A remote tier in which every object has the same endless content, without zeros.
-final class PatternSource: RemoteSource {
+final class PatternSource: RemoteStore {
     let location = "pattern:"
     let fetchUnit = 4 * StoreFixture.granule
     /// Granules' worth of bytes that were asked for.

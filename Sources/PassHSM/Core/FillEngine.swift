@@ -43,7 +43,7 @@ package final class FillEngine: Sendable {
     /// The uid that a request is made for; 0 where none is known.
     package typealias User = FillState.User
 
-    package let source: any RemoteSource
+    package let source: any RemoteStore
     package let counters = EngineCounters()
     /// Tracks whether the remote is reachable.
     package let remoteHealth: RemoteHealth
@@ -63,7 +63,7 @@ package final class FillEngine: Sendable {
     let refusal = NIOLockedValueBox<ContinuousClock.Instant?>(nil)
 
     /// - Parameter pool: runs the fetches; its threads may block.
-    package init(source: any RemoteSource, configuration: Configuration = .init(), pool: any TaskExecutor) {
+    package init(source: any RemoteStore, configuration: Configuration = .init(), pool: any TaskExecutor) {
         self.source = source
         self.configuration = configuration
         self.pool = pool

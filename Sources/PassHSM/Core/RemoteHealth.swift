@@ -22,13 +22,13 @@ package final class RemoteHealth: Sendable {
 
     let offline: Offline
     private let policy: CircuitBreaker.Policy
-    private let source: any RemoteSource
+    private let source: any RemoteStore
     private let pool: any TaskExecutor
     private let lastID = Atomic<UInt64>(0)
     // A leaf lock: nothing is called while it is held.
     private let state: NIOLockedValueBox<State>
 
-    init(_ source: any RemoteSource, _ offline: Offline, _ policy: CircuitBreaker.Policy, pool: any TaskExecutor) {
+    init(_ source: any RemoteStore, _ offline: Offline, _ policy: CircuitBreaker.Policy, pool: any TaskExecutor) {
         self.source = source
         self.offline = offline
         self.policy = policy

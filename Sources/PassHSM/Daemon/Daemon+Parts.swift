@@ -10,7 +10,7 @@ import Logging
 extension Daemon {
     static func parts(
         _ configuration: DaemonConfiguration, _ builder: any FrontEndBuilder,
-        _ openRemote: (StoreConfiguration) throws -> any RemoteSource, _ log: Logger
+        _ openRemote: (StoreConfiguration) throws -> any RemoteStore, _ log: Logger
     ) throws -> FrontEndParts {
         let store = try Store.open(
             (builder.lowerPath ?? configuration.lower).cString, create: false,

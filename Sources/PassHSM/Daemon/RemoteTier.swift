@@ -56,7 +56,7 @@ package struct RemoteTier {
     }
 
     /// - Throws: `LocationError` when it cannot be opened.
-    package func open() throws -> any RemoteSource {
+    package func open() throws -> any RemoteStore {
         if manifest != nil && location.web == nil {
             throw LocationError("--manifest is for http:// and https:// sources")
         }

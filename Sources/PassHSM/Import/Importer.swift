@@ -37,7 +37,7 @@ package struct Importer: Sendable {
     }
 
     private let location: RemoteLocation
-    private let source: any RemoteSource
+    private let source: any RemoteStore
     private let lower: [UInt8]
     private let options: Options
     private let log: Logger
@@ -47,7 +47,7 @@ package struct Importer: Sendable {
     ///   - source: the remote at `location`.
     ///   - lower: path of the lower directory, without NUL; made when it is missing.
     package init(
-        _ location: RemoteLocation, _ source: any RemoteSource, into lower: [UInt8], options: Options = .init(),
+        _ location: RemoteLocation, _ source: any RemoteStore, into lower: [UInt8], options: Options = .init(),
         log: Logger
     ) {
         self.location = location

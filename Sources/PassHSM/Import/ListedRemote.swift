@@ -5,13 +5,13 @@ import HSMSystem
 /// The source of an import, for questions about files apart from its listing. Used by one thread at a time, which may
 /// block.
 struct ListedRemote {
-    let source: any RemoteSource
-    /// The source was moved, or is a copy of the recorded one: see ``RemoteSource/agrees(_:with:isMoved:)``.
+    let source: any RemoteStore
+    /// The source was moved, or is a copy of the recorded one: see ``RemoteStore/agrees(_:with:isMoved:)``.
     var isMoved = false
     /// Runs the comparison, while the import's task blocks and waits.
     private let pool = BlockingPool(name: "compare", limit: 1)
 
-    init(_ source: any RemoteSource, isMoved: Bool = false) {
+    init(_ source: any RemoteStore, isMoved: Bool = false) {
         self.source = source
         self.isMoved = isMoved
     }

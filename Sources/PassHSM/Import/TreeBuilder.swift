@@ -121,7 +121,7 @@ final class TreeBuilder {
     func path(of name: [UInt8]) -> [UInt8] { path.isEmpty ? name : path + [0x2f] + name }
 
     /// - Throws: `ImportError` when the lower directory cannot be written; the listing's errors.
-    func build(from source: any RemoteSource, progress: (ImportProgress) -> Void) async throws {
+    func build(from source: any RemoteStore, progress: (ImportProgress) -> Void) async throws {
         try await source.list { event in
             try handle(event)
             if entries % 64 == 0 { progress(ImportProgress(counts: summary.counts, entries: entries)) }

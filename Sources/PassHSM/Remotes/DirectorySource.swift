@@ -6,7 +6,7 @@ import HSMSystem
 ///
 /// A key is a path below the top directory: names in bytes, joined by `/`. A version is a ``DirectoryVersion``.
 /// Symlinks are never followed. The methods block in system calls, so they have to run on a ``BlockingPool``.
-package final class DirectorySource: RemoteSource {
+package final class DirectorySource: RemoteStore {
     package let location: String
     package let fetchUnit = 1 << 20
     private let top: SourceTop

@@ -75,7 +75,7 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     /// Opens the directory of the location as a remote.
     ///
     /// - Throws: when there is no directory, or it cannot be opened.
-    package func openDirectory() throws(LocationError) -> any RemoteSource {
+    package func openDirectory() throws(LocationError) -> any RemoteStore {
         DirectorySource(path: try directory, location: url, identity: try sourceIdentity)
     }
 
@@ -83,7 +83,7 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     ///
     /// - Parameter identity: the file system that it has to be on; nil for any.
     /// - Throws: when the location is not a directory's.
-    package func directory(on identity: SourceIdentity?) throws(LocationError) -> any RemoteSource {
+    package func directory(on identity: SourceIdentity?) throws(LocationError) -> any RemoteStore {
         DirectorySource(path: try directory, location: url, identity: identity)
     }
 

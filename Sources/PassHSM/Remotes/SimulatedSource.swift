@@ -9,8 +9,8 @@ import Synchronization
 /// Each read waits while the `hold` path exists, and then for the latency. Its bytes then arrive at the bandwidth,
 /// which all reads share in the order in which they got this far. Waiting holds no thread, and ends when the task is
 /// cancelled. Listing is passed on unchanged.
-package final class SimulatedSource: RemoteSource {
-    private let inner: any RemoteSource
+package final class SimulatedSource: RemoteStore {
+    private let inner: any RemoteStore
     private let behaviour: SimulatedBehaviour
     /// The moment at which all bytes that were asked for so far have arrived. A leaf lock.
     private let lineIsFree = Mutex<ContinuousClock.Instant>(.now)
@@ -22,7 +22,7 @@ package final class SimulatedSource: RemoteSource {
     package var fetchUnit: Int { inner.fetchUnit }
     package var nearFetchUnit: Int { inner.nearFetchUnit }
 
-    package init(_ inner: any RemoteSource, _ behaviour: SimulatedBehaviour) {
+    package init(_ inner: any RemoteStore, _ behaviour: SimulatedBehaviour) {
         self.inner = inner
         self.behaviour = behaviour
         let granule = GranuleLayout.defaultGranuleSize

@@ -8,7 +8,7 @@ import NIOHTTP1
 ///
 /// A key is a path below the top: names in bytes, joined by `/`. A version is an ``HTTPVersionTag``. Ranges are
 /// requested on the condition that the version is the recorded one, and each answer is checked again (``HTTPAnswer``).
-package final class HTTPSource: RemoteSource {
+package final class HTTPSource: RemoteStore {
     package let address: WebAddress
     package let fetchUnit = 1 << 20
     package let nearFetchUnit = 4 << 20

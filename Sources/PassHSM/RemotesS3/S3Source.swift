@@ -9,7 +9,7 @@ import NIOHTTP1
 ///
 /// A key is the part of the object's key after the prefix. A version is the ETag with its quotes. Every answer is
 /// checked like a web server's (``HTTPAnswer``). Requests are signed, and redirects are not followed.
-package final class S3Source: RemoteSource {
+package final class S3Source: RemoteStore {
     package let address: BucketAddress
     package let fetchUnit = 1 << 20
     package let nearFetchUnit = 4 << 20

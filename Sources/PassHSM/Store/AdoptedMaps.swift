@@ -84,7 +84,7 @@ final class AdoptedMaps {
         if record.flags.contains(.dirty) { record.limit = min(record.limit, size) }
         let layout = record.layout
         do throws(Errno) {
-            let new = try Sidecar.create(
+            let new = try ResidencyMap.create(
                 in: store.partial, name: record.identity.name, epoch: record.epoch, granules: granules,
                 session: store.session)
             // A killed daemon leaves its writes in the page cache, from which the copy was made. A power cut loses
@@ -97,8 +97,8 @@ final class AdoptedMaps {
                     isDamaged = true
                     return
                 }
-                var found: [Int: (Sidecar.Presence, UInt32)] = [:]
-                for granule in first..<max(first, min(first + Sidecar.granulesPerPage, layout.count)) {
+                var found: [Int: (ResidencyMap.Presence, UInt32)] = [:]
+                for granule in first..<max(first, min(first + ResidencyMap.granulesPerPage, layout.count)) {
                     let presence = page.presence(of: granule)
                     switch presence {
                     case .absent: continue
@@ -131,7 +131,7 @@ final class AdoptedMaps {
         }
     }
 
-    private func find(_ owner: RecordValue.Owner, _ record: Record) throws(RecordError) -> Sidecar {
+    private func find(_ owner: RecordValue.Owner, _ record: Record) throws(RecordError) -> ResidencyMap {
         let hash =
             switch owner {
             case .handle(let handle): handle.identityHash
@@ -139,7 +139,7 @@ final class AdoptedMaps {
             }
         for (folder, names) in folders {
             guard let name = names[hash] else { continue }
-            return try Sidecar.open(in: folder, name: name, epoch: record.epoch, granules: record.layout.count)
+            return try ResidencyMap.open(in: folder, name: name, epoch: record.epoch, granules: record.layout.count)
         }
         throw RecordError("there is no residency map of it in .passhsm/partial")
     }

@@ -16,13 +16,13 @@ struct ChecksumOfGranules {
     }
 
     /// Adds the next page of the residency map; nil: the page is damaged.
-    mutating func append(_ page: Sidecar.Page?, from first: Int) {
+    mutating func append(_ page: ResidencyMap.Page?, from first: Int) {
         appendOthers(until: first)
         guard isKnown, let page else {
             isKnown = false
             return
         }
-        for granule in first..<max(first, min(first + Sidecar.granulesPerPage, layout.count)) {
+        for granule in first..<max(first, min(first + ResidencyMap.granulesPerPage, layout.count)) {
             append(page.presence(of: granule) == .filled ? page.checksum(of: granule) : others[granule])
         }
     }

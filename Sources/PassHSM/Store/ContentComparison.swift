@@ -24,7 +24,7 @@ package struct ContentComparison {
     package init(_ lower: Descriptor) { self.lower = lower }
 
     /// Compares. Must be called once only. Blocks in reads of the lower file.
-    package mutating func run(_ object: RemoteObject, _ remote: any RemoteSource) async -> Answer {
+    package mutating func run(_ object: RemoteObject, _ remote: any RemoteStore) async -> Answer {
         do throws(FillError) {
             while offset < object.size {
                 let end = min(object.size, offset + remote.fetchUnit)

@@ -121,13 +121,13 @@ extension Store {
         _ record: Record, _ lower: Descriptor, isStaged: Bool
     ) throws(RecordError) -> (StoredFile, GranuleSet) {
         guard record.state == .partial else {
-            let stored = StoredFile(store: self, lower: lower, record: record, sidecar: nil, isStaged: isStaged)
+            let stored = StoredFile(store: self, lower: lower, record: record, residencyMap: nil, isStaged: isStaged)
             return (stored, GranuleSet())
         }
         do throws(RecordError) {
-            let (sidecar, granules) = try readMap(of: record)
+            let (residencyMap, granules) = try readMap(of: record)
             let stored = StoredFile(
-                store: self, lower: lower, record: record, sidecar: sidecar, isStaged: isStaged,
+                store: self, lower: lower, record: record, residencyMap: residencyMap, isStaged: isStaged,
                 written: granules.written, volatile: granules.volatile)
             return (stored, granules.present)
         } catch {
@@ -143,7 +143,7 @@ extension Store {
             } catch {
                 throw RecordError("the record cannot be written: \(error.text)")
             }
-            let stored = StoredFile(store: self, lower: lower, record: record, sidecar: nil, isStaged: isStaged)
+            let stored = StoredFile(store: self, lower: lower, record: record, residencyMap: nil, isStaged: isStaged)
             return (stored, GranuleSet())
         }
     }
@@ -171,20 +171,20 @@ extension Store {
 
     private func readMap(
         of record: Record, forUse: Bool = true
-    ) throws(RecordError) -> (sidecar: Sidecar, granules: MappedGranules) {
-        let sidecar = try Sidecar.open(
+    ) throws(RecordError) -> (residencyMap: ResidencyMap, granules: MappedGranules) {
+        let residencyMap = try ResidencyMap.open(
             in: partial, name: record.identity.name, epoch: record.epoch, granules: record.layout.count)
-        let (count, session) = (record.layout.count, sidecar.session)
+        let (count, session) = (record.layout.count, residencyMap.session)
         var granules = MappedGranules()
         var doubtful: [Int] = []
         var isDamaged = false
         do throws(Errno) {
-            let pages = try sidecar.forEachPage { first, page in
+            let pages = try residencyMap.forEachPage { first, page in
                 guard let page else {
                     isDamaged = true
                     return
                 }
-                for granule in first..<min(first + Sidecar.granulesPerPage, max(first, count)) {
+                for granule in first..<min(first + ResidencyMap.granulesPerPage, max(first, count)) {
                     let presence = page.presence(of: granule)
                     if presence == .absent { continue }
                     if presence == .writtenVolatile && session != self.session {
@@ -201,14 +201,14 @@ extension Store {
             if forUse && !isDamaged {
                 // The bits come first: the new session would make them believable.
                 for granule in doubtful {
-                    try sidecar.update(granule..<granule + 1) { page, granule in page.set(.absent, of: granule) }
+                    try residencyMap.update(granule..<granule + 1) { page, granule in page.set(.absent, of: granule) }
                 }
-                try sidecar.confirm(self.session, pages: pages.found)
+                try residencyMap.confirm(self.session, pages: pages.found)
             }
         } catch {
             throw RecordError("the residency map cannot be read: \(error.text)")
         }
         if isDamaged { throw RecordError("a page of the residency map is damaged or lost") }
-        return (sidecar, granules)
+        return (residencyMap, granules)
     }
 }

@@ -54,7 +54,7 @@ extension Store {
     ///
     /// - Parameters:
     ///   - lower: open for reading and writing.
-    ///   - expected: its record, for which ``RemoteSource/confirm(_:on:while:)`` was just called.
+    ///   - expected: its record, for which ``RemoteStore/confirm(_:on:while:)`` was just called.
     /// - Returns: bytes that were freed.
     package func release(_ lower: Descriptor, expecting expected: Record) throws(Refusal) -> Int {
         do throws(Errno) { try lower.takeWriteLease() } catch {
@@ -185,7 +185,7 @@ extension StoredFile {
     }
 }
 
-extension RemoteSource {
+extension RemoteStore {
     /// Waits for the remote to confirm that it still has the recorded version of a file. It asks nothing if nothing of
     /// the file is present.
     ///

@@ -52,7 +52,7 @@ extension StoredFile {
             record.beginEpoch()
             record.flags.insert(.error)
             record.lastError = "\(error.code.rawValue): \(error.cause)"
-            durable.sidecar = nil
+            durable.residencyMap = nil
             durable.staging = nil
             // Without this record the map still says that everything is there, and it is compared again before it
             // counts as complete.

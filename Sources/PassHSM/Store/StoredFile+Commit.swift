@@ -21,7 +21,7 @@ extension StoredFile {
     /// Does fsync(2) for a user: written bytes are durable, and a restart after a power cut knows it.
     package func sync() throws(Errno) {
         try commit()
-        try durableLock.withLock { () throws(Errno) in try durable.sidecar?.sync() }
+        try durableLock.withLock { () throws(Errno) in try durable.residencyMap?.sync() }
         try lower.fsync()
     }
 
@@ -54,7 +54,7 @@ extension StoredFile {
             try durableLock.withLock { () throws(Errno) in
                 if durable.isFinished { return }
                 if commit.isContentComplete { try finishLocked(commit) } else { try recordLocked(commit) }
-                if isSwapped { try durable.sidecar?.sync() }
+                if isSwapped { try durable.residencyMap?.sync() }
             }
             if isSwapped {
                 try Failpoint.reach("commit.unsynced")
@@ -81,22 +81,22 @@ extension StoredFile {
     }
 
     private func recordLocked(_ commit: Commit) throws(Errno) {
-        if (!commit.fills.isEmpty || !commit.writes.isEmpty) && !durable.isRefused { try makeSidecarLocked() }
+        if (!commit.fills.isEmpty || !commit.writes.isEmpty) && !durable.isRefused { try makeMapLocked() }
         try Failpoint.reach("commit.map")
         for run in Self.runs(of: commit.fills.keys.sorted()) {
-            try durable.sidecar?.update(run) { page, granule in
+            try durable.residencyMap?.update(run) { page, granule in
                 // The granule was written locally since: the checksum would be of bytes that are no longer there.
                 guard page.presence(of: granule) == .absent, let checksum = commit.fills[granule] else { return }
                 page.set(.filled, of: granule, checksum: checksum)
             }
         }
         for run in commit.writes.runs() {
-            try durable.sidecar?.update(run) { page, granule in
+            try durable.residencyMap?.update(run) { page, granule in
                 if page.presence(of: granule) != .absent { page.set(.written, of: granule) }
             }
         }
         var record = durable.record
-        if durable.sidecar != nil { record.state = .partial }
+        if durable.residencyMap != nil { record.state = .partial }
         try restoreModified()
         record.modified = modified
         try Failpoint.reach("commit.record")
@@ -104,7 +104,7 @@ extension StoredFile {
         if record != durable.record || !record.flags.contains(.dirty) { try writeRecordLocked(record) }
         try Failpoint.reach("commit.recorded")
         // If the map loses fills, they are fetched again.
-        if !record.flags.contains(.dirty) { durable.sidecar?.putDown() }
+        if !record.flags.contains(.dirty) { durable.residencyMap?.putDown() }
     }
 
     private func finishLocked(_ commit: Commit) throws(Errno) {
@@ -131,7 +131,7 @@ extension StoredFile {
         // The record must be durable before the map goes: until then the map alone knows the local changes.
         if record.flags.contains(.dirty) { try lower.fsync() }
         try Failpoint.reach("finish.forget")
-        durable.sidecar = nil
+        durable.residencyMap = nil
         durable.isFinished = true
         store.forgetResidency(of: handle)
     }
@@ -141,7 +141,7 @@ extension StoredFile {
     private func contentChecksumLocked(_ commit: Commit) throws(Errno) -> UInt32? {
         let layout = durable.record.layout
         var sum = ChecksumOfGranules(layout, notRecorded: commit.fills)
-        try durable.sidecar?.forEachPage { first, page in sum.append(page, from: first) }
+        try durable.residencyMap?.forEachPage { first, page in sum.append(page, from: first) }
         return sum.finish()
     }
 

@@ -26,7 +26,7 @@ package final class StoredFile: FillDestination {
     /// State that is on disk.
     struct Durable {
         var record: Record
-        var sidecar: Sidecar?
+        var residencyMap: ResidencyMap?
         /// Takes fills that have to be checked first; made for the first of them. None of it is on disk.
         var staging: Staging?
         /// Granules that the residency map already has as written.
@@ -62,7 +62,7 @@ package final class StoredFile: FillDestination {
     ///   - written: granules that are written in the map.
     ///   - volatile: those among them that are not durable in the map.
     init(
-        store: Store, lower: Descriptor, record: Record, sidecar: Sidecar?, isStaged: Bool,
+        store: Store, lower: Descriptor, record: Record, residencyMap: ResidencyMap?, isStaged: Bool,
         written: GranuleSet = .init(), volatile: GranuleSet = .init()
     ) {
         self.store = store
@@ -70,7 +70,7 @@ package final class StoredFile: FillDestination {
         handle = record.identity
         layout = record.layout
         self.isStaged = isStaged
-        durable = Durable(record: record, sidecar: sidecar, written: written)
+        durable = Durable(record: record, residencyMap: residencyMap, written: written)
         pending = Mutex(Pending(writes: volatile))
         modifiedNow = Mutex(record.modified)
         let status = try? lower.stat()
@@ -193,7 +193,7 @@ package final class StoredFile: FillDestination {
                 if !durable.isFinished {
                     try Failpoint.reach("dirty.map")
                     // The record says that there are changes which only the map knows: so the map is durable first.
-                    try makeSidecarLocked()
+                    try makeMapLocked()
                     record.state = .partial
                 }
                 try Failpoint.reach("dirty.record")
@@ -212,7 +212,8 @@ package final class StoredFile: FillDestination {
     /// if the daemon ended before ``didWrite(_:)``, the checksum of the filled bytes would be wrong.
     package func willWrite(_ granules: Range<Int>) throws(Errno) {
         try durableLock.withLock { () throws(Errno) in
-            guard !durable.isFinished, let sidecar = durable.sidecar, !durable.written.contains(granules) else {
+            guard !durable.isFinished, let residencyMap = durable.residencyMap, !durable.written.contains(granules)
+            else {
                 return
             }
             // They enter the map as written: a commit that is under way skips granules that are not absent there.
@@ -225,7 +226,7 @@ package final class StoredFile: FillDestination {
                 return Set(filled)
             }
             var known = GranuleSet()
-            try sidecar.update(granules) { page, granule in
+            try residencyMap.update(granules) { page, granule in
                 switch page.presence(of: granule) {
                 case .filled: page.set(.written, of: granule)
                 case .absent where unrecorded.contains(granule): page.set(.writtenVolatile, of: granule)
@@ -247,13 +248,13 @@ package final class StoredFile: FillDestination {
         try durableLock.withLock { () throws(Errno) in
             guard !durable.isFinished, !durable.written.contains(granules) else { return }
             try Failpoint.reach("write.map")
-            try makeSidecarLocked()
+            try makeMapLocked()
             pending.withLock { pending in
                 // `granules` may be many more than the filled ones, so the loop is over these.
                 for granule in pending.fills.keys.filter(granules.contains) { pending.fills[granule] = nil }
                 pending.writes.insert(granules)
             }
-            try durable.sidecar?.update(granules) { page, granule in
+            try durable.residencyMap?.update(granules) { page, granule in
                 // A durable granule stays believable after a power cut: the old content and the new are both right.
                 let wasDurable = [.filled, .written].contains(page.presence(of: granule))
                 page.set(wasDurable ? .written : .writtenVolatile, of: granule)
@@ -305,9 +306,9 @@ package final class StoredFile: FillDestination {
 
     // MARK: Inside
 
-    func makeSidecarLocked() throws(Errno) {
-        if durable.sidecar != nil { return }
-        durable.sidecar = try Sidecar.create(
+    func makeMapLocked() throws(Errno) {
+        if durable.residencyMap != nil { return }
+        durable.residencyMap = try ResidencyMap.create(
             in: store.partial, name: handle.name, epoch: durable.record.epoch,
             granules: durable.record.layout.count, session: store.session)
     }

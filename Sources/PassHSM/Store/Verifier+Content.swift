@@ -72,7 +72,7 @@ extension Verifier {
     ///
     /// - Returns: the content's checksum when both are equal.
     private func compare(
-        _ file: VerifiedFile, _ record: Record, _ lower: Descriptor, with remote: any RemoteSource
+        _ file: VerifiedFile, _ record: Record, _ lower: Descriptor, with remote: any RemoteStore
     ) -> UInt32? {
         let object = record.object
         let answer = pool.wait { () async -> ContentComparison.Answer in

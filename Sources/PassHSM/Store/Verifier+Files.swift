@@ -57,9 +57,9 @@ extension Verifier {
         func mapFound(_ range: Range<Int>?, _ cause: String) {
             found(.map, of: file, range, cause, keep: keep) { () throws(Errno) in try takeOffline(file, record) }
         }
-        let sidecar: Sidecar
+        let residencyMap: ResidencyMap
         do throws(RecordError) {
-            sidecar = try Sidecar.open(
+            residencyMap = try ResidencyMap.open(
                 in: store.partial, name: record.identity.name, epoch: record.epoch, granules: record.layout.count)
         } catch {
             return mapFound(nil, error.cause)
@@ -71,8 +71,8 @@ extension Verifier {
         var isMapGood = true
         var wrong = GranuleSet()
         let lower = try file.place.reopen(O_RDONLY)
-        let pages = try sidecar.forEachPage { first, page throws(Errno) in
-            let granules = first..<max(first, min(first + Sidecar.granulesPerPage, layout.count))
+        let pages = try residencyMap.forEachPage { first, page throws(Errno) in
+            let granules = first..<max(first, min(first + ResidencyMap.granulesPerPage, layout.count))
             guard let page else {
                 isMapGood = false
                 let range = granules.isEmpty ? nil : layout.bytes(of: granules)
@@ -96,8 +96,8 @@ extension Verifier {
         for run in wrong.runs() {
             found(.data, of: file, layout.bytes(of: run), "the bytes are not those that were filled", keep: keep) {
                 () throws(Errno) in
-                try sidecar.update(run) { page, granule in page.set(.absent, of: granule) }
-                try sidecar.sync()
+                try residencyMap.update(run) { page, granule in page.set(.absent, of: granule) }
+                try residencyMap.sync()
             }
         }
     }

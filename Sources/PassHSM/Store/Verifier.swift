@@ -11,7 +11,7 @@ package final class Verifier {
     let store: Store
     let repairs: Bool
     /// The remote that complete files are compared with.
-    var remote: (any RemoteSource)?
+    var remote: (any RemoteStore)?
     /// The pool on which the remote is asked.
     let pool = BlockingPool(name: "verify", limit: 2)
     /// Count of files in a row that the remote failed to give.
@@ -34,7 +34,7 @@ package final class Verifier {
     ///   - report: called with each finding, after the finding was handled.
     ///   - progress: called every now and then.
     package init(
-        _ store: Store, repairs: Bool, remote: (any RemoteSource)? = nil, report: @escaping (Disagreement) -> Void,
+        _ store: Store, repairs: Bool, remote: (any RemoteStore)? = nil, report: @escaping (Disagreement) -> Void,
         progress: @escaping (VerifyCounts) -> Void = { _ in }
     ) throws(Errno) {
         self.store = store

@@ -91,18 +91,21 @@ extension FuzzTarget {
 
     /// A page of a residency map: its first one, and any other.
     private static func map(_ input: [UInt8]) throws {
-        var page = Array((input + Array(repeating: 0, count: Sidecar.pageSize)).prefix(Sidecar.pageSize))
+        var page = Array((input + Array(repeating: 0, count: ResidencyMap.pageSize)).prefix(ResidencyMap.pageSize))
         for isSigned in [false, true] {
             if isSigned { page.replaceSubrange(0..<4, with: crc(Array(page[4...]))) }
-            if let header = Sidecar.Header(page: page) {
-                try expect(Sidecar.Header(page: header.page) == header, "a header that is written is read as another")
+            if let header = ResidencyMap.Header(page: page) {
+                try expect(
+                    ResidencyMap.Header(page: header.page) == header, "a header that is written is read as another")
             }
             let number = page[8..<16].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-            guard let number = Int(exactly: number), number > 0, var found = Sidecar.Page(page, number: number) else {
+            guard let number = Int(exactly: number), number > 0, var found = ResidencyMap.Page(page, number: number)
+            else {
                 continue
             }
-            try expect(Sidecar.Page(found.sealed(), number: number) != nil, "a page that is written is not believed")
-            for granule in [0, 1, 3, 4, 500, Sidecar.granulesPerPage - 1] {
+            try expect(
+                ResidencyMap.Page(found.sealed(), number: number) != nil, "a page that is written is not believed")
+            for granule in [0, 1, 3, 4, 500, ResidencyMap.granulesPerPage - 1] {
                 found.set(.filled, of: granule, checksum: 0x1234_5678)
                 try expect(
                     found.presence(of: granule) == .filled && found.checksum(of: granule) == 0x1234_5678,
@@ -111,8 +114,8 @@ extension FuzzTarget {
         }
         page.replaceSubrange(4..<12, with: "PHSMMAP2".utf8)
         page.replaceSubrange(0..<4, with: crc(Array(page[4...])))
-        let header = Sidecar.Header(page: page)
-        try expect(header.map { Sidecar.Header(page: $0.page) == $0 } == true, "a signed header is not believed")
+        let header = ResidencyMap.Header(page: page)
+        try expect(header.map { ResidencyMap.Header(page: $0.page) == $0 } == true, "a signed header is not believed")
     }
 
     private static func config(_ input: [UInt8]) throws {

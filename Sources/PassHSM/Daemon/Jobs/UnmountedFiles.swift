@@ -6,7 +6,7 @@ import HSMSystem
 /// The files of a lower directory that is not mounted.
 package struct UnmountedFiles: FileActions {
     private let store: Store
-    private let source: any RemoteSource
+    private let source: any RemoteStore
     private let pool = BlockingPool(name: "remote", limit: 2)
 
     /// - Parameter store: open for this process alone.

@@ -41,7 +41,7 @@ package struct RemoteObject: Hashable, Sendable {
 
 /// A remote tier, which the content of files comes from. Every method may be called on any thread, any number of times
 /// at once.
-package protocol RemoteSource: Sendable {
+package protocol RemoteStore: Sendable {
     /// The URL to show to people, without secrets.
     var location: String { get }
 
@@ -90,7 +90,7 @@ package protocol RemoteSource: Sendable {
     func list(_ body: (RemoteEvent) throws -> Void) async throws
 }
 
-/// A step of ``RemoteSource/list(_:)``.
+/// A step of ``RemoteStore/list(_:)``.
 package enum RemoteEvent: Sendable {
     case enter(RemoteEntry)
     case entry(RemoteEntry)
@@ -152,7 +152,7 @@ package struct RemoteEntry: Sendable {
     }
 }
 
-extension RemoteSource {
+extension RemoteStore {
     package var nearFetchUnit: Int { fetchUnit }
     package func lookAnew() {}
     package func agrees(_ recorded: RemoteObject, with found: RemoteObject, isMoved: Bool) -> Bool {

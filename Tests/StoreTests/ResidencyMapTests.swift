@@ -6,7 +6,7 @@ import Testing
 @testable import HSMStore
 
 /// The residency map as a file.
-@Suite struct SidecarTests {
+@Suite struct ResidencyMapTests {
     /// A directory with a map of epoch 7 in it.
     private final class Place {
         let fixture: StoreFixture
@@ -21,12 +21,12 @@ import Testing
 
         deinit { fixture.remove() }
 
-        func create(granules: Int = 2000) throws -> Sidecar {
-            try Sidecar.create(in: directory, name: "map", epoch: 7, granules: granules, session: session)
+        func create(granules: Int = 2000) throws -> ResidencyMap {
+            try ResidencyMap.create(in: directory, name: "map", epoch: 7, granules: granules, session: session)
         }
 
-        func open(epoch: UInt64 = 7) throws -> Sidecar {
-            try Sidecar.open(in: directory, name: "map", epoch: epoch, granules: 2000)
+        func open(epoch: UInt64 = 7) throws -> ResidencyMap {
+            try ResidencyMap.open(in: directory, name: "map", epoch: epoch, granules: 2000)
         }
 
         /// How many pages are found, and how many are missed.
@@ -40,15 +40,16 @@ import Testing
         }
 
         /// What all pages say, by granule; nil for the pages that are damaged.
-        func content(_ map: Sidecar) throws -> (
-            present: [Int: Sidecar.Presence], checksums: [Int: UInt32], damaged: [Int]
+        func content(_ map: ResidencyMap) throws -> (
+            present: [Int: ResidencyMap.Presence], checksums: [Int: UInt32], damaged: [Int]
         ) {
-            var present: [Int: Sidecar.Presence] = [:]
+            var present: [Int: ResidencyMap.Presence] = [:]
             var checksums: [Int: UInt32] = [:]
             var damaged: [Int] = []
             try map.forEachPage { first, page in
                 guard let page else { return damaged.append(first) }
-                for granule in first..<first + Sidecar.granulesPerPage where page.presence(of: granule) != .absent {
+                for granule in first..<first + ResidencyMap.granulesPerPage where page.presence(of: granule) != .absent
+                {
                     present[granule] = page.presence(of: granule)
                     checksums[granule] = page.checksum(of: granule)
                 }
@@ -61,7 +62,7 @@ import Testing
     func new() throws {
         let place = try Place()
         #expect(try place.content(place.create()).present.isEmpty)
-        let opened = try Sidecar.open(in: place.directory, name: "map", epoch: 7, granules: 2000)
+        let opened = try ResidencyMap.open(in: place.directory, name: "map", epoch: 7, granules: 2000)
         #expect(opened.session == place.session)
         #expect(try place.content(opened).present.isEmpty)
         #expect(try place.raw.stat().st_size == 4 * 4096)
@@ -78,8 +79,8 @@ import Testing
     func states() throws {
         let place = try Place()
         let map = try place.create(granules: (1 << 40) + 1)
-        var expected: [Int: Sidecar.Presence] = [:]
-        let states: [Sidecar.Presence] = [.filled, .writtenVolatile, .written, .absent]
+        var expected: [Int: ResidencyMap.Presence] = [:]
+        let states: [ResidencyMap.Presence] = [.filled, .writtenVolatile, .written, .absent]
         for granule in [0, 1, 2, 3, 4, 958, 959, 960, 961, 1919, 1920, 1 << 30, (1 << 30) + 1, 1 << 40] {
             let state = states[granule % 4]
             try map.update(granule..<granule + 1) { page, granule in

@@ -6,7 +6,7 @@ import HSMSystem
 /// KiB have checksums of their own. FORMAT.md has the format.
 ///
 /// Not safe for concurrent use: the owner serialises.
-final class Sidecar {
+final class ResidencyMap {
     /// A granule's state in a page.
     enum Presence: UInt8 {
         case absent = 0
@@ -90,16 +90,16 @@ final class Sidecar {
     /// Makes an empty map for `granules` granules of content of `epoch`; it is durable when this returns.
     static func create(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int, session: Session
-    ) throws(Errno) -> Sidecar {
+    ) throws(Errno) -> ResidencyMap {
         let file = try Descriptor.openOwn(at: directory, name, O_RDWR | O_CREAT | O_TRUNC)
-        let sidecar = Sidecar(name, in: directory, Header(epoch: epoch, session: session))
-        try sidecar.write(sidecar.header, to: file)
+        let residencyMap = ResidencyMap(name, in: directory, Header(epoch: epoch, session: session))
+        try residencyMap.write(residencyMap.header, to: file)
         // The map has its whole length from the start: a map that lost its end would claim that there are no local
         // changes.
         try file.truncate(to: size(granules: granules))
         try file.fsync()
         try directory.fsync()
-        return sidecar
+        return residencyMap
     }
 
     private static func size(granules: Int) -> Int {
@@ -110,7 +110,7 @@ final class Sidecar {
     /// - Throws: `RecordError` when the map is missing or cut off, or its header is not that of a map of `epoch`.
     static func open(
         in directory: Descriptor, name: String, epoch: UInt64, granules: Int
-    ) throws(RecordError) -> Sidecar {
+    ) throws(RecordError) -> ResidencyMap {
         let file: Descriptor
         do throws(Errno) {
             file = try Descriptor.openOwn(at: directory, name, O_RDWR)
@@ -123,7 +123,7 @@ final class Sidecar {
         guard let length = try? file.stat().st_size, length >= size(granules: granules) else {
             throw RecordError("the residency map is cut off")
         }
-        return Sidecar(name, in: directory, header, isOutdated: page[4..<12].elementsEqual(olderMagic))
+        return ResidencyMap(name, in: directory, header, isOutdated: page[4..<12].elementsEqual(olderMagic))
     }
 
     /// Updates the header, after everything else is on disk: from then on volatile granules are believed in `session`,
@@ -223,7 +223,7 @@ final class Sidecar {
         private var bytes: [UInt8]
 
         init(number: Int) {
-            bytes = [UInt8](repeating: 0, count: Sidecar.pageSize)
+            bytes = [UInt8](repeating: 0, count: ResidencyMap.pageSize)
             withUnsafeBytes(of: UInt64(number).littleEndian) { bytes.replaceSubrange(8..<16, with: $0) }
         }
 
@@ -247,21 +247,22 @@ final class Sidecar {
         }
 
         func presence(of granule: Int) -> Presence {
-            let index = granule % Sidecar.granulesPerPage
-            return Presence(rawValue: bytes[Sidecar.pageHeader + index / 4] >> (index % 4 * 2) & 3) ?? .absent
+            let index = granule % ResidencyMap.granulesPerPage
+            return Presence(rawValue: bytes[ResidencyMap.pageHeader + index / 4] >> (index % 4 * 2) & 3) ?? .absent
         }
 
         mutating func set(_ presence: Presence, of granule: Int, checksum: UInt32 = 0) {
-            let index = granule % Sidecar.granulesPerPage
-            let byte = Sidecar.pageHeader + index / 4
+            let index = granule % ResidencyMap.granulesPerPage
+            let byte = ResidencyMap.pageHeader + index / 4
             bytes[byte] = bytes[byte] & ~(3 << (index % 4 * 2)) | presence.rawValue << (index % 4 * 2)
-            let place = Sidecar.pageHeader + Sidecar.presenceBytes + index * 4
+            let place = ResidencyMap.pageHeader + ResidencyMap.presenceBytes + index * 4
             withUnsafeBytes(of: checksum.littleEndian) { bytes.replaceSubrange(place..<place + 4, with: $0) }
         }
 
         /// CRC32C of a `.filled` granule's bytes.
         func checksum(of granule: Int) -> UInt32 {
-            let place = Sidecar.pageHeader + Sidecar.presenceBytes + granule % Sidecar.granulesPerPage * 4
+            let place =
+                ResidencyMap.pageHeader + ResidencyMap.presenceBytes + granule % ResidencyMap.granulesPerPage * 4
             var reader = ByteReader(bytes[place..<place + 4])
             return reader.take(UInt32.self) ?? 0
         }
