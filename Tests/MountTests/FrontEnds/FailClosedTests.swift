@@ -221,7 +221,7 @@ extension MountTests.FrontEnds {
                 try start(mirror, takeover: 60)
                 let top = try File.stat(mirror.mount)
                 let pattern = "guardian-\(top.st_dev)-\(top.st_ino)"
-                let find = "pgrep -f \"passhsm guard $1\\$\""
+                let find = "pgrep -f \"passhsm guard $1( |\\$)\""
                 let guardian = try #require(
                     Int32(shell(find, [pattern]).trimmingCharacters(in: .whitespacesAndNewlines)))
                 kill(guardian, SIGKILL)
