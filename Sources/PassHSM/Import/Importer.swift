@@ -125,7 +125,7 @@ package struct Importer: Sendable {
             }
         } catch {
             if builder.hasTouched {
-                try store.save(ImportedNames(builder.noted + (before?.entries ?? [])))
+                try store.save(ImportedNames(builder.takeNoted(before: before)))
             } else {
                 // The tree has nothing of this source: the directory keeps its old configuration.
                 try store.save(recorded)
@@ -137,7 +137,7 @@ package struct Importer: Sendable {
         }
         // The list of before may know names that could not be read now.
         let isWhole = builder.summary.counts.unreadable == 0
-        try store.save(ImportedNames(builder.noted + (isWhole ? [] : before?.entries ?? [])))
+        try store.save(ImportedNames(builder.takeNoted(before: isWhole ? nil : before)))
         configuration.withholdsRights = rights.isForeign && !rights.trustsRemote && isWithheld
         return (builder.summary, builder.objectBytes)
     }

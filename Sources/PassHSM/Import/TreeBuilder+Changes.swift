@@ -47,6 +47,14 @@ extension TreeBuilder {
         noted.append(entry)
     }
 
+    /// Moves the notes of this import out, which may be many, and appends those of `before`.
+    func takeNoted(before: ImportedNames?) -> [ImportedNames.Entry] {
+        var result: [ImportedNames.Entry] = []
+        swap(&result, &noted)
+        if let before { result += before.entries }
+        return result
+    }
+
     /// The changes since the last import. A name that no import has noted counts as unchanged.
     func localChanges(
         _ name: [UInt8], in directory: Descriptor, _ status: stat, _ path: [UInt8]

@@ -7,7 +7,7 @@ import HSMSystem
 /// A name of this list that is no longer in the tree was removed or renamed locally. The list takes 16 bytes a name, in
 /// memory and on disk: it keeps only hashes of paths and metadata. A value; not thread-safe while it changes.
 package struct ImportedNames: Sendable {
-    package struct Entry: Sendable, Hashable {
+    package struct Entry: Sendable, Hashable, BitwiseCopyable {
         /// ``ImportedNames/hash(_:)`` of the path below the top.
         package let path: UInt64
         /// The hash of owner, mode and ACLs as the import set them; 0: they were local, or are not known.
@@ -25,14 +25,18 @@ package struct ImportedNames: Sendable {
     /// Ascending by hash.
     package private(set) var entries: [Entry]
 
-    /// - Parameter entries: in any order. If several have the same path, the first counts.
-    package init(_ entries: [Entry] = []) {
-        self.entries = []
-        self.entries.reserveCapacity(entries.count)
-        let order = entries.indices.sorted {
-            (entries[$0].path, $0) < (entries[$1].path, $1)
+    /// - Parameter entries: in any order. If several have the same path, the first counts. Moved in, they take no more
+    ///   memory than they have.
+    package init(_ entries: consuming [Entry] = []) {
+        // A stable sort: the first stays the first.
+        entries.sort { $0.path < $1.path }
+        var count = 0
+        for index in entries.indices where count == 0 || entries[count - 1].path != entries[index].path {
+            entries[count] = entries[index]
+            count += 1
         }
-        for index in order where self.entries.last?.path != entries[index].path { self.entries.append(entries[index]) }
+        entries.removeLast(entries.count - count)
+        self.entries = entries
     }
 
     package var isEmpty: Bool { entries.isEmpty }
@@ -94,18 +98,17 @@ extension ImportedNames {
         self.init(entries)
     }
 
-    var encoded: [UInt8] {
-        var body: [UInt8] = []
-        body.reserveCapacity(entries.count * Self.entrySize)
-        for entry in entries {
-            withUnsafeBytes(of: entry.path.littleEndian) { body.append(contentsOf: $0) }
-            withUnsafeBytes(of: entry.rights.littleEndian) { body.append(contentsOf: $0) }
-            withUnsafeBytes(of: entry.attributes.littleEndian) { body.append(contentsOf: $0) }
-        }
+    /// The file's bytes, for tests.
+    var encoded: [UInt8] { entries.withUnsafeBytes { Self.header(of: $0) + Array($0) } }
+
+    /// - Parameter body: the entries, which are in memory as they are in the file: without gaps, and little-endian on every
+    ///   machine that Swift for Linux runs on.
+    private static func header(of body: UnsafeRawBufferPointer) -> [UInt8] {
+        assert(MemoryLayout<Entry>.stride == entrySize && UInt16(1).littleEndian == 1)
         var writer = ByteWriter()
-        writer.put(Self.magic)
+        writer.put(magic)
         writer.put(CRC32C.of(body))
-        return writer.bytes + body
+        return writer.bytes
     }
 
     static func read(from directory: Descriptor) throws(StoreError) -> ImportedNames? {
@@ -124,7 +127,10 @@ extension ImportedNames {
         do throws(Errno) {
             let new = "imported.new"
             let file = try Descriptor.openOwn(at: directory, new, O_WRONLY | O_CREAT | O_TRUNC)
-            try encoded.withBytes { bytes throws(Errno) in try file.write(bytes, at: 0) }
+            try entries.withBytes { body throws(Errno) in
+                try Self.header(of: body).withBytes { header throws(Errno) in try file.write(header, at: 0) }
+                try file.write(body, at: Self.headerSize)
+            }
             try file.fsync()
             _ = try check { renameat(directory.raw, new, directory.raw, Self.file) }
             try directory.fsync()
