@@ -1,16 +1,18 @@
 import CLinux
 import HSMSystem
 
-/// What the kernel tells of one access: an event of fanotify(7).
+/// One event that the kernel reports: see fanotify(7).
 package struct Event: Equatable, Sendable {
     package enum Kind: Equatable, Sendable {
-        /// A file is being opened; whoever does waits for the answer.
+        /// A file is being opened. The opener waits for the answer.
         case open
-        /// Bytes are about to be read, written, mapped or cut off, in whole pages; whoever does waits for the answer.
+        /// Bytes are about to be read, written, mapped or cut off, in whole pages. The thread that does it waits for
+        /// the answer.
         case access(Range<Int>)
         /// Events were lost.
         case overflow
-        /// Nothing that was asked for, or more than one of these at once. Answered with an error where one is wanted.
+        /// An event that was not asked for, several kinds in one event, or an access without a valid range. The reader
+        /// denies it if it wants an answer.
         case unknown
     }
 
@@ -30,10 +32,11 @@ package struct Event: Equatable, Sendable {
     }
 }
 
-/// What one read(2) of a group's descriptor gave. A pure function of the bytes: it opens, closes and answers nothing.
+/// The events that one read(2) of a group's descriptor returned. Parsing is a pure function of the bytes: it opens,
+/// closes and answers nothing.
 package struct EventBatch: Equatable, Sendable {
     package private(set) var events: [Event] = []
-    /// What follows the events is not in the format that is understood: events may be lost.
+    /// The bytes after the events are not in the known format: events may be lost.
     package let isDamaged: Bool
 
     /// - Parameter bytes: any bytes at all.
@@ -66,7 +69,8 @@ package struct EventBatch: Equatable, Sendable {
         return Event(number: header.fd, kind: kind, wantsAnswer: wantsAnswer, thread: header.pid)
     }
 
-    /// The range that the information records tell; nil without one. Beyond the largest offset it is cut off.
+    /// The range in the information records; nil without a valid one. An end beyond the largest offset is cut to that
+    /// offset.
     private static func range(in details: Slice<UnsafeRawBufferPointer>) -> Range<Int>? {
         var rest = details
         while rest.count >= 4 {

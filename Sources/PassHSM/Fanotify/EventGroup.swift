@@ -4,11 +4,12 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// A group of fanotify(7) for pre-content events: what it is told of, and how it answers. Safe on every thread.
+/// A group of fanotify(7) for pre-content events: sets its marks, reads its events and answers them. Safe on every
+/// thread.
 package final class EventGroup: Sendable {
     package let descriptor: Descriptor
 
-    /// What is marked on mounts: every open, and every access.
+    /// The events that a mark on a mount or a file system asks for: every open and every access.
     static let mask = PASSHSM_FAN_OPEN_PERM | PASSHSM_FAN_PRE_ACCESS
 
     /// A new group (fanotify_init(2)).
@@ -16,7 +17,7 @@ package final class EventGroup: Sendable {
     /// - Throws: EPERM without CAP_SYS_ADMIN; EINVAL before Linux 6.14.
     package init() throws(Errno) { descriptor = Descriptor(owning: try check { passhsm_fanotify_group() }) }
 
-    /// One that another process has made.
+    /// Wraps a group that another process has made.
     package init(_ descriptor: Descriptor) { self.descriptor = descriptor }
 
     // MARK: Marks
@@ -28,21 +29,21 @@ package final class EventGroup: Sendable {
         _ = try check { passhsm_fanotify_mark_mount(descriptor.raw, Self.mask, directory.raw, ".") }
     }
 
-    /// Marks the whole file system that `directory` is on: whichever mount it is reached by.
+    /// Marks the whole file system that `directory` is on. Accesses through any of its mounts raise events.
     package func markFileSystem(of directory: Descriptor) throws(Errno) {
         _ = try check { passhsm_fanotify_mark_file_system(descriptor.raw, Self.mask, directory.raw, ".") }
     }
 
-    /// What comes through the mount of `directory` raises no events.
+    /// Accesses through the mount of `directory` raise no events.
     package func ignoreMount(of directory: Descriptor) throws(Errno) {
         _ = try check { passhsm_fanotify_ignore_mount(descriptor.raw, Self.mask, directory.raw, ".") }
     }
 
-    /// What is not told of one file any more.
+    /// The events that the kernel no longer raises for one file.
     enum Ignored {
-        /// Everything: nothing that can happen to the file is of interest.
+        /// Every event.
         case all
-        /// Reads and writes, also of mappings. Opens are told.
+        /// Reads and writes, also through mappings. Opens still raise events.
         case access
 
         var mask: UInt64 {
@@ -53,16 +54,16 @@ package final class EventGroup: Sendable {
         }
     }
 
-    /// From now on exactly `ignored` is not told of the file that `file` is open on, not with O_PATH. The kernel drops that
-    /// when it drops the inode from memory.
+    /// From now on the kernel raises no events of the kind `ignored`, and all others, for the file that `file` is open
+    /// on, not with O_PATH. The kernel forgets this when it drops the inode from memory.
     func ignore(_ ignored: Ignored, of file: Descriptor) {
-        // More events than are needed cost time only.
+        // A failure is harmless: needless events only cost time.
         guard passhsm_fanotify_ignore(descriptor.raw, ignored.mask, file.raw) == 0 else { return }
         let rest = Self.mask & ~ignored.mask
         if rest != 0 { _ = passhsm_fanotify_unignore(descriptor.raw, rest, file.raw) }
     }
 
-    /// From now on everything is told of the file that `file` is open on, not with O_PATH.
+    /// From now on the kernel raises every event for the file that `file` is open on, not with O_PATH.
     func unignore(_ file: Descriptor) throws(Errno) {
         do throws(Errno) {
             _ = try check { passhsm_fanotify_unignore(descriptor.raw, Self.mask, file.raw) }
@@ -72,13 +73,14 @@ package final class EventGroup: Sendable {
         }
     }
 
-    /// Whether the mount of the unique id `mount`, which is marked, still exists: also when nobody sees it any more, and files
-    /// of it are open.
+    /// Whether the marked mount with the unique id `mount` still exists. A mount that was detached everywhere exists
+    /// while files of it are open.
     package func hasMount(_ mount: UInt64) -> Bool { MountTable.isAttached(mount) || hasMountMark }
 
-    /// What is asked tells of every mark, those of files too: it takes about four microseconds for each, and as long no mark
-    /// can be set. Where it cannot be told, the mount is taken to exist: who believed otherwise would let go of the group, and
-    /// whoever waits would be let through.
+    /// Whether the group has a mark on a mount. The kernel's list also contains the marks of files: it takes about four
+    /// microseconds for each of them, and no mark can be set meanwhile. If the list cannot be read, the mount counts as
+    /// existing. The wrong answer "gone" would make the guardian close the group, and the kernel would then allow every
+    /// access that waits.
     private var hasMountMark: Bool {
         guard let bytes = try? SmallFile.read(BytePath("/proc/self/fdinfo/\(descriptor.raw)"), limit: .max) else {
             return true
@@ -89,7 +91,7 @@ package final class EventGroup: Sendable {
         }
     }
 
-    /// ``hasMount(_:)``, and how long one may wait before it is asked again, so that asking takes a fiftieth of the time.
+    /// ``hasMount(_:)``, and the pause to make before the next look, so that looking takes a fiftieth of the time.
     func look(for mount: UInt64) -> (hasMount: Bool, pause: Duration) {
         let begin = ContinuousClock.now
         let hasMount = hasMount(mount)
@@ -107,7 +109,7 @@ package final class EventGroup: Sendable {
     /// Answers the event of the number `event`: nil allows it.
     ///
     /// - Parameter refusal: one of ``Errno/answerable``; any other is answered as EIO.
-    /// - Throws: ENOENT when no event of this number waits: it was answered, or whoever waited was killed.
+    /// - Throws: ENOENT when no event of this number waits: it was answered, or the waiting thread was killed.
     package func answer(_ event: Int32, _ refusal: Errno?) throws(Errno) {
         var response = PASSHSM_FAN_ALLOW
         if let refusal {
@@ -117,15 +119,15 @@ package final class EventGroup: Sendable {
         _ = try check { passhsm_fanotify_answer(descriptor.raw, event, response) }
     }
 
-    /// Denies with EIO every event that was read and is not answered, whatever its number; how many there were.
+    /// Denies with EIO every event that was read and is not answered, whatever its number. Returns how many there were.
     ///
     /// - Parameters:
     ///   - limit: numbers are below this.
-    ///   - kept: numbers that are left.
+    ///   - kept: numbers of events that are not denied.
     package func denyAll(below limit: Int, except kept: Set<Int32> = []) -> Int {
         var denied = 0
         for number in 0..<Int32(clamping: limit) where !kept.contains(number) {
-            // Of two processes' events with the same number, one after the other.
+            // Events that two processes have read can have the same number. Each answer takes one of them.
             while passhsm_fanotify_answer(
                 descriptor.raw, number, PASSHSM_FAN_DENY | UInt32(EIO) << UInt32(PASSHSM_FAN_ERRNO_SHIFT)) == 0
             {

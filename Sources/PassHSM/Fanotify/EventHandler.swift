@@ -6,11 +6,12 @@ import HSMStore
 import HSMSystem
 import Logging
 
-/// Decides on events: what is not there is fetched before they are allowed, and a file is dirty before it can be changed.
+/// Decides on events. Missing content is fetched before an access is allowed, and a file becomes dirty before it can be
+/// changed.
 ///
-/// Two rules make that safe although nobody tells when an access that was allowed has happened. A file is filled whole
-/// before it is opened for writing, or cut off: so no fill ever meets a local change. And whatever decides on a file, or
-/// changes its record, does so under its transition lock.
+/// The kernel does not report when an access that was allowed has happened. Two rules make the decisions safe all the
+/// same. A file is filled whole before it is opened for writing or cut off, so no fill ever meets a local change. Every
+/// decision on a file, and every change of its record, is made under the file's transition lock.
 final class EventHandler: Sendable {
     typealias Files = ManagedFiles<TrackedFiles>
 
@@ -41,18 +42,18 @@ final class EventHandler: Sendable {
 
     // MARK: Events
 
-    /// What is to be done with an event next.
+    /// The next thing to do with an event.
     private enum Step {
         case allow
-        /// It waits until the range (nil: the whole file) is there; then it is looked at again, or allowed.
+        /// The event waits until the range (nil: the whole file) is present. Then it is examined again, or allowed.
         case fill(Range<Int>?)
-        /// More than may be done on the reader's thread: an incomplete file is to become active.
+        /// An incomplete file has to become active. That may take too long for the reader's thread.
         case activate
-        /// The same, whatever it is.
+        /// The decision may take too long for the reader's thread: another thread makes it.
         case later
     }
 
-    /// A step with the lease that it needs; it ends after the answer, without the transition lock.
+    /// A step with the lease that it needs. The lease ends after the answer, and without the transition lock.
     private struct Decision: ~Copyable {
         let step: Step
         let lease: Lease<TrackedFiles>?
@@ -80,7 +81,7 @@ final class EventHandler: Sendable {
         }
     }
 
-    /// As ``handle(_:_:)`` for an event of which only the handle is known. May block.
+    /// As ``handle(_:_:)`` for an event that an earlier daemon left: only the file handle is known. May block.
     func handleInherited(_ event: WaitingEvent) {
         let file = tracked.hold(event.handle)
         pool.run { [self] in proceed(event, file) }
@@ -88,7 +89,7 @@ final class EventHandler: Sendable {
 
     /// Takes the next step of an event; comes back after each wait. Drops `file`.
     ///
-    /// - Parameter isIncomplete: so its record has said: it is read once less.
+    /// - Parameter isIncomplete: the record has just said that the file is incomplete, so it is not read again.
     private func proceed(_ event: WaitingEvent, _ file: TrackedFile, isIncomplete: Bool = false) {
         defer { tracked.drop(file) }
         do throws(Errno) {
@@ -137,7 +138,7 @@ final class EventHandler: Sendable {
                     held.end()
                 }
             }
-            // Here users see the lower file's own time.
+            // Users of this front end see the lower file's own times.
             try? content.stored.restoreModified()
             if let error {
                 // The next reader starts anew.
@@ -146,7 +147,8 @@ final class EventHandler: Sendable {
             } else if range != nil || isAllowed(event, file, content) {
                 event.answer(nil)
             } else {
-                // On a thread of its own: this one may be the caller's, who holds nothing but is on its way.
+                // On a thread of the pool: this one may belong to a caller, which holds no lock but should not be
+                // delayed.
                 let file = tracked.hold(event.handle)
                 return pool.run { [self] in
                     proceed(event, file)
@@ -157,9 +159,9 @@ final class EventHandler: Sendable {
         }
         let user = CallerSyscall.user(of: event.thread) ?? 0
         if let range {
-            // Many at once cost descriptors.
+            // Each file that is kept active costs descriptors, so their number is limited.
             if tracked.count < Self.mostReadByRanges { file.withState { $0.lifecycle.keepActive() } }
-            // Feeds the read-ahead.
+            // The question also tells the read-ahead of this access.
             if engine.isResident(range, of: content.fill, user: user) { return engine.finish(ticket) }
             engine.ensureResident(range, of: content.fill, user: user, ticket: ticket)
         } else {
@@ -167,8 +169,8 @@ final class EventHandler: Sendable {
         }
     }
 
-    /// Whether an event that waited for the whole of `content` needs nothing more: then its answer wakes no thread before.
-    /// Does not wait for whoever decides on the file now.
+    /// Whether an event that waited for the whole of `content` needs nothing more. It can then be answered without
+    /// waking another thread. False, at once, while another thread holds the transition lock.
     private func isAllowed(_ event: WaitingEvent, _ file: TrackedFile, _ content: IncompleteFile) -> Bool {
         files.transitionIfFree(file) {
             file.content === content && content.fill.isComplete && !isFinishedFirst(content, for: event)
@@ -178,7 +180,8 @@ final class EventHandler: Sendable {
 
     // MARK: Decisions
 
-    /// Of a large file the record would be written while it is read, and tar(1) find that it has changed.
+    /// Whether the record has to be final before the event is allowed. A large file's record would otherwise be written
+    /// while the file is read, and tar(1) would report that the file has changed.
     private func isFinishedFirst(_ content: IncompleteFile, for event: WaitingEvent) -> Bool {
         event.isOpen && content.fill.layout.limit > Self.large
     }
@@ -192,7 +195,7 @@ final class EventHandler: Sendable {
             if isHarmless && !isFinishedFirst(content, for: event) { return .allow }
             guard mayBlock else { return .later }
             do throws(Errno) {
-                // A change needs a finished record, which can say dirty before the change comes.
+                // Before a change the record has to be final: only then can it say dirty before the change comes.
                 if try !files.finalizeLocked(file, content) { throw Errno(rawValue: EBUSY) }
             } catch { if !isHarmless { throw error } }
             if isHarmless { return .allow }
@@ -210,12 +213,12 @@ final class EventHandler: Sendable {
         return .activate
     }
 
-    /// A file of which something is missing.
+    /// The step for a file with missing content.
     private func fillStep(_ event: WaitingEvent, _ content: IncompleteFile) -> Step {
         if content.fill.isComplete && isHarmless(event, true) { return .allow }
         if let range = event.range {
-            // Cut off by its path, it is filled first: see the type. What is mapped or cloned, because more may be seen of it
-            // than is told.
+            // A file that is cut off by its path is filled whole first: see the type. So is a file that is mapped or
+            // cloned, because its user may see more bytes than the event names.
             guard options.fill == .read, !range.isEmpty,
                 CallerSyscall(event.thread, mayBlock: true)?.readsRange ?? false
             else {
@@ -227,7 +230,7 @@ final class EventHandler: Sendable {
         return .fill(nil)
     }
 
-    /// A file that is complete on disk. It becomes dirty before it can be changed.
+    /// The step for a file that is complete on disk. The file becomes dirty before it can be changed.
     private func completeStep(
         _ event: WaitingEvent, _ file: TrackedFile, _ descriptor: Descriptor, _ record: Record, _ mayBlock: Bool
     ) throws(Errno) -> Step {
@@ -236,10 +239,12 @@ final class EventHandler: Sendable {
             tracked.ignore(isMarked ? .access : .all, of: descriptor)
             return .allow
         }
-        // The opener counts as one who writes before the event comes; a lease that it refuses tells. Others are refused it
-        // too, and this process by a fill that is just over.
+        // The kernel counts an opener as a writer before it raises the event, and refuses a lease on a file with a
+        // writer. The refusal can be due to another writer too, or to a fill of this process that has just ended. So
+        // the caller is examined as well.
         let mayChange = (!event.isOpen || store.isOpenForWriting(descriptor)) && !isHarmless(event, mayBlock)
-        // Cut off by its path, while accesses were ignored, or by an open that only reads (O_TRUNC).
+        // Such a change was not seen before: the file was cut off by its path while accesses were ignored, or by an
+        // open that only reads (O_TRUNC).
         let wasChanged = event.isOpen ? record.wasChangedUnseen(try descriptor.stat()) : false
         guard mayChange || wasChanged else {
             tracked.ignore(.access, of: descriptor)
@@ -251,7 +256,7 @@ final class EventHandler: Sendable {
         return .allow
     }
 
-    /// Nothing is changed by what the event tells, nor by what the descriptor of an open allows.
+    /// Whether the access changes nothing and, for an open, the new descriptor cannot either.
     private func isHarmless(_ event: WaitingEvent, _ mayBlock: Bool) -> Bool {
         guard let caller = CallerSyscall(event.thread, mayBlock: mayBlock) else { return false }
         return event.isOpen ? caller.opensForReading : !caller.mayTruncate
@@ -259,7 +264,7 @@ final class EventHandler: Sendable {
 
     // MARK: Looking after files
 
-    /// Once a second: deactivates files that nobody uses, and looks again after those that were opened for writing.
+    /// Once a second: deactivates unused files, and looks again after those that were opened for writing.
     func sweep() {
         for file in tracked.all(where: { $0.unusedContent != nil || $0.mark != nil }) { files.sweep(file) }
     }

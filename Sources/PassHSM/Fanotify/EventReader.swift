@@ -9,10 +9,11 @@ final class EventReader: Sendable {
     private let link: WaitingEvent.Link
     private let handler: EventHandler
     private let log: Logger
-    /// Bytes: what one read may bring are descriptors at once, which must not be more than a part of the reserve.
+    /// In bytes. Each event of one read opens a descriptor, and all of these together may use only a part of the
+    /// reserve.
     private let bufferSize: Int
-    /// Events from this number on, which is their descriptor's, are denied: each may need a second one for its fill, and the
-    /// reserve is for fills and `status`.
+    /// An event's number is its descriptor. Events with this number or a higher one are denied: each may need a second
+    /// descriptor for its fill, and the reserve is for fills and `status`.
     private let limit: Int
 
     init(link: WaitingEvent.Link, handler: EventHandler, log: Logger) {
@@ -36,7 +37,7 @@ final class EventReader: Sendable {
             let batch: EventBatch
             do throws(Errno) { batch = try link.group.read(into: buffer) } catch {
                 if [EBADF, EINVAL, EFAULT].contains(error.rawValue) {
-                    // What waits is denied by who takes this process's place.
+                    // The guardian, or the next daemon, answers the events that wait.
                     log.critical("events cannot be read any more: \(error.text)")
                     kill(getpid(), SIGKILL)
                     return
@@ -74,7 +75,7 @@ final class EventReader: Sendable {
                 EventTable.Entry(number: event.number, thread: event.thread, range: range, file: handle))
             let waiting = WaitingEvent(
                 number: event.number, range: range, thread: event.thread, handle: handle, descriptor: file, link: link)
-            // This process knows what it does, and must not wait for itself. What is no regular file has no content.
+            // This process must not wait for itself. Only regular files have content to fill.
             if try file.stat().st_mode & S_IFMT != S_IFREG || CallerSyscall.isOwn(event.thread) {
                 return waiting.answer(nil)
             }
@@ -85,7 +86,7 @@ final class EventReader: Sendable {
         }
     }
 
-    /// An event that nothing else answers.
+    /// Denies an event that nothing else answers.
     private func deny(_ event: Event, _ file: Descriptor, _ error: Int32) {
         do throws(Errno) {
             try link.group.answer(event.number, Errno(rawValue: error))

@@ -2,11 +2,11 @@ import CLinux
 import Glibc
 import HSMSystem
 
-/// The events that were read and are not answered yet, in memory that outlives the daemon: who takes its place learns from
-/// it what to answer.
+/// The events that were read and are not answered yet. The table's memory outlives the daemon: the next daemon learns
+/// from it which events to answer.
 ///
-/// A slot for each number that an event can have. A slot is written by who read the event, and freed by who answered it,
-/// so that no two threads ever write the same one.
+/// The table has a slot for each number that an event can have. The thread that read an event writes its slot, and the
+/// thread that answered the event frees it. So no two threads write the same slot at a time.
 package final class EventTable: @unchecked Sendable {
     // Sendable: see above; the memory stays mapped for as long as this lives.
     package let memory: Descriptor
@@ -14,7 +14,7 @@ package final class EventTable: @unchecked Sendable {
     package let count: Int
     private let base: UnsafeMutableRawPointer
 
-    /// What is known of an event without its descriptor.
+    /// An event as the table keeps it, without its descriptor.
     package struct Entry: Equatable, Sendable {
         package let number: Int32
         package let thread: Int32
@@ -43,7 +43,7 @@ package final class EventTable: @unchecked Sendable {
     }
     private static let largestHandle = slotSize - Offset.handle
 
-    /// A new one, for numbers below `count`.
+    /// Makes a new table, for numbers below `count`.
     package init(count: Int) throws(Errno) {
         memory = Descriptor(owning: try check { passhsm_memfd("passhsm-events") })
         self.count = count
@@ -51,7 +51,7 @@ package final class EventTable: @unchecked Sendable {
         base = try Self.map(memory, count * Self.slotSize)
     }
 
-    /// That of another process.
+    /// Maps the table of another process.
     package init(_ memory: Descriptor) throws(Errno) {
         self.memory = memory
         let size = Int(try memory.stat().st_size)
@@ -72,7 +72,8 @@ package final class EventTable: @unchecked Sendable {
         number >= 0 && Int(number) < count ? base + Int(number) * Self.slotSize : nil
     }
 
-    /// Enters an event that was just read. One that cannot be entered is denied by who takes the daemon's place.
+    /// Enters an event that was just read. An event that does not fit is denied when the daemon ends, by the next
+    /// daemon or the guardian.
     package func enter(_ entry: Entry) {
         let handle = entry.file.bytes
         guard let slot = slot(entry.number), handle.count <= Self.largestHandle else { return }
@@ -92,7 +93,7 @@ package final class EventTable: @unchecked Sendable {
         passhsm_store_release(slot.assumingMemoryBound(to: UInt32.self), 0)
     }
 
-    /// Those that are entered. Only while nobody else uses the table.
+    /// The entered events. To be used only while no other thread or process uses the table.
     package var entries: [Entry] {
         (0..<Int32(clamping: count)).compactMap { number in
             guard let slot = slot(number), slot.load(fromByteOffset: Offset.state, as: UInt32.self) == 1 else {

@@ -7,18 +7,18 @@ import HSMSystem
 import Logging
 import Synchronization
 
-/// A mounted mirror: the front end of pre-content events over a store and an engine, from the mount to its end.
+/// A mounted mirror: the front end that uses pre-content events, over a store and an engine, from the mount to its end.
 package final class FanotifyMount: Sendable {
     package struct Options: Sendable {
         package var fill = FillPolicy.auto
-        /// Nothing of a remote's content is seen before all of it was compared with its digest.
+        /// Users see a file's remote content only after all of it was compared with its digest.
         package var isStrict = false
-        /// Complete files raise events too: to measure what that costs.
+        /// Complete files raise events too, to measure the cost of that.
         package var ignoresNothing = false
-        /// Set-user-ID files and devices do nothing, also where they would in the lower directory. A mount that is taken
-        /// over stays as it is.
+        /// Set-user-ID files and devices have no effect, also where they would in the lower directory. A mount that is
+        /// taken over stays as it is.
         package var withholdsRights = false
-        /// Seconds that whoever waits is kept waiting for a new daemon when this one dies.
+        /// Seconds that accesses wait for a new daemon when this one dies.
         package var takeoverSeconds = 30.0
 
         package init() {}
@@ -63,23 +63,24 @@ package final class FanotifyMount: Sendable {
         reader = EventReader(link: session.link, handler: handler, log: log)
     }
 
-    /// Mounts, unless the mount was taken over, and returns when events are answered; a line that says what was got.
+    /// Mounts, unless the mount was taken over, and returns when events are answered. The returned line says how far
+    /// the marks reach.
     package func start() throws(Errno) -> String {
-        // Without it a fill could not be made durable.
+        // Without the committer, fills could not be made durable.
         try store.startCommitting()
-        // From here on nobody who waits is let through, whatever becomes of this process.
+        // From here on no waiting access is let through, whatever becomes of this process.
         try startThread(name: "tick") { [self] in tick() }
         try startThread(name: "deadlines") { [self] in watchDeadlines() }
         let inherited = session.takeInherited()
         for event in inherited { handler.handleInherited(event) }
-        // An event that is read now could get the number of one of these. They end with their fills.
+        // A new event could get the number of an inherited event without a placeholder. These end with their fills.
         while inherited.contains(where: { !$0.holdsNumber && !$0.hasEnded }) { usleep(1000) }
         try reader.start()
         if !session.isInherited { try session.mount(at: mountpoint, withholdsRights: options.withholdsRights) }
         return session.isInherited ? "taken over; \(session.scope)" : session.scope
     }
 
-    /// Files that nobody uses any more: once a second.
+    /// Looks after the known files once a second.
     private func tick() {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
@@ -87,7 +88,7 @@ package final class FanotifyMount: Sendable {
         }
     }
 
-    /// Once a second, on a thread that waits for no file.
+    /// Enforces the fills' deadlines once a second, on a thread that waits for no file.
     private func watchDeadlines() {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
@@ -95,10 +96,11 @@ package final class FanotifyMount: Sendable {
         }
     }
 
-    /// Returns when the mount is gone, by whomever.
+    /// Returns when the mount is gone, no matter how it was unmounted.
     package func waitForUnmount() {
         let table = try? Descriptor.open("/proc/self/mountinfo", O_RDONLY)
-        // After a change of the mount table the mount is gone in a moment; one that was detached goes without a change.
+        // After a change of the mount table the mount may be gone in a moment. A mount that was detached ends without
+        // such a change.
         var hastyUntil = ContinuousClock.now
         while !isAborted.load(ordering: .acquiring) {
             let (hasMount, pause) = session.group.look(for: session.mount.mountID)
@@ -129,12 +131,12 @@ package final class FanotifyMount: Sendable {
         log.info("unmounted")
     }
 
-    /// Fails every request that waits for a fill, now and for five seconds: so that those who wait close their files, and
-    /// the mount can be unmounted.
+    /// Fails every request that waits for a fill, now and for five seconds. The callers then close their files, and the
+    /// mount can be unmounted.
     package func drain() { engine.refuse(for: .seconds(5)) }
 
-    /// Ends the mount: everyone who waits is answered and the mount is detached. What is still open is denied what is not
-    /// there by the guardian. Returns when ``waitForUnmount()`` can return.
+    /// Ends the mount: answers every waiting access and detaches the mount. For files that are still open, the guardian
+    /// denies missing content. Returns when ``waitForUnmount()`` can return.
     package func stop() {
         if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
         engine.shutDown()
@@ -162,27 +164,27 @@ package final class FanotifyMount: Sendable {
 /// Work on files that the control socket asks for. Each call takes a descriptor (O_PATH) of a file in the lower tree, and may
 /// block for as long as the remote does.
 extension FanotifyMount {
-    /// Below it lie the files that are named by paths.
+    /// The directory that clients' paths start from.
     package var top: Descriptor { store.tree.root }
 
-    /// What is recorded of a file.
+    /// Returns the recorded state of a file.
     package func state(of file: Descriptor) throws(Errno) -> StoredState { try store.describe(file) }
 
-    /// Makes a file offline when the remote still has it; the bytes that were freed.
+    /// Makes a file offline when the remote still has it. Returns the number of bytes that were freed.
     ///
     /// - Parameter goesOn: asked about five times a second; false gives up.
     package func release(_ file: Descriptor, _ goesOn: () -> Bool) throws(Refusal) -> Int {
         try handler.files.release(file, while: goesOn)
     }
 
-    /// Fills a file whole, behind whatever else wants the remote.
+    /// Fills a file whole. Every other user of the remote goes first.
     ///
-    /// - Parameter progress: told the bytes that became present or were so already; false gives up.
+    /// - Parameter progress: gets the number of bytes that became present or were so already; false gives up.
     package func recall(_ file: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) {
         try await handler.files.recall(file, progress)
     }
 
-    /// Forbids that a file is released, or allows it again.
+    /// Forbids the release of a file, or allows it again.
     package func setPinned(_ isPinned: Bool, _ file: Descriptor) throws(Refusal) {
         try handler.files.setPinned(isPinned, file)
     }

@@ -5,13 +5,14 @@ import HSMSystem
 import Logging
 import Synchronization
 
-/// What outlives a daemon: the group, the table of waiting events, the mount; and the guardian that holds them.
+/// The parts of a mount that outlive its daemon: the group, the table of waiting events, the mount, and the guardian
+/// that holds them.
 package final class FanotifySession: Sendable {
     let link: WaitingEvent.Link
     var group: EventGroup { link.group }
-    /// It was another daemon's.
+    /// The session was taken over from another daemon.
     package let isInherited: Bool
-    /// The lower directory, below whatever covers it.
+    /// The lower directory itself, also where a mount covers it.
     private let lower: Descriptor
     private let guarded: GuardedMount
     /// The mount, until it is attached.
@@ -23,7 +24,7 @@ package final class FanotifySession: Sendable {
     private let isEnding = Atomic<Bool>(false)
     private let inherited: Mutex<[WaitingEvent]>
 
-    /// A new one, whose guardian is there when this returns; nothing is mounted yet.
+    /// Makes a new session. Its guardian runs when this returns; nothing is mounted yet.
     ///
     /// - Parameter startGuardian: starts a process that runs a ``Guardian`` at `address`.
     package init(
@@ -48,8 +49,8 @@ package final class FanotifySession: Sendable {
         try watch()
     }
 
-    /// That of a daemon which died; nil when there is none. To be called before this process has many descriptors: an event
-    /// whose number is taken here has to be answered before others are read.
+    /// Takes over the session of a daemon that died; nil when there is none. To be called before this process has many
+    /// descriptors: an event whose number is taken here has to be answered before others are read.
     package init?(
         takingOver address: GuardianAddress, log: Logger, startGuardian: @escaping @Sendable () throws -> Void
     ) throws {
@@ -67,7 +68,7 @@ package final class FanotifySession: Sendable {
         var waiting: [WaitingEvent] = []
         let placeholder = try Descriptor.open("/dev/null", O_RDONLY)
         for entry in table.entries {
-            // No event that comes may get the number of one that waits.
+            // A placeholder with the number of a waiting event keeps new events from getting that number.
             var holder: Descriptor?
             if fcntl(entry.number, F_GETFD) < 0, passhsm_dup_to(placeholder.raw, entry.number) == entry.number {
                 holder = Descriptor(owning: entry.number)
@@ -78,7 +79,7 @@ package final class FanotifySession: Sendable {
                     descriptor: holder, link: link))
         }
         inherited = Mutex(waiting)
-        // What had been read and not been entered yet.
+        // The last daemon may have read events that it had not entered yet: they are denied.
         let limit = max(table.count, Capabilities.descriptorLimit().now)
         let denied = link.group.denyAll(below: limit, except: Set(waiting.map(\.number)))
         link.counters.add(.inherited, waiting.count)
@@ -88,7 +89,7 @@ package final class FanotifySession: Sendable {
 
     package var mount: GuardedMount { guarded }
 
-    /// The path of the lower directory below whatever covers it.
+    /// A path to the lower directory itself, also where a mount covers it.
     package var lowerPath: BytePath { BytePath("/proc/self/fd/\(lower.raw)") }
 
     /// How far the marks reach, for people.
@@ -97,12 +98,13 @@ package final class FanotifySession: Sendable {
             ? "the whole file system is marked" : "the mount is marked, and not its copies in other mount namespaces"
     }
 
-    /// To be called before the daemon opens files of the lower directory, with its own way to it.
+    /// To be called before the daemon opens files of the lower directory. `directory` is the daemon's own way to it:
+    /// accesses through it raise no events.
     package func prepare(_ directory: LowerDirectory) throws(Errno) {
         if guarded.isWholeFileSystem { try group.ignoreMount(of: directory.place) }
     }
 
-    /// The events that the last daemon left, once.
+    /// The events that the last daemon left. Later calls return none.
     func takeInherited() -> [WaitingEvent] {
         inherited.withLock { events in
             defer { events = [] }
@@ -112,7 +114,7 @@ package final class FanotifySession: Sendable {
 
     /// Makes the mount, once. - Throws: EOPNOTSUPP where the file system has no pre-content events.
     ///
-    /// - Parameter withholdsRights: set-user-ID files and devices do nothing.
+    /// - Parameter withholdsRights: set-user-ID files and devices have no effect.
     func mount(at mountpoint: BytePath, withholdsRights: Bool) throws(Errno) {
         guard let mount = unattached.withLock({ $0.take() }) else { throw Errno(rawValue: EALREADY) }
         try mount.mark(group)
@@ -123,7 +125,7 @@ package final class FanotifySession: Sendable {
 
     // MARK: The guardian
 
-    /// Starts a guardian and hands it what it holds.
+    /// Starts a guardian and hands it the descriptors that it is to hold.
     private func guardNow() throws {
         try startGuardian()
         let deadline = Deadline(seconds: 10)
@@ -139,7 +141,7 @@ package final class FanotifySession: Sendable {
         }
     }
 
-    /// A guardian that ends before the daemon is replaced.
+    /// Starts a thread that replaces the guardian when it ends before the daemon.
     private func watch() throws(Errno) {
         try startThread(name: "guardian") { [weak self] in
             while let self, !self.isEnding.load(ordering: .acquiring) {
@@ -155,7 +157,7 @@ package final class FanotifySession: Sendable {
         }
     }
 
-    /// The daemon ends: the guardian denies what is left, and ends with the mount.
+    /// Tells the guardian that the daemon ends. The guardian denies the remaining accesses, and ends with the mount.
     func end() {
         isEnding.store(true, ordering: .releasing)
         do throws(Errno) { try guardian.withLock { $0 }?.end() } catch {

@@ -2,12 +2,12 @@ import Glibc
 import HSMSystem
 import Logging
 
-/// The process that makes the front end fail closed: it holds the group's descriptor, because the kernel allows every
-/// access that waits when the last holder ends.
+/// The process that makes the front end fail closed. It holds the group's descriptor: when the last holder of that
+/// ends, the kernel allows every access that waits.
 ///
-/// When the daemon dies, those who wait go on waiting, until a new daemon takes over or the time for that is over. From
-/// then on everything is denied with EIO, until one takes over after all, or the mount is gone. One thread; nothing here
-/// touches the mount or the lower file system.
+/// When the daemon dies, waiting accesses go on waiting until a new daemon takes over, or the time for that is over.
+/// From then on the guardian denies every access with EIO, until a daemon takes over after all, or the mount is gone.
+/// The guardian has one thread. It touches neither the mount nor the lower file system.
 package final class Guardian {
     private struct Kept {
         let mount: GuardedMount
@@ -23,28 +23,28 @@ package final class Guardian {
     /// The daemon's connection; nil when it is gone.
     private var daemon: LocalSocket?
     private var clients: [LocalSocket] = []
-    /// From when on everything is denied; set when the daemon is gone.
+    /// The time from which every access is denied; set when the daemon is gone.
     private var denial = ContinuousClock.now
     private var isDenying = false
     private var isEnding = false
     private let start = ContinuousClock.now
     private var nextLook = ContinuousClock.now
-    /// How long the first daemon may take to come.
+    /// How long the guardian waits for its first daemon.
     private static let patience = Duration.seconds(15)
     private static let period: Int32 = 100
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
 
-    /// Listens at `address`, where no other guardian does.
+    /// Listens at `address`. - Throws: EADDRINUSE when another guardian does.
     package init(_ address: GuardianAddress, log: Logger) throws(Errno) {
         self.address = address
         self.log = log
-        // One that ends may still be there for a moment.
+        // A guardian that is ending may still listen for a moment.
         let deadline = Deadline(seconds: 5)
         while (try? GuardianLink(address)) != nil {
             if deadline.hasPassed { throw Errno(rawValue: EADDRINUSE) }
             usleep(20_000)
         }
-        // Left by one that was killed.
+        // A guardian that was killed has left its socket.
         unlinkat(address.folder.raw, address.name, 0)
         listener = try LocalSocket.listen(address.name, in: address.folder)
     }
@@ -53,7 +53,8 @@ package final class Guardian {
 
     /// Guards until there is nothing left to guard.
     package func run() {
-        // Whoever ends processes in bulk, or for want of memory, ends this one last: it would be to let everybody read.
+        // The end of this process could let every reader through. So it ignores the signals that end processes in bulk,
+        // and the kernel does not pick it when memory is short.
         for number in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
         if let file = try? Descriptor.open("/proc/self/oom_score_adj", O_WRONLY) {
             _ = Array("-1000".utf8).withUnsafeBytes { Glibc.write(file.raw, $0.baseAddress, $0.count) }
@@ -85,7 +86,7 @@ package final class Guardian {
             polls.append(pollfd(fd: kept.group.descriptor.raw, events: Int16(POLLIN), revents: 0))
         }
         guard poll(&polls, nfds_t(polls.count), Self.period) > 0 else { return }
-        // The daemon's end comes before requests of one that wants its place.
+        // In reverse, so that the end of the old daemon is seen before the request of a new one.
         for (socket, poll) in zip(sockets, polls).reversed() where poll.revents != 0 {
             if socket === listener { accept() } else { serve(socket) }
         }
@@ -94,7 +95,7 @@ package final class Guardian {
 
     // MARK: Denying
 
-    /// Denies what the daemon had read.
+    /// Denies the events that the daemon had read.
     private func denyWaiting(_ kept: Kept) {
         let limit = max(kept.table.count, Capabilities.descriptorLimit().now)
         let denied = kept.group.denyAll(below: limit)
@@ -102,9 +103,9 @@ package final class Guardian {
         if denied > 0 { log.warning("denied \(denied) accesses that waited") }
     }
 
-    /// Denies what comes.
+    /// Reads new events and denies them.
     private func denyNext(_ kept: Kept) {
-        // An error is of an event that the kernel has denied itself.
+        // The read fails for an event that the kernel has denied itself.
         guard let batch = try? kept.group.read(into: buffer) else { return }
         for event in batch.events where event.number >= 0 {
             if event.wantsAnswer { try? kept.group.answer(event.number, Errno(rawValue: EIO)) }

@@ -2,11 +2,11 @@ import Glibc
 import HSMStore
 import HSMSystem
 
-/// What a guardian keeps besides descriptors: who mounts, and how.
+/// The mount that a guardian guards. The guardian keeps it besides descriptors.
 package struct GuardedMount: Codable, Equatable, Sendable {
     package var mountpoint: BytePath
     package var lower: BytePath
-    /// Seconds that whoever waits is kept waiting when the daemon dies.
+    /// Seconds that accesses wait for a new daemon when the daemon dies.
     package var takeoverSeconds: Double
     /// The whole file system is marked, and not only the mount.
     package var isWholeFileSystem: Bool
@@ -20,12 +20,13 @@ package struct GuardedMount: Codable, Equatable, Sendable {
         self.isWholeFileSystem = isWholeFileSystem
     }
 
-    /// ``takeoverSeconds``, of whatever another process says, within what a clock can count: some 30 years.
+    /// ``takeoverSeconds`` as a duration. Another process has sent the number, so it is limited to 0...1e9 seconds,
+    /// some 30 years.
     var takeover: Duration { .seconds(min(max(takeoverSeconds, 0), 1e9)) }
 }
 
-/// Where the guardian of a lower directory is found: a socket in the registry's folder, named by the inode of its tree's top,
-/// which is the lower directory's path again where the mount covers it.
+/// Where the guardian of a lower directory is found: a socket in the registry's folder, named by device and inode of
+/// the tree's top. Where the mount covers the lower directory, the directory's own path leads to that inode too.
 package struct GuardianAddress: Sendable {
     package let folder: Descriptor
     package let name: String
@@ -43,7 +44,7 @@ package struct GuardianAddress: Sendable {
         self.init(folder: folder, name: "\(Self.prefix)\(status.st_dev)-\(status.st_ino)")
     }
 
-    /// Every one in the folder; of some the guardian may be gone.
+    /// Every address in the folder. Some of their guardians may be gone.
     package static func all(in folder: Descriptor) -> [GuardianAddress] {
         DirectoryReader.texts(in: folder).filter { $0.hasPrefix(prefix) }.map {
             GuardianAddress(folder: folder, name: $0)
@@ -51,15 +52,15 @@ package struct GuardianAddress: Sendable {
     }
 }
 
-/// What is asked of a guardian: lines, each with an answer.
+/// A request to a guardian: one line, which gets one answer.
 enum GuardianRequest: Codable {
-    /// Hands over the group, the table and the lower directory; from then on the connection's end is the daemon's.
+    /// Hands over the group, the table and the lower directory. From then on the connection ends when the daemon does.
     case keep(GuardedMount)
-    /// Asks for them, because their daemon is gone.
+    /// Asks for the three descriptors, because their daemon is gone.
     case take
-    /// Asks what is kept.
+    /// Asks which mount is guarded.
     case tell
-    /// Nobody will take over: what is left is denied, until the mount is gone.
+    /// No daemon will take over: remaining accesses are denied until the mount is gone.
     case end
 }
 
@@ -72,7 +73,7 @@ enum GuardianAnswer: Codable {
 /// A connection to a guardian.
 package final class GuardianLink: Sendable {
     let socket: LocalSocket
-    /// For each answer.
+    /// The time limit of each answer.
     private static let seconds = 10.0
 
     /// - Throws: ENOENT or ECONNREFUSED when there is no guardian.
@@ -93,30 +94,31 @@ package final class GuardianLink: Sendable {
         return (decoded, received)
     }
 
-    /// What is kept, and whether a daemon serves it; nil when it is nothing yet.
+    /// The guarded mount, and whether a daemon serves it; nil while there is none yet.
     package func tell() throws(Errno) -> (mount: GuardedMount, isServed: Bool)? {
         guard case .kept(let mount, let isServed) = try ask(.tell).0 else { return nil }
         return (mount, isServed)
     }
 
-    /// - Throws: EBUSY when it keeps something already.
+    /// - Throws: EBUSY when the guardian has a mount already.
     func keep(_ mount: GuardedMount, _ descriptors: [Descriptor]) throws(Errno) {
         guard case .done = try ask(.keep(mount), descriptors).0 else { throw Errno(rawValue: EBUSY) }
     }
 
-    /// What is kept, with its descriptors; nil while a daemon serves it, or nothing is kept.
+    /// The guarded mount, with its descriptors; nil while a daemon serves it, or there is none.
     func take() throws(Errno) -> (GuardedMount, [Descriptor])? {
         let (answer, descriptors) = try ask(.take)
         guard case .kept(let mount, _) = answer, descriptors.count == 3 else { return nil }
         return (mount, descriptors)
     }
 
-    /// See ``GuardianRequest/end``. - Throws: EBUSY while a daemon serves it, which is another one.
+    /// See ``GuardianRequest/end``. - Throws: EBUSY while another daemon serves the mount.
     package func end() throws(Errno) {
         guard case .done = try ask(.end).0 else { throw Errno(rawValue: EBUSY) }
     }
 
-    /// Returns when the guardian has ended. Takes no answer away from who asks meanwhile.
+    /// Returns when the guardian has ended. Reads nothing from the socket, so that a thread that asks meanwhile gets
+    /// its answer.
     func waitForEnd() {
         while true {
             do throws(Errno) {

@@ -1,11 +1,12 @@
 import Glibc
 import HSMSystem
 
-/// Whether the front end of pre-content events can be used, by trying.
+/// Whether the front end of pre-content events can be used here. Finds out by trying.
 package struct PreContentSupport: Sendable {
-    /// Why it cannot; nil when it can.
+    /// Why it cannot be used; nil when it can.
     package let obstacle: String?
-    /// The lower directory is the top of its file system, so that all of it can be marked: whichever mount it is reached by.
+    /// The lower directory is the top of its file system. So the whole file system can be marked, whichever mount it is
+    /// reached by.
     package let isWholeFileSystem: Bool
 
     /// - Parameter lower: canonical, or nil to ask the kernel alone.
@@ -41,7 +42,7 @@ package struct PreContentSupport: Sendable {
         }
     }
 
-    /// Never the root of the machine: when nobody answers, nothing of the file system can be opened.
+    /// Never true for the root of the machine: if no process answered the events, no file of it could be opened.
     private static func isTop(_ lower: BytePath) -> Bool {
         guard lower != BytePath("/"), let entry = try? MountTable.entry(at: lower) else { return false }
         return entry.root == BytePath("/")

@@ -4,7 +4,7 @@ import HSMSystem
 
 /// The mount that users see: a clone of the mount that the tree lies on, marked before anybody can reach it.
 struct PrivateMount {
-    /// O_PATH on the top of the clone, which holds the mount: to be let go of, so that it can be unmounted.
+    /// O_PATH on the top of the clone. It holds the mount, and has to be closed before the mount can be unmounted.
     private let top: Descriptor
     /// Its unique id.
     let id: UInt64
@@ -20,10 +20,11 @@ struct PrivateMount {
     /// Makes it nosuid and nodev. To be called before it is attached.
     func withholdRights() throws(Errno) { _ = try check { passhsm_withhold_rights(top.raw) } }
 
-    /// Attaches it, and forbids to clone it: a clone would have no mark, and show holes for content. In this order: below a
-    /// mount that is shared, as systemd makes them all, the kernel attaches none that is unbindable.
+    /// Attaches the clone, then makes it unbindable: a clone of it would have no mark, and show holes for content. The
+    /// order matters: the kernel attaches no unbindable mount below a shared one, and systemd makes all mounts shared.
     ///
-    /// By descriptors: who may write a directory above the mount point could put another there after its path was checked.
+    /// Works on descriptors: a user who can write a directory above the mount point could replace it after its path was
+    /// checked.
     func attach(at mountpoint: BytePath) throws(Errno) {
         let place = try Descriptor.openExactly(mountpoint.cString)
         _ = try check { passhsm_attach_mount(top.raw, place.raw) }

@@ -3,7 +3,7 @@ import HSMFiles
 import HSMSystem
 import Synchronization
 
-/// A file that events are about, or with which something is still to be done.
+/// A file that has pending events, or that still needs work.
 final class TrackedFile: ManagedFile {
     let handle: FileHandle
     /// Events and work that hold it; guarded by the table's shard.
@@ -11,7 +11,8 @@ final class TrackedFile: ManagedFile {
     /// A leaf lock.
     private let state = Mutex(State())
 
-    /// Users see the lower files' own times, and reach their records' files: neither is kept.
+    /// Users see the lower files' own times and reach the files that hold the records. So neither times nor records are
+    /// kept.
     struct State: ManagedState {
         var lifecycle = FileLifecycle(nil)
 

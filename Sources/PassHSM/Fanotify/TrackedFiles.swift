@@ -4,7 +4,7 @@ import HSMStore
 import HSMSystem
 import Synchronization
 
-/// The known files, by file handle, and the marks that the kernel has of them.
+/// The known files, by file handle, and the kernel's marks on them.
 final class TrackedFiles: Sendable {
     private static let shardCount = 16
     private let shards: [Shard] = (0..<shardCount).map { _ in Shard() }
@@ -46,7 +46,7 @@ final class TrackedFiles: Sendable {
         }
     }
 
-    /// Those of which `filter` is true.
+    /// The files whose lifecycle `filter` accepts.
     func all(where filter: (FileLifecycle) -> Bool) -> [TrackedFile] {
         shards.flatMap { $0.files.withLock { $0.values.filter { filter($0.withState(\.lifecycle)) } } }
     }
@@ -69,7 +69,7 @@ extension TrackedFiles: FileObserver {
 
     func open(_ file: TrackedFile, _ flags: Int32) throws(Errno) -> Descriptor { try tree.open(file.handle, flags) }
 
-    /// Of a file that was complete in the kernel's eyes something may be ignored.
+    /// The kernel may still ignore events of a file that was complete before.
     func willActivate(_ file: TrackedFile, _ lower: Descriptor, for user: Never?) throws(Errno) {
         try group.unignore(lower)
     }
@@ -77,8 +77,8 @@ extension TrackedFiles: FileObserver {
     func didActivate(_ file: TrackedFile, _ share: Void) {}
 
     func didDeactivate(_ file: TrackedFile, _ content: IncompleteFile, isFinished: Bool) {
-        // From here on reads are the kernel's own: `content` is open for writing, so that it was not released since. A dirty
-        // file is never clean again without a mark.
+        // From here on the kernel reads the file by itself. It was not released since, because `content` is open for
+        // writing. A dirty file without a returnable mark never becomes clean again.
         guard isFinished else { return }
         ignore(content.stored.record.flags.contains(.dirty) ? .all : .access, of: content.stored.lower)
     }
@@ -87,7 +87,7 @@ extension TrackedFiles: FileObserver {
 
     func didStayDirty(_ file: TrackedFile, _ lower: Descriptor) { ignore(.all, of: lower) }
 
-    /// The kernel's pages are the lower file's own.
+    /// Nothing to do: the kernel's pages are the lower file's own.
     func forgetPages(of file: TrackedFile) {}
 
     func didRefetch(_ file: TrackedFile) {}

@@ -2,7 +2,8 @@ import Glibc
 import HSMSystem
 import Synchronization
 
-/// An event that somebody waits with for its answer. It is answered once; when it is let go of without, with EIO.
+/// An event with a thread that waits for its answer. It is answered once. An event that is dropped unanswered is
+/// answered with EIO.
 final class WaitingEvent: Sendable {
     let number: Int32
     /// Nil: an open.
@@ -10,13 +11,13 @@ final class WaitingEvent: Sendable {
     let thread: Int32
     let handle: FileHandle
     private let link: Link
-    /// Holds the event's number: until it is answered no other event may get it. Nil afterwards.
+    /// Keeps the event's number in use, so that no other event gets it before the answer. Nil afterwards.
     private let descriptor: Mutex<Descriptor?>
     private let isAnswered = Atomic<Bool>(false)
     private let isOver = Atomic<Bool>(false)
     let holdsNumber: Bool
 
-    /// What an answer needs, shared by all events.
+    /// The parts that every answer needs, shared by all events.
     final class Link: Sendable {
         let group: EventGroup
         let table: EventTable
@@ -28,8 +29,8 @@ final class WaitingEvent: Sendable {
         }
     }
 
-    /// - Parameter descriptor: the event's own, or one that keeps its number from being used. Nil when neither can be: then no
-    ///   event may be read before this one is answered.
+    /// - Parameter descriptor: the event's own, or a placeholder that keeps its number in use. Nil when there is
+    ///   neither: then no event may be read before this one is answered.
     init(
         number: Int32, range: Range<Int>?, thread: Int32, handle: FileHandle, descriptor: Descriptor?, link: Link
     ) {
@@ -61,7 +62,7 @@ final class WaitingEvent: Sendable {
             try link.group.answer(number, refusal)
             link.counters.add(refusal == nil ? .allowed : .denied)
         } catch {
-            // Whoever waited was killed.
+            // ENOENT: the waiting thread was killed.
             link.counters.add(error.rawValue == ENOENT ? .abandoned : .unanswered)
         }
         link.table.remove(number)
@@ -72,11 +73,11 @@ final class WaitingEvent: Sendable {
     }
 }
 
-/// How many events of each kind came, and what became of them.
+/// Counts events of each kind, and their outcomes.
 package final class EventCounters: Sendable {
     package enum Name: Int, CaseIterable, Sendable {
         case open, access, allowed, denied
-        /// Whoever waited was killed before the answer.
+        /// The waiting thread was killed before the answer.
         case abandoned
         /// The kernel did not take the answer.
         case unanswered
