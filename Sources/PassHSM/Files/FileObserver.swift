@@ -1,23 +1,23 @@
 import HSMStore
 import HSMSystem
 
-/// A front end, as ``ManagedFiles`` sees it: how it reaches its files, and what it does when something becomes of them.
+/// A front end, as ``ManagedFiles`` sees it. It reaches files, and reacts when their state changes.
 ///
-/// Everything that is true of a file under both front ends is decided in Files. An observer translates: FUSE drops pages and
+/// Files decides everything that holds for a file under both front ends. An observer translates: FUSE drops pages and
 /// counts descriptors, fanotify sets and clears marks.
 package protocol FileObserver: AnyObject, Sendable {
     associatedtype File: ManagedFile
-    /// Somebody for whom a file becomes active.
+    /// The user for whom a file becomes active.
     associatedtype User: Sendable
-    /// What the descriptor of an active file is counted as.
+    /// The share that the descriptor of an active file is counted in.
     associatedtype Share: Sendable
 
     // MARK: Reaching files
 
-    /// The known file of a handle.
+    /// The file of a handle; nil when it is not known.
     func find(_ handle: FileHandle) -> File?
 
-    /// The file that `place` is open on (O_PATH), known until ``drop(_:)``; nil when it is not a regular one.
+    /// Holds the file that `place` is open on (O_PATH) until ``drop(_:)``; nil when it is not a regular file.
     func hold(_ place: Descriptor) throws(Errno) -> File?
 
     /// Ends what ``hold(_:)`` began.
@@ -33,23 +33,23 @@ package protocol FileObserver: AnyObject, Sendable {
 
     func didActivate(_ file: File, _ share: Share)
 
-    /// - Parameter isFinished: the file is complete, by its record.
+    /// - Parameter isFinished: the record says, durably, that the file is complete.
     func didDeactivate(_ file: File, _ content: IncompleteFile, isFinished: Bool)
 
     /// The content of a complete file is about to be given up.
     func willRelease(_ file: File, _ lower: Descriptor) throws(Errno)
 
-    /// The content is another version's: nothing of the one before may be shown.
+    /// The content is now another version's: no byte of the version before may be shown.
     func didRefetch(_ file: File)
 
-    /// A file that was opened for writing, and is closed, was written.
+    /// A file that was opened for writing and is closed stays dirty: it was written.
     func didStayDirty(_ file: File, _ lower: Descriptor)
 
     // MARK: Without a lock
 
-    /// The content that a reader may have before him in memory is gone, or another one's. May wait for readers.
+    /// The pages that readers may have in memory are gone or outdated. May wait for readers.
     func forgetPages(of file: File)
 
-    /// The file may be no longer needed: nothing has to be known of it then.
+    /// The file may be unused now: the front end can forget it.
     func noLongerUsed(_ file: File)
 }

@@ -1,9 +1,10 @@
 import HSMStore
 import Synchronization
 
-/// Keeps an incomplete file active. Ends when it is let go of, and then deactivates the file if nobody else uses it.
+/// Keeps an incomplete file active. A lease ends when it is dropped; the last lease then deactivates the file if
+/// nothing else uses it.
 ///
-/// It must not end under the file's transition lock, which its end takes.
+/// It must not end under the file's transition lock, because its end takes that lock.
 package struct Lease<Observer: FileObserver>: ~Copyable, Sendable {
     package let file: Observer.File
     package let content: IncompleteFile
@@ -18,8 +19,8 @@ package struct Lease<Observer: FileObserver>: ~Copyable, Sendable {
 
     package consuming func end() {}
 
-    /// Ends it after an answer that must not wait for it: whatever the file's locks are held for, deadlines and kills are
-    /// answered at once.
+    /// Ends the lease on a thread of the pool, so that the caller does not wait for the file's locks. Deadlines and
+    /// kills are then answered at once.
     package consuming func endLater() {
         let pool = files.pool
         let held = HeldLease(self)
@@ -27,13 +28,13 @@ package struct Lease<Observer: FileObserver>: ~Copyable, Sendable {
     }
 }
 
-/// A lease that waits for a fill: can be held by a closure.
+/// A lease that a closure can hold, while a fill runs.
 package final class HeldLease<Observer: FileObserver>: Sendable {
     private let lease: Mutex<Lease<Observer>?>
 
     package init(_ lease: consuming Lease<Observer>) { self.lease = Mutex(lease) }
 
-    /// The lease, once.
+    /// Returns the lease, and nil from the second call on.
     package func take() -> Lease<Observer>? { lease.withLock { $0.take() } }
 
     package func end() { _ = take() }

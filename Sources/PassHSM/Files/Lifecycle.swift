@@ -5,20 +5,21 @@ import HSMStore
 /// The lifecycle of a managed file's content.
 package typealias FileLifecycle = Lifecycle<IncompleteFile>
 
-/// The state of one file in memory: its residence, whether its content is active, who has leases and handles, and whether
-/// it may have been changed.
+/// The state of one file in memory: its residence, whether its content is active, its numbers of leases and handles,
+/// and whether it may have been changed.
 ///
-/// Pure: its methods are told facts and return decisions. It does no I/O, takes no lock and knows no front end. It is
+/// Pure: its methods take facts and return decisions. It does no I/O, takes no lock and knows no front end. It is
 /// guarded by its file's leaf lock; a method that says so is called under the transition lock too.
 ///
-/// `Content` is what stands for the content of an incomplete file while it is used: the file is then *active*.
+/// `Content` represents the content of an incomplete file while it is used: the file is then *active*.
 package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
-    /// By the file's record. Nil where records are read each time, because users reach the lower file themselves.
+    /// From the file's record. Nil where the record is read each time, because users reach the lower file themselves.
     package private(set) var residence: Residence?
-    /// Set while the file is active: from the first lease to the deactivation. Never two for one file.
+    /// Set while the file is active: from the first lease to the deactivation. A file never has two at once.
     package private(set) var content: Content?
     package private(set) var leases: Int32 = 0
-    /// Counts whatever may leave something to be recorded: beginnings and ends of leases, ends of handles, users' changes.
+    /// Counts the events that may leave something to record: beginnings and ends of leases, ends of handles, users'
+    /// changes.
     private var uses: UInt32 = 0
     package private(set) var handles = Handles()
     private var returnable: ReturnableMark?
@@ -38,20 +39,20 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
         package var areNone: Bool { served == 0 && direct == 0 }
     }
 
-    /// An object, because most files never have one.
+    /// An object, to keep the state small: most files never have a mark.
     private final class ReturnableMark: Sendable {
         let mark: DirtyMark
 
         init(_ mark: DirtyMark) { self.mark = mark }
     }
 
-    /// Something is still to be done with the file, and nobody else knows of it.
+    /// The file still needs work, and only this state knows of it.
     package var isNeeded: Bool { content != nil || leases > 0 || returnable != nil }
 
-    /// By its record; one that cannot be believed is neither complete nor incomplete.
+    /// By its record. A file with a record that cannot be believed is neither complete nor incomplete.
     package var isIncomplete: Bool { if case .incomplete = residence { true } else { false } }
 
-    /// Its record says so; the file may still be active.
+    /// The record says that the file is complete; the file may still be active.
     package var isCompleteOnDisk: Bool {
         switch residence {
         case .local, .dual: true
@@ -59,24 +60,24 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
         }
     }
 
-    /// Nothing is left to be done for its content.
+    /// The content is complete, and needs no more work.
     package var isComplete: Bool { content == nil && isCompleteOnDisk }
 
     /// The remote has the same content.
     package var isClean: Bool { if case .dual(let flags) = residence { !flags.contains(.dirty) } else { false } }
 
-    /// What the record says now.
+    /// Takes over the record's current residence, where one is kept.
     package mutating func note(_ new: Residence) { if residence != nil { residence = new } }
 
     // MARK: Leases
 
-    /// What somebody gets who wants to use an incomplete file.
+    /// The answer to a request for a lease.
     package enum Access {
         /// A lease on the active content.
         case leased(Content)
         /// Nothing is missing.
         case complete
-        /// The content is to be loaded, and then ``Lifecycle/activate(_:)`` to be called.
+        /// The caller has to load the content, and then to call ``Lifecycle/activate(_:)``.
         case load
         /// The record cannot be believed.
         case refused(RecordError)
@@ -99,7 +100,7 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
         return content
     }
 
-    /// Under the transition lock: the content was loaded. It has a lease, whose it is decides the caller.
+    /// Under the transition lock: the content was loaded. It gets a lease, which the caller hands on.
     package mutating func activate(_ new: Content) {
         assert(content == nil)
         content = new
@@ -111,13 +112,13 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
         uses &+= 1
     }
 
-    /// A user changes the file without a lease. The content has to record it, and so is not deactivated by whoever has
-    /// looked before whether there is something to record.
+    /// A user changes the file without a lease. The content has to record the change, so a deactivation that began
+    /// before the change must not succeed.
     package mutating func noteUserChange() { if content != nil { uses &+= 1 } }
 
     // MARK: Handles
 
-    /// - Parameter isServed: it reads and writes through the daemon.
+    /// - Parameter isServed: the handle reads and writes through the daemon.
     package mutating func openHandle(isServed: Bool, isWritable: Bool) {
         if isServed { handles.served += 1 } else { handles.direct += 1 }
         if isWritable { handles.writers += 1 }
@@ -131,13 +132,13 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
 
     // MARK: Deactivation
 
-    /// What is known of the active content from outside.
+    /// Facts about the active content that the lifecycle does not hold itself.
     package struct Facts {
         /// Its record is final, durably.
         package var isFinished: Bool
-        /// Something of it is not on disk yet.
+        /// Some of its changes are not on disk yet.
         package var hasPending: Bool
-        /// No fetch is under way, and nobody waits.
+        /// No fetch is under way, and no request waits.
         package var isIdle: Bool
 
         package init(isFinished: Bool, hasPending: Bool, isIdle: Bool) {
@@ -148,18 +149,18 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
     /// The active content when neither a lease nor a handle needs it.
     package var unusedContent: Content? { leases == 0 && handles.served == 0 ? content : nil }
 
-    /// It is to stay active without leases while it is incomplete; see ``keepActive()``.
+    /// The file is to stay active without leases while it is incomplete; see ``keepActive()``.
     package var isKeptActive: Bool { keeping != nil }
 
-    /// What ``deactivate(_:_:since:)`` wants, from before the facts are looked at.
+    /// Returns the `uses` for ``deactivate(_:_:since:_:)``. To be called before the facts are looked at.
     package func beginDeactivation() -> UInt32 { uses }
 
-    /// Under the transition lock: lets go of `old` when nothing needs it; a finished one does not need its leases.
+    /// Under the transition lock: deactivates the file when nothing needs `old`. Leases do not keep a finished content.
     ///
     /// - Parameters:
-    ///   - facts: of `old`, looked at after ``beginDeactivation()`` had returned `uses`. Whoever has used it since then keeps it,
-    ///     also when the use had begun before and is over.
-    ///   - new: what the record says, read after the facts.
+    ///   - facts: about `old`, looked at after ``beginDeactivation()`` had returned `uses`. Any use since then keeps
+    ///     the content, also a use that had begun before and is over.
+    ///   - new: the record's residence, read after the facts.
     /// - Returns: whether the file is no longer active.
     package mutating func deactivate(_ old: Content, _ facts: Facts, since uses: UInt32, _ new: Residence) -> Bool {
         guard facts.isFinished || (!facts.hasPending && facts.isIdle) else { return false }
@@ -173,12 +174,12 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
 
     // MARK: Keeping what is read by ranges
 
-    /// A file is read by ranges, and nobody tells when it is closed: its content stays active until nobody has come for
-    /// ``maxIdleSweeps`` sweeps, so that the engine knows who reads on.
+    /// A file is read by ranges, and no event tells when it is closed. Its content stays active until ``maxIdleSweeps``
+    /// sweeps in a row have found no use, so that the engine recognises a reader that goes on.
     private struct Keeping: Sendable {
         /// ``Lifecycle/uses`` at the last sweep.
         var uses: UInt32?
-        /// Sweeps that have found the same.
+        /// Sweeps in a row that found the same ``Lifecycle/uses``.
         var idleSweeps: UInt8 = 0
     }
 
@@ -188,7 +189,7 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
 
     package mutating func stopKeeping() { keeping = nil }
 
-    /// Once a second: what is to be tried with the file now.
+    /// To be called once a second. Returns what the caller should try with the file now.
     package mutating func sweep() -> (deactivates: Bool, unmarks: Bool) {
         let deactivates = unusedContent != nil
         if deactivates, var keeping {
@@ -201,8 +202,8 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
 
     // MARK: Local changes
 
-    /// What the file was like when it was marked dirty because it was opened for writing; nil when it was not, or is dirty
-    /// for good.
+    /// The file's state when it was marked dirty because it was opened for writing. Nil when the file is not marked, or
+    /// is dirty for good.
     package var mark: DirtyMark? { returnable?.mark }
 
     /// ``mark`` when no handle can write any more.
@@ -210,13 +211,13 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
 
     /// The record says dirty, durably.
     ///
-    /// - Parameter mark: what it takes to take that back; nil: it stays.
+    /// - Parameter mark: for taking the dirty flag back; nil: the flag stays.
     package mutating func becomeDirty(_ mark: DirtyMark?) {
         returnable = mark.map(ReturnableMark.init)
         if case .dual(let flags) = residence { residence = .dual(flags.union(.dirty)) }
     }
 
-    /// The file is changed: it stays dirty.
+    /// The file was changed: it stays dirty.
     package mutating func stayDirty() { becomeDirty(nil) }
 
     /// The record was written for another reason, which moved the change time.
@@ -239,7 +240,7 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
 
     // MARK: Giving up and replacing the content
 
-    /// Nobody uses the file, as far as is known here.
+    /// As far as this state knows, nothing uses the file.
     package var isUnused: Bool { content == nil && leases == 0 && handles.areNone }
 
     /// Why the file cannot be flushed now.
@@ -250,10 +251,10 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
         return Refusal("it is open, or being filled", isBusy: true)
     }
 
-    /// Under the transition lock: the content is about to be given up. From here on the file is opened as an incomplete
-    /// one.
+    /// Under the transition lock: the content is about to be given up. From here on users open the file as an
+    /// incomplete one.
     ///
-    /// - Returns: why it may not be; then nothing has changed.
+    /// - Returns: why the content must be kept; then nothing has changed. Nil allows the release.
     package mutating func beginRelease(_ flags: Record.Flags, modified: RemoteEntry.Time) -> Refusal? {
         if flags.contains(.dirty) || returnable != nil { return Refusal("it has local changes") }
         guard isUnused else { return Refusal("it is open", isBusy: true) }

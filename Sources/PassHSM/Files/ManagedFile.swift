@@ -2,13 +2,13 @@ import Glibc
 import HSMStore
 import HSMSystem
 
-/// A file whose life ``ManagedFiles`` leads: a front end's object for it. There is never more than one for a file.
+/// A front end's object for a file that ``ManagedFiles`` manages. There is never more than one object for a file.
 package protocol ManagedFile: AnyObject, Sendable {
     associatedtype State: ManagedState
 
     var handle: FileHandle { get }
 
-    /// Calls `body` under the file's leaf lock: nothing is called in it and no other lock is taken.
+    /// Calls `body` under the file's leaf lock. `body` must not take another lock or call out.
     func withState<Result: ~Copyable, Failure>(
         _ body: (inout State) throws(Failure) -> Result
     ) throws(Failure) -> Result
@@ -19,13 +19,14 @@ extension ManagedFile {
     package var content: IncompleteFile? { withState { $0.lifecycle.content } }
 }
 
-/// What is kept of a file in memory, under its leaf lock.
+/// The state of a file in memory, under its leaf lock.
 package protocol ManagedState: Sendable {
     var lifecycle: FileLifecycle { get set }
 
-    /// The daemon begins to work on the file, which was last changed at `lower`: its work moves the lower file's change time.
+    /// The daemon begins to work on the file, which moves the lower file's change time. `lower` is that time before the
+    /// work.
     mutating func beginOwnChange(at lower: timespec)
 
-    /// The daemon's work is done, and left the change time at `lower`.
+    /// The daemon's work is done. `lower` is the lower file's change time now.
     mutating func endOwnChange(at lower: timespec)
 }

@@ -2,11 +2,11 @@ import Glibc
 import HSMStore
 import HSMSystem
 
-/// Marking complete files dirty before they are changed, and taking that back when they were not.
+/// Marks complete files dirty before they are changed, and takes the marks of unchanged files back.
 extension ManagedFiles {
     /// Marks a complete file dirty, durably, before it can be changed. `lower` is open on it, not with O_PATH.
     ///
-    /// - Parameter isForGood: it was changed already: the mark is not taken back.
+    /// - Parameter isForGood: the file was changed already, so the mark is not taken back.
     /// - Returns: whether the mark can be taken back.
     /// - Throws: as ``Store/markDirty(_:)``.
     package func markDirtyLocked(_ file: File, _ lower: Descriptor, isForGood: Bool = false) throws(Errno) -> Bool {
@@ -30,8 +30,8 @@ extension ManagedFiles {
     private func unmarkLocked(_ file: File) {
         guard file.withState({ $0.lifecycle.returnableMark }) != nil else { return }
         let opened = try? observer.open(file, O_RDONLY)
-        // A mapping outlives its handle, where it is one of the lower file. Asked again by ``sweep(_:)``. Whoever opens the
-        // file for writing from here on waits for this lock.
+        // A mapping of the lower file outlives its handle, so ``sweep(_:)`` asks again. A user who opens the file for
+        // writing from here on waits for this lock.
         if let opened, store.isOpenForWriting(opened) { return }
         let taken = file.withState { $0.lifecycle.takeMark() }
         guard let lower = opened, let mark = taken else { return }

@@ -4,10 +4,10 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// Files whose remote copy has changed: they can be taken to the new version, as a whole and only while nobody has them open,
-/// so that no reader ever gets bytes of two versions.
+/// Switches files to the new version of a changed remote copy. A file switches as a whole, and only while no user has
+/// it open, so that no reader ever gets bytes of two versions.
 extension ManagedFiles {
-    /// The record of an incomplete file without local changes that nobody uses; nil for any other.
+    /// The record of an unused incomplete file without local changes; nil for any other file.
     package func refetchable(_ file: File) -> Record? {
         let (isFree, content) = file.withState { state in
             let lifecycle = state.lifecycle
@@ -16,7 +16,7 @@ extension ManagedFiles {
             )
         }
         guard isFree else { return nil }
-        // Without a record that can be believed the open fails by itself.
+        // If the record cannot be believed, the open fails by itself.
         let record =
             content?.stored.record
             ?? (try? observer.open(file, PASSHSM_O_PATH)).flatMap { (try? store.record(of: $0)) ?? nil }
@@ -24,8 +24,8 @@ extension ManagedFiles {
         return record
     }
 
-    /// Takes a file with `record` to the version that the remote has now. Nothing is done when it is that version's already,
-    /// or in use after all.
+    /// Switches a file with `record` to the remote's current version. Does nothing when the file has that version
+    /// already, or is in use after all.
     package func refetch(
         _ file: File, _ record: Record, _ object: RemoteObject, modified: RemoteEntry.Time
     ) throws(FillError) {
@@ -41,12 +41,13 @@ extension ManagedFiles {
         if isNew { observer.forgetPages(of: file) }
     }
 
-    /// The fetches of a fill that failed are being cancelled. One that does not end leaves the old version.
+    /// Waits about a second for the end of fetches: those of a failed fill are being cancelled. If a fetch does not
+    /// end, the file keeps the old version.
     private static func awaitIdle(_ content: IncompleteFile) {
         for _ in 0..<200 where !content.fill.isIdle { usleep(5000) }
     }
 
-    /// False when the file is in use after all, or is the remote's version already.
+    /// False when the file is in use after all, or has the remote's version already.
     private func refetchLocked(
         _ file: File, _ object: RemoteObject, _ modified: RemoteEntry.Time
     ) throws(Errno) -> Bool {
@@ -54,7 +55,7 @@ extension ManagedFiles {
             try content.stored.commit()
             _ = deactivateLocked(file, content)
         }
-        // Whoever opens it from here on waits for the transition.
+        // An open from here on waits for the transition lock.
         guard file.withState({ $0.lifecycle.isUnused }) else { return false }
         let lower = try observer.open(file, O_RDWR)
         guard try store.renew(lower, object, modified: modified) else { return false }

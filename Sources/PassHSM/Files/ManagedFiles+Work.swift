@@ -3,7 +3,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// What the control socket asks for: giving up the content of files, pinning them, and filling them whole.
+/// The work that clients of the control socket ask for: releasing files, pinning them, and filling them whole.
 ///
 /// Called on threads that may block, with a descriptor (O_PATH) of a file in the lower tree.
 extension ManagedFiles {
@@ -16,7 +16,7 @@ extension ManagedFiles {
         return try body(file)
     }
 
-    /// Until ``FileObserver/drop(_:)``.
+    /// Holds the file that `place` is open on until ``FileObserver/drop(_:)``.
     private func hold(_ place: Descriptor) throws(Refusal) -> File {
         let file: File?
         do throws(Errno) { file = try observer.hold(place) } catch { throw Refusal("looking it up: \(error.text)") }
@@ -24,12 +24,12 @@ extension ManagedFiles {
         return file
     }
 
-    /// Makes a file offline when the remote still has it; the bytes that were freed.
+    /// Makes a file offline when the remote still has it. Returns the number of bytes that were freed.
     ///
     /// - Parameter goesOn: asked about five times a second; false gives up.
     package func release(_ place: Descriptor, while goesOn: () -> Bool) throws(Refusal) -> Int {
         try with(place) { file throws(Refusal) in
-            // First, because the remote may be slow, and the record is then up to date.
+            // The flush comes first: the remote may be slow, and the record is up to date after the flush.
             try Refusal.whenIdle { () throws(Refusal) in try flush(file) }
             let record = try store.releasable(place)
             try engine.source.confirm(record, on: pool, while: goesOn)
@@ -53,7 +53,8 @@ extension ManagedFiles {
         do throws(Errno) {
             lower = try observer.open(file, O_RDWR)
             changed = try lower.stat().st_ctim
-            // Whoever opens it from here on waits for the lock, and nobody has it open when the lease is given.
+            // From here on an open waits for the transition lock. The store's release needs a lease from the kernel,
+            // which grants it only while no user has the file open.
             try observer.willRelease(file, lower)
         } catch { throw Refusal("opening it: \(error.text)", isBusy: error.rawValue == ETXTBSY) }
         let record = try store.releasable(lower)
@@ -77,7 +78,7 @@ extension ManagedFiles {
         }
     }
 
-    /// Forbids that a file is released, or allows it again.
+    /// Forbids the release of a file, or allows it again.
     package func setPinned(_ isPinned: Bool, _ place: Descriptor) throws(Refusal) {
         try with(place) { file throws(Refusal) in
             try transition(file) { () throws(Refusal) in try setPinnedLocked(isPinned, file) }
@@ -101,9 +102,10 @@ extension ManagedFiles {
         file.withState { $0.lifecycle.noteRecordWritten(before: before, after: after) }
     }
 
-    /// Fills a file whole, behind whatever else wants the remote, and returns when it is done, or the task is cancelled.
+    /// Fills a file whole. Every other user of the remote goes first. Returns when the file is complete, or the task is
+    /// cancelled.
     ///
-    /// - Parameter progress: told the bytes that became present or were so already; false gives up.
+    /// - Parameter progress: gets the number of bytes that became present or were so already; false gives up.
     package func recall(_ place: Descriptor, _ progress: (Int) -> Bool) async throws(Refusal) {
         let file = try hold(place)
         defer { observer.drop(file) }

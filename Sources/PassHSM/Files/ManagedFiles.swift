@@ -4,10 +4,10 @@ import HSMStore
 import HSMSystem
 import Logging
 
-/// Leads the lives of a front end's files: makes them active while they are used, and finalizes, flushes, releases, recalls,
-/// pins and refetches them. Safe on every thread; its methods may block on the lower file system.
+/// Manages a front end's files through their lives: makes them active while they are used, and finalizes, flushes,
+/// releases, recalls, pins and refetches them. Safe on every thread; its methods may block on the lower file system.
 ///
-/// A method whose name ends with `Locked` is called under the file's transition lock, which every other one takes.
+/// The caller of a method with a name in `Locked` holds the file's transition lock. Every other method takes it.
 package final class ManagedFiles<Observer: FileObserver>: Sendable {
     package typealias File = Observer.File
 
@@ -18,11 +18,11 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
     package let observer: Observer
     let log: Logger
     private let isStrict: Bool
-    /// Serialise what decides on a file, and what changes its record, sharded by file; held over blocking I/O on the lower
-    /// file system. The outermost locks, and no two are held at once.
+    /// Serialise the decisions on a file and the changes of its record, sharded by file. Held over blocking I/O on the
+    /// lower file system. They are the outermost locks, and no thread holds two at once.
     private let transitions = (0..<256).map { _ in Lock() }
 
-    /// - Parameter isStrict: nothing of a remote's content is seen before all of it was compared with its digest.
+    /// - Parameter isStrict: users see a file's remote content only after all of it was compared with its digest.
     package init(
         store: Store, engine: FillEngine, observer: Observer, isStrict: Bool, pool: BlockingPool, log: Logger
     ) {
@@ -51,7 +51,7 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
         try lock(file).withLock(body)
     }
 
-    /// As ``transition(_:_:)`` when the lock is free; nil, and nothing is done, when it is not.
+    /// As ``transition(_:_:)`` when the lock is free. Otherwise does nothing and returns nil.
     package func transitionIfFree<Result, Failure>(
         _ file: File, _ body: () throws(Failure) -> Result
     ) throws(Failure) -> Result? {
@@ -60,9 +60,9 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
 
     // MARK: Activation
 
-    /// A lease on an incomplete file, which becomes active if it was not; nil when the file is complete.
+    /// Returns a lease on an incomplete file, which becomes active if it was not; nil when the file is complete.
     ///
-    /// - Parameter user: whose descriptor the file's is counted as; nil: it is the daemon's own work.
+    /// - Parameter user: the user that the file's descriptor is counted for; nil: it is the daemon's own work.
     /// - Throws: EIO where the record cannot be believed; the cause is logged. EMFILE where the user has too many descriptors.
     package func lease(_ file: File, for user: Observer.User? = nil) throws(Errno) -> Lease<Observer>? {
         if let content = file.withState({ $0.lifecycle.leaseActive() }) { return Lease(file, content, self) }
@@ -82,7 +82,7 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
         }
     }
 
-    /// Loads the content, with a lease; nil when the file is complete.
+    /// Loads the content and counts a lease on it; nil when the file is complete.
     private func activateLocked(_ file: File, for user: Observer.User?) throws(Errno) -> IncompleteFile? {
         let (lower, isReadOnly) = try openToFill(file)
         let share = try observer.willActivate(file, lower, for: user)
@@ -106,7 +106,8 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
         return content
     }
 
-    /// For reading alone where it is immutable or append-only: what is present of it can be read, and the flag taken away.
+    /// Opens the file for reading and writing, or for reading alone when it is immutable or append-only. The present
+    /// bytes of such a file can be read, and its flag can be taken away.
     private func openToFill(_ file: File) throws(Errno) -> (Descriptor, isReadOnly: Bool) {
         do throws(Errno) { return (try observer.open(file, O_RDWR), false) } catch {
             guard error.rawValue == EPERM else { throw error }
@@ -121,30 +122,31 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
         deactivate(file)
     }
 
-    /// To be called whenever a lease or a handle is gone, and after commits: deactivates a file that nobody uses. A complete
-    /// one is then the kernel's own at its next open.
+    /// To be called whenever a lease or a handle has ended, and after commits: deactivates an unused file. The kernel
+    /// can serve a complete file by itself from its next open on.
     package func deactivate(_ file: File) {
         let (unused, isKept) = file.withState { ($0.lifecycle.unusedContent, $0.lifecycle.isKeptActive) }
         guard let content = unused, content.fill.isIdle, !isKept || content.fill.isComplete else { return }
         tellCompletion(of: content)
-        // Its commit comes back here.
+        // The commit calls this method again.
         if content.stored.hasPending { return content.stored.scheduleCommit() }
         transition(file) { _ = deactivateLocked(file, content) }
         observer.noLongerUsed(file)
     }
 
-    /// The engine knows that everything is there a moment before it says so.
+    /// Tells the store that the content is complete: the engine knows it a moment before it tells the store.
     private func tellCompletion(of content: IncompleteFile) {
         if content.fill.isComplete && !content.isReadOnly { content.stored.contentComplete() }
     }
 
-    /// Lets go of `content` when nothing needs it any more; a finished one does not need its leases. Whether it did.
+    /// Deactivates the file when nothing needs `content` any more. Leases do not keep a finished content. Returns
+    /// whether it did.
     func deactivateLocked(_ file: File, _ content: IncompleteFile) -> Bool {
         tellCompletion(of: content)
-        // Whoever uses it from now on keeps it, also when it is done before the last look: it may have left something to be
-        // recorded.
+        // A use from now on keeps the content, also when the use ends before the last look: it may have left something
+        // to record.
         let uses = file.withState { $0.lifecycle.beginDeactivation() }
-        // In this order: the record of a finished file is its last.
+        // This order matters: once a file is finished, its record does not change any more.
         let isFinished = content.stored.isFinished
         let record = content.stored.record
         let facts = FileLifecycle.Facts(
@@ -159,18 +161,19 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
         return isInactive
     }
 
-    /// Brings the record of a file whose content is all there to its final state, and the file out of activity, so that the
-    /// record can say dirty before a change comes. Whether the file is complete on disk and no longer active.
+    /// For a file with complete content: makes its record final and deactivates it, so that the record can say dirty
+    /// before a change comes. Returns whether the file is complete on disk and no longer active.
     package func finalizeLocked(_ file: File, _ content: IncompleteFile) throws(Errno) -> Bool {
         // The engine may not have told the store yet that everything is there.
         content.stored.contentComplete()
         try content.stored.commit()
         _ = deactivateLocked(file, content)
-        // Somebody else may have done so.
+        // Another thread may have deactivated it.
         return file.content == nil
     }
 
-    /// Everything that is known of an inactive or idle file is on disk, and it is not active, when this returns.
+    /// When this returns, everything known about the file is on disk, and the file is not active. Throws when the file
+    /// is in use, or its record cannot be written.
     func flushLocked(_ file: File) throws(Refusal) {
         guard let content = file.content else { return }
         if let refusal = obstacle(file) { throw refusal }
@@ -187,8 +190,9 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
         return file.withState { $0.lifecycle.obstacle(isIdle: isIdle) }
     }
 
-    /// Once a second, for each file that is active or marked dirty: deactivates it when nobody uses it, as after a read-ahead
-    /// that ended after the last handle. Looks again after one that was still mapped when its last handle was closed.
+    /// To be called once a second for each file that is active or marked dirty. Deactivates an unused file, for
+    /// instance after a read-ahead that ended after the last handle. Looks again at the mark of a file that was still
+    /// mapped when its last handle was closed.
     package func sweep(_ file: File) {
         let (deactivates, unmarks) = file.withState { $0.lifecycle.sweep() }
         if deactivates { deactivate(file) }
