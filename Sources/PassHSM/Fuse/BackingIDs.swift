@@ -4,21 +4,22 @@ import HSMSystem
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// The lower files that are registered with the kernel for passthrough: one id an inode, the idle ones of them bounded.
+/// The lower files that are registered with the kernel for passthrough: one id for each inode. The number of idle ids
+/// is bounded.
 ///
-/// An id costs the kernel an open file, and is kept because registering costs several system calls. Ids of inodes with
-/// open passthrough handles are never given back: two ids on one inode are an error (fs/fuse/iomode.c).
+/// An id costs the kernel an open file. It is kept nevertheless, because registering takes several system calls. The id
+/// of an inode with open passthrough handles is never given back: two ids on one inode are an error (fs/fuse/iomode.c).
 final class BackingIDs: Sendable {
-    /// Ids kept, open ones aside.
+    /// How many ids are kept. Ids of inodes with open handles may exceed it.
     private let limit: Int
     private let device: Int32
-    /// A leaf lock but for the inode's own, which is taken inside.
+    /// A leaf lock, except that `Inode.state` may be taken inside it.
     private let ring = NIOLockedValueBox(Ring())
 
-    /// Registered inodes in a ring, where each of them is, and the hand of the clock.
+    /// The registered inodes in a ring, the place of each, and the hand of the clock algorithm.
     private struct Ring {
         var inodes: [Inode] = []
-        /// A search would be felt where a process ends that has thousands of files open.
+        /// Saves a search of the ring. The search would be slow when a process with thousands of open files ends.
         private var places: [ObjectIdentifier: Int] = [:]
         var hand = 0
 
@@ -29,7 +30,7 @@ final class BackingIDs: Sendable {
 
         func place(of inode: Inode) -> Int? { places[ObjectIdentifier(inode)] }
 
-        /// The last one takes its place.
+        /// Removes the inode at `place`. The last inode moves there.
         mutating func remove(at place: Int) {
             places[ObjectIdentifier(inodes[place])] = nil
             let last = inodes.removeLast()
@@ -46,13 +47,13 @@ final class BackingIDs: Sendable {
 
     var count: Int { ring.withLockedValue(\.inodes.count) }
 
-    /// Registers the lower file of `inode`, on which `lower` is open (O_PATH will do). To be called by one thread an inode
-    /// at a time, while it has no id.
+    /// Registers the lower file of `inode` and returns its id. `lower` is open on that file; O_PATH is enough. The
+    /// inode must have no id, and only one thread at a time may register it.
     func register(_ inode: Inode, _ lower: Descriptor) throws(Errno) -> Int32 {
-        // The kernel writes as whoever registers.
+        // The kernel writes with the credentials of the thread that registers the file.
         let id = try OrdinaryUser.write { () throws(Errno) in try check { passhsm_backing_open(device, lower.raw) } }
         inode.state.withLock { state in
-            // Otherwise the newest would be the first to go once all the others were used.
+            // Without this mark the newest id would be evicted first once all the others were used.
             state.backing = .init(id: id, wasUsed: true)
         }
         let old = ring.withLockedValue { ring -> [Int32] in
@@ -63,12 +64,12 @@ final class BackingIDs: Sendable {
         return id
     }
 
-    /// Inodes that one registration looks at, for all of thousands may be open.
+    /// How many inodes one registration looks at. The bound matters when thousands of them are open.
     private static let mostSteps = 64
 
-    /// The clock algorithm: whoever was used since the hand last passed gets another round.
+    /// The clock algorithm: an inode that was used since the hand last passed it stays for another round.
     ///
-    /// - Parameter newest: about to be opened.
+    /// - Parameter newest: the inode that is about to be opened. It is never evicted.
     private func evict(_ ring: inout Ring, keeping newest: Inode) -> [Int32] {
         var result: [Int32] = []
         var steps = 0

@@ -1,24 +1,25 @@
 import Glibc
 import HSMCore
 
-/// What the kernel may have in its page cache of a file that the daemon reads and writes for it; guarded by the inode's
-/// state lock.
+/// The pages that the kernel may have in its page cache of a file that the daemon reads and writes for it. Guarded by
+/// the inode's state lock.
 ///
-/// The kernel does not drop pages when a modification time moves (FUSE_AUTO_INVAL_DATA is off): it would do so while a WRITE
-/// is on its way whose bytes are in the page already. Whoever reads the page again before that WRITE arrives gets what was
-/// there before, and the page stays so. What this mount's own handles do keeps the pages right; changes by others the
-/// daemon looks for, and drops the pages while no handle can write.
+/// The kernel does not drop pages when a modification time moves, because FUSE_AUTO_INVAL_DATA is off. With it, the
+/// kernel would also drop a page while a WRITE with the page's new bytes is under way. A reader that reads the page
+/// again before that WRITE arrives would get the old bytes, and the page would keep them. Changes through this mount's
+/// own handles keep the pages right. The daemon itself looks for changes by others, and drops the pages while no handle
+/// can write.
 final class CachedPages: @unchecked Sendable {
-    // Sendable: used under the lock of its inode's state only. An object, for most inodes never have one.
+    // Sendable: used only under the lock of its inode's state. It is an object because most inodes never have one.
 
-    /// Some of them.
+    /// Which of the pages are meant.
     enum Part: Sendable {
         case none, all
-        /// Of these bytes.
+        /// The pages of these bytes.
         case range(Range<Int>)
     }
 
-    /// What a change of the content moves.
+    /// The attributes of the lower file that a change of its content moves.
     struct Stamp: Equatable {
         private let size: Int
         private let seconds: Int
@@ -30,14 +31,16 @@ final class CachedPages: @unchecked Sendable {
         }
     }
 
-    /// They are not the lower file's: it was written through passthrough, or taken to another version.
+    /// The pages differ from the lower file: it was written through passthrough, or switched to another version, or its
+    /// content was found wrong.
     var areStale = false
-    /// The lower file's when they were last known to be right; nil where nobody looks.
+    /// The lower file's stamp when the pages were last known to be right; nil when the daemon does not look for
+    /// changes.
     var known: Stamp?
-    /// Pages that were asked for together and answered with an error, and not by themselves since: the kernel may keep
-    /// several of them as one, and asks for these together once more.
+    /// Pages of READs that were answered with an error, until the kernel asks for them singly. The kernel may keep
+    /// several of them as one large page, and then asks for these together again.
     var byPages = GranuleSet()
-    /// They are being dropped while handles are open; what waits for the end of it.
+    /// The pages are being dropped while handles are open. `waiting` holds the work that waits for the end of the drop.
     private(set) var isDropping = false
     private var waiting: [@Sendable () -> Void] = []
 
@@ -45,7 +48,7 @@ final class CachedPages: @unchecked Sendable {
 
     func wait(_ body: @escaping @Sendable () -> Void) { waiting.append(body) }
 
-    /// What waited for the end of the drop, to be called without the lock.
+    /// Ends the drop and returns the work that waited for it. The caller runs it without the lock.
     func endDrop() -> [@Sendable () -> Void] {
         defer { (isDropping, waiting) = (false, []) }
         return waiting

@@ -2,9 +2,10 @@ import CFuse
 import CLinux
 import Glibc
 
-/// libfuse's operations, each of which hands over to the file system: the only C callbacks with requests.
+/// libfuse's operations. Each hands its request over to the file system. These are the only C callbacks that get
+/// requests.
 ///
-/// Made in a nonisolated function, because a closure from an isolated one dies on a thread that Swift does not know.
+/// The function is nonisolated, because a closure made in an isolated one dies on a thread that Swift does not know.
 func makeOperations() -> fuse_lowlevel_ops {
     var ops = fuse_lowlevel_ops()
     ops.`init` = { user, connection in
@@ -102,7 +103,7 @@ private func addFileOperations(_ ops: inout fuse_lowlevel_ops) {
     ops.write_buf = { request, _, buffers, offset, info in
         serve(request) { fs, reply in
             guard let buffers, let info else { return }
-            // In one piece, and in memory: splicing requests in is not asked for.
+            // The bytes are in one piece and in memory, because the session does not ask for splicing.
             let first = buffers.pointee.buf
             let bytes = UnsafeRawBufferPointer(start: first.mem, count: first.size)
             fs.write(reply.take(), info.pointee.fh, bytes, offset: offset, flags: FuseSession.requestFlags)
@@ -181,11 +182,11 @@ private func addAttributeOperations(_ ops: inout fuse_lowlevel_ops) {
     ops.removexattr = { request, node, name in
         serve(request) { fs, reply in name.map { fs.removexattr(reply.take(), node, $0) } }
     }
-    // With default_permissions the kernel checks access(2) by itself; this is asked only where it does not.
+    // With default_permissions the kernel checks access(2) by itself. It sends ACCESS only where it does not.
     ops.access = { request, _, _ in serve(request) { _, reply in reply.take().done() } }
 }
 
-/// Lets `body` take the reply of `request`; one that it does not take is answered EIO.
+/// Lets `body` take the reply of `request`. A reply that it does not take is answered with EIO.
 private func serve(_ request: fuse_req_t?, _ body: (FileSystem, inout ReplySlot) -> Void) {
     guard let request, let user = fuse_req_userdata(request) else { return }
     let session = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue()
@@ -193,7 +194,7 @@ private func serve(_ request: fuse_req_t?, _ body: (FileSystem, inout ReplySlot)
     body(session.fileSystem, &slot)
 }
 
-/// A reply to be taken once: a closure's parameter cannot be consumed inside another closure.
+/// A reply that is taken once. It exists because a closure's parameter cannot be consumed inside another closure.
 struct ReplySlot: ~Copyable {
     private var reply: Reply?
 

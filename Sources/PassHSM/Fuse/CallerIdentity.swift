@@ -2,13 +2,13 @@ import CFuse
 import CLinux
 import Glibc
 
-/// Lets the calling thread create files as the caller of a request would: with its user, group and umask.
+/// Lets the calling thread create files as the caller of a request would: with the caller's user, group and umask.
 ///
-/// Threads that use it have an umask of their own (``prepareThread()``), and the process keeps its capabilities over
-/// setfsuid(2) (``prepareProcess()``): permission was checked by the kernel already, and supplementary groups need not be
-/// known.
+/// Threads that use it have an umask of their own (``prepareThread()``). The process keeps its capabilities over
+/// setfsuid(2) (``prepareProcess()``). The kernel has checked permission already, so the caller's supplementary groups
+/// need not be known.
 enum CallerIdentity {
-    /// To be called before any thread is started that uses the identity.
+    /// To be called before the first thread that uses the identity starts.
     static func prepareProcess() { _ = passhsm_keep_capabilities() }
 
     static func prepareThread() { _ = passhsm_unshare_fs() }

@@ -2,15 +2,15 @@ import CFuse
 import Glibc
 import HSMSystem
 
-/// The user of a request, looked up when it is needed: while the request waits for its answer.
+/// The user of a request. It is looked up only when it is needed, while the request waits for its answer.
 struct CallerUser: Sendable {
     private let id: uid_t
     private let thread: pid_t
 
     init(_ caller: fuse_ctx) { (id, thread) = (caller.uid, caller.pid) }
 
-    /// The kernel does not tell it where the mount can have mapped owners; then /proc does. `uid_t.max` stands for all of
-    /// whom nothing is known: they are of another PID namespace.
+    /// The user id. The kernel does not tell it where the mount can have mapped owners; then it is read from /proc.
+    /// `uid_t.max` stands for all unknown callers, which are in another PID namespace.
     var user: uid_t {
         if id != uid_t.max { return id }
         return ThreadCredentials(of: thread).user ?? uid_t.max

@@ -2,21 +2,22 @@ import Glibc
 import HSMSystem
 import Synchronization
 
-/// Shares the daemon's descriptors out to the users who make it keep some open: none of them gets more than are left for all
-/// others, and a reserve is kept for the work itself, such as fills, the control socket and lookups.
+/// Shares the daemon's descriptors among the users for whom it keeps some open. No user gets more descriptors than are
+/// left for all the others. A reserve is kept for the work itself, such as fills, the control socket and lookups.
 ///
-/// A quarter is not counted, so that the usual open needs no look at who asks. Safe on every thread.
+/// The lowest quarter is not counted, so that a usual open needs no look at the caller. Safe on every thread.
 final class DescriptorShares: Sendable {
-    /// Descriptors from this number on are the reserve: a descriptor always gets the lowest free number.
+    /// Descriptors from this number on are the reserve. The kernel always gives a new descriptor the lowest free
+    /// number.
     let limit: Int32
-    /// Those below this number are not counted.
+    /// Descriptors below this number are not counted.
     private let uncounted: Int32
-    /// How many each user has. A leaf lock.
+    /// How many counted descriptors each user has. A leaf lock.
     private let taken = Mutex<[uid_t: Int]>([:])
-    /// The machine's root and the daemon's own user, who may take all that are left.
+    /// The machine's root and the daemon's own user. They may take all descriptors that are left.
     private let privileged: Set<uid_t>
 
-    /// A descriptor that is counted as a user's, for as long as this lives.
+    /// Counts a descriptor as a user's for as long as this object lives.
     final class Share: Sendable {
         private let shares: DescriptorShares
         private let user: uid_t
@@ -31,7 +32,7 @@ final class DescriptorShares: Sendable {
         }
     }
 
-    /// - Parameter limit: how many descriptors the process may have.
+    /// - Parameter limit: the number of descriptors that the process may have.
     init(limit: Int, privileged: Set<uid_t> = [0, geteuid()]) {
         self.limit = Int32(clamping: limit - Capabilities.descriptorReserve(limit: limit))
         uncounted = self.limit / 4
@@ -41,10 +42,10 @@ final class DescriptorShares: Sendable {
     /// Whether `descriptor`, which was just opened, may be kept without being counted.
     func isUncounted(_ descriptor: Descriptor) -> Bool { descriptor.raw < uncounted }
 
-    /// Counts `descriptor`, which was just opened and is to be kept, as one of `user`'s; nil when there are so many that it
-    /// need not be.
+    /// Counts `descriptor`, which was just opened and is to be kept, as one of `user`'s. Returns nil when it need not
+    /// be counted (``isUncounted(_:)``).
     ///
-    /// - Throws: EMFILE when the user has as many as are left, or none is left.
+    /// - Throws: EMFILE when the user already has as many as are left, or when none is left.
     func take(_ descriptor: Descriptor, for user: @autoclosure () -> uid_t) throws(Errno) -> Share? {
         if isUncounted(descriptor) { return nil }
         let left = Int(limit - descriptor.raw)

@@ -3,7 +3,8 @@ import Glibc
 import HSMSystem
 import Synchronization
 
-/// Where a directory is being read: the lower directory, and entries that were read from it and not handed on yet.
+/// The position at which a directory is being read: the lower directory, and the entries that were read from it but not
+/// yet handed on.
 struct DirectoryStream {
     private let lower: Descriptor
     private var buffer: [UInt8] = []
@@ -12,12 +13,12 @@ struct DirectoryStream {
     /// The position of the entry at `offset`, as the kernel knows it.
     private(set) var position = 0
 
-    /// Bytes of a buffer: usual directories are read at once, and the longest name has its place.
+    /// The bytes of a buffer. Usual directories are read at once, and an entry with the longest name fits.
     private static let sizes = 16 << 10...64 << 10
 
     init(_ lower: Descriptor) { self.lower = lower }
 
-    /// As ``OpenDirectory/entries(from:size:open:_:)``; true when there are no more.
+    /// As ``OpenDirectory/entries(from:size:open:_:)``. Returns true when there are no more entries.
     mutating func entries(
         from start: Int, size: Int, _ body: (Descriptor, DirectoryReader.Entry) throws(Errno) -> Bool
     ) throws(Errno) -> Bool {
@@ -53,15 +54,16 @@ struct DirectoryStream {
     }
 }
 
-/// The directories that were read last: those alone keep a descriptor and a buffer, however many are open.
+/// The directories that were read last. Only these keep a descriptor and a buffer, however many directories are open.
 final class DirectoryStreams: Sendable {
     private let limit: Int
-    /// The last used at the end. A leaf lock.
+    /// In the order of use, the last used one at the end. A leaf lock.
     private let directories = Mutex<[OpenDirectory]>([])
 
     init(limit: Int = 64) { self.limit = limit }
 
-    /// `directory` has a stream, and was just read or opened; the one that was read longest ago loses its own.
+    /// Notes that `directory` has a stream and was just read or opened. The directory that was read longest ago loses
+    /// its stream when there are too many.
     func use(_ directory: OpenDirectory) {
         let old = directories.withLock { all -> OpenDirectory? in
             if all.last === directory { return nil }
@@ -72,7 +74,7 @@ final class DirectoryStreams: Sendable {
         old?.suspend()
     }
 
-    /// `directory` is closed.
+    /// Notes that `directory` was closed.
     func end(_ directory: OpenDirectory) {
         directories.withLock { all in
             if let index = all.lastIndex(where: { $0 === directory }) { all.remove(at: index) }

@@ -1,8 +1,8 @@
-/// The flock(2) locks of one file among the users of the mount, as the kernel keeps them for a local file: who holds one,
-/// and who waits. The daemon's own lock on the lower file stands for all of them together.
+/// The flock(2) locks of one file among the users of the mount: their holders and their waiters, as the kernel keeps
+/// them for a local file. The daemon's own lock on the lower file stands for all of them together.
 ///
-/// A value without system calls: `lock` tries to change the daemon's lock on the lower file without waiting, and answers
-/// false when somebody outside the mount is in the way.
+/// A value without system calls. Its `lock` arguments try to change the daemon's lock on the lower file without
+/// waiting, and return false when a holder outside the mount is in the way.
 struct FileLocks<Owner: Hashable & Sendable>: Sendable {
     enum Mode: Sendable { case shared, exclusive }
 
@@ -14,32 +14,32 @@ struct FileLocks<Owner: Hashable & Sendable>: Sendable {
 
     enum Answer: Equatable, Sendable {
         case granted
-        /// Somebody has a lock that excludes it.
+        /// Another holder's lock excludes it.
         case refused
     }
 
     private var holders: [Owner: Mode] = [:]
-    /// In the order in which they came.
+    /// In the order of their arrival.
     private var waiters: [Waiter] = []
-    /// What the daemon holds on the lower file.
+    /// The daemon's lock on the lower file.
     private var lower: Mode?
-    /// Somebody outside the mount keeps a waiter waiting: nobody tells when that changes.
+    /// A holder outside the mount keeps a waiter waiting. The kernel does not notify the daemon when that changes.
     private(set) var waitsForOutside = false
 
     var isUnused: Bool { holders.isEmpty && waiters.isEmpty }
 
-    /// Asks for a lock, which replaces the one that `owner` has: that one is lost also when the new one is refused
-    /// (flock(2)). Others may get theirs by that; they are appended to `granted`.
+    /// Asks for a lock, which replaces the one that `owner` has. The old lock is lost even when the new one is refused
+    /// (flock(2)). That may free the way for waiters; those that get their lock are appended to `granted`.
     mutating func acquire(
         _ mode: Mode, for owner: Owner, granted: inout [Waiter], _ lock: (Mode?) -> Bool
     ) -> Answer {
         if holders[owner] == mode { return .granted }
-        // Those that came before have their turn.
+        // Earlier waiters have their turn first.
         if waitsForOutside { settle(&granted, lock) }
         let hadOne = holders.removeValue(forKey: owner) != nil
         if isFree(mode) && take(mode, lock) {
             holders[owner] = mode
-            // After a downgrade others fit beside it.
+            // After a downgrade other shared locks fit beside it.
             if hadOne { settle(&granted, lock) }
             return .granted
         }
@@ -47,25 +47,25 @@ struct FileLocks<Owner: Hashable & Sendable>: Sendable {
         return .refused
     }
 
-    /// Lets `waiter` wait; to be called right after ``acquire(_:for:granted:_:)`` was refused.
+    /// Puts `waiter` into the queue. To be called right after ``acquire(_:for:granted:_:)`` returned `refused`.
     mutating func enqueue(_ waiter: Waiter) {
         waiters.append(waiter)
         if isFree(waiter.mode) { waitsForOutside = true }
     }
 
-    /// Takes a waiter out of the queue; false when it does not wait any more.
+    /// Takes a waiter out of the queue. Returns false when it no longer waits.
     mutating func remove(_ number: UInt64) -> Bool {
         guard let index = waiters.firstIndex(where: { $0.number == number }) else { return false }
         waiters.remove(at: index)
         return true
     }
 
-    /// Gives up the lock of `owner`, and grants those that fit now.
+    /// Gives up the lock of `owner`, and grants the waiting locks that fit now.
     mutating func release(_ owner: Owner, granted: inout [Waiter], _ lock: (Mode?) -> Bool) {
         if holders.removeValue(forKey: owner) != nil { settle(&granted, lock) }
     }
 
-    /// Grants, in order, the locks that nobody excludes.
+    /// Grants, in order, the waiting locks that no holder excludes.
     mutating func settle(_ granted: inout [Waiter], _ lock: (Mode?) -> Bool) {
         if holders.isEmpty && lower != nil {
             _ = lock(nil)
@@ -95,7 +95,7 @@ struct FileLocks<Owner: Hashable & Sendable>: Sendable {
         waiters = rest
     }
 
-    /// Among the users of the mount.
+    /// Whether no holder among the users of the mount excludes `mode`.
     private func isFree(_ mode: Mode) -> Bool {
         switch mode {
         case .exclusive: holders.isEmpty
@@ -105,7 +105,7 @@ struct FileLocks<Owner: Hashable & Sendable>: Sendable {
 
     private mutating func take(_ mode: Mode, _ lock: (Mode?) -> Bool) -> Bool {
         if lower == mode { return true }
-        // The kernel gives up the old lock before it looks for one that excludes the new (fs/locks.c).
+        // The kernel gives up the old lock before it looks for a lock that excludes the new one (fs/locks.c).
         lower = lock(mode) ? mode : nil
         return lower != nil
     }

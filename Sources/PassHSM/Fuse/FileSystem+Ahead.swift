@@ -2,21 +2,23 @@ import CFuse
 import HSMCore
 import HSMSystem
 
-/// Who waits for a read: readahead(2), posix_fadvise(2), madvise(2) and MAP_POPULATE come as READ, as reads do.
+/// Tells reads that a program waits for from reads ahead: readahead(2), posix_fadvise(2), madvise(2) and MAP_POPULATE
+/// come as READ, just as reads do.
 ///
-/// A read(2) of a page that is under way already waits in the kernel, which does not tell. So a prefetch is always served
-/// beside the demand, if less (``FetchQueue``).
+/// A read(2) of a page whose READ is under way waits in the kernel, and the kernel does not tell the daemon. A prefetch
+/// is therefore always served beside the demand, only less often (``FetchQueue``).
 extension FileSystem {
-    /// Reads whose threads went on running, by thread.
+    /// Waiting reads whose threads were seen running, by thread.
     struct Runners {
         var new: [pid_t: [FillEngine.Ticket]] = [:]
-        /// Those that were looked at once more.
+        /// Reads whose threads were still running, or in a call that is not a read, at the first look.
         var old: [pid_t: [FillEngine.Ticket]] = [:]
         var isLooking = false
     }
 
-    /// How urgent a read is that has to wait. What cannot be told is demand. A thread that waits for something else has
-    /// asked before; one that runs does not wait, or does not yet: it is to be looked at again (``lookAgain(_:_:)``).
+    /// The priority of a read that has to wait. A read that cannot be judged is demand. A thread that waits for
+    /// something else sent the read ahead earlier, so the read is a prefetch. A running thread does not wait for the
+    /// read, or does not wait yet: it is to be looked at again (``lookAgain(_:_:)``).
     static func priority(of caller: fuse_ctx) -> (FillState.Priority, isDoubtful: Bool) {
         switch CallerSyscall.activity(of: caller.pid, looks: 1) {
         case .waits(let call): (call.readsAhead || call.waitsForOther ? .prefetch : .demand, false)
@@ -25,7 +27,8 @@ extension FileSystem {
         }
     }
 
-    /// Looks in a moment, and then within a second, whether `thread` waits for the read of `ticket` after all.
+    /// Checks after 20 milliseconds, and again about a second later, whether `thread` waits for the read of `ticket`
+    /// after all.
     func lookAgain(_ ticket: FillEngine.Ticket, _ thread: pid_t) {
         let starts = runners.withLock { runners in
             defer { runners.isLooking = true }
@@ -44,7 +47,7 @@ extension FileSystem {
         }
     }
 
-    /// The second look. Does not block.
+    /// The second look at running threads. Does not block.
     func lookAtRunners() {
         let old = runners.withLock { runners in
             defer { runners.old = [:] }
@@ -53,13 +56,13 @@ extension FileSystem {
         if !old.isEmpty { pool.run { [self] in _ = promoteWaiting(old) } }
     }
 
-    /// Those that are not waited for.
+    /// Makes the tickets whose threads wait for them demand, and returns the others.
     private func promoteWaiting(_ tickets: [pid_t: [FillEngine.Ticket]]) -> [pid_t: [FillEngine.Ticket]] {
         tickets.filter { thread, tickets in
             switch CallerSyscall.activity(of: thread, looks: 1) {
             case .runs: return true
             case .waits(let call) where !call.readsRange: return true
-            // Outside of a call it waits for a page of a mapping.
+            // A thread that waits outside a system call waits for a page of a mapping.
             case .waits, .unknown:
                 for ticket in tickets { engine.becomeDemand(ticket) }
                 return false

@@ -59,7 +59,7 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// False when the file was released meanwhile.
+    /// Returns false when the file was released meanwhile.
     private func truncateComplete(_ inode: Inode, to size: Int) throws(Errno) -> Bool {
         try files.transition(inode) { () throws(Errno) in
             if inode.state.withLock(\.lifecycle.isIncomplete) { return false }
@@ -75,15 +75,15 @@ extension FileSystem {
         FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_ATIME
             | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME)
 
-    /// Everything but the size.
+    /// Sets every attribute but the size, and answers.
     private func finishSetattr(_ reply: consuming Reply, _ inode: Inode, _ new: stat, _ valid: UInt32) {
         do throws(Errno) {
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
             func has(_ bit: Int32) -> Bool { valid & UInt32(bit) != 0 }
-            // Nothing to set: chown(2) with -1 twice, or a change of content that takes setuid and setgid away. The lower
-            // file system does what belongs to either.
+            // A request that sets nothing comes from chown(2) with -1 twice, or from a change of content that takes
+            // setuid and setgid away. The lower file system does what belongs to either.
             let isOwnerSet = has(FUSE_SET_ATTR_UID) || has(FUSE_SET_ATTR_GID) || valid & Self.settable == 0
-            // At chown(2) the group before it counts.
+            // At chown(2) the group that the file had before it counts.
             let isKilling = isOwnerSet || valid & PASSHSM_FATTR_KILL_SUIDGID != 0
             if isKilling && inode.type != S_IFDIR && !has(FUSE_SET_ATTR_MODE) {
                 try clearSetIDs(lower, reply.caller.pid)
@@ -115,9 +115,9 @@ extension FileSystem {
         }
     }
 
-    /// A fill puts the modification time back: to the one that was just set.
+    /// A fill restores the recorded modification time, so this records the time that was just set.
     private func noteModified(_ inode: Inode, _ lower: Descriptor) throws(Errno) {
-        // Before a release that is under way can put back the recorded one.
+        // The time is read before a release that is under way can restore the recorded one.
         let time = try lower.stat().st_mtim
         guard let lease = try files.lease(inode) else { return }
         if lease.content.isReadOnly { return }
@@ -134,7 +134,7 @@ extension FileSystem {
 
     // MARK: Extended attributes
 
-    /// Answers what `passhsm state` asks for; is not listed, and cannot be changed.
+    /// The attribute that answers `passhsm state`. It is not listed and cannot be changed.
     static let stateAttribute = "passhsm.state"
 
     private func isRecord(_ name: UnsafePointer<CChar>) -> Bool {
@@ -172,7 +172,7 @@ extension FileSystem {
             var shown = ExtendedAttributes.names(in: all).filter { name in
                 !Store.attributes.contains { name.dropLast().elementsEqual($0.utf8) }
             }
-            // Who may not read them does not see them (xattr(7)).
+            // Callers that may not read these attributes do not see them (xattr(7)).
             func isTrusted(_ name: [UInt8]) -> Bool { name.starts(with: "trusted.".utf8) }
             if shown.contains(where: isTrusted), !reply.credentials.has(ThreadCredentials.administrates) {
                 shown.removeAll(where: isTrusted)
@@ -181,7 +181,7 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// Answers a value to a request that wants its size (0), or has room for `size` bytes.
+    /// Answers with `value`, or with its size when `size` is 0. `size` is the room that the request has, in bytes.
     private func answer(_ reply: consuming Reply, _ value: [UInt8], _ size: Int) {
         if size == 0 { return reply.attributeSize(value.count) }
         if value.count > size { return reply.error(ERANGE) }
@@ -202,7 +202,7 @@ extension FileSystem {
                 try OrdinaryUser.write { () throws(Errno) in
                     try ExtendedAttributes.set(name, of: path, .follow, to: value, flags: flags)
                 }
-                // An ACL that is set by an owner outside the file's group.
+                // The flag means that an owner outside the file's group set an ACL.
                 guard requestFlags & UInt32(FUSE_SETXATTR_ACL_KILL_SGID) != 0 else { return }
                 let mode = try lower.stat().st_mode
                 if mode & S_ISGID != 0 { _ = try check { chmod(path, mode & 0o7777 & ~S_ISGID) } }

@@ -7,10 +7,10 @@ import HSMSystem
 
 /// WRITE, truncation and COPY_FILE_RANGE: local changes, also to files that are not complete.
 ///
-/// The rules for those: the file is dirty before its first byte changes; a granule that is changed in part is filled first;
-/// one that is changed whole is not, but no fill may touch it meanwhile (a claim).
+/// The rules for incomplete files: The file becomes dirty before its first byte changes. A granule that is changed in
+/// part is filled first. A granule that is changed whole is not filled, but no fill may touch it meanwhile (a claim).
 extension FileSystem {
-    /// Changes bytes of the lower file, and returns how many of the range, from its start on.
+    /// Changes bytes of the lower file. Returns how many bytes of the range it changed, counted from the range's start.
     typealias Operation = @Sendable (Descriptor) throws(Errno) -> Int
 
     func write(
@@ -24,7 +24,7 @@ extension FileSystem {
                 return reply.written(try lower.writeForUser(bytes, at: offset))
             }
             noteChange(handle.inode)
-            // Fast where nothing has to be waited for: the request's own buffer is still there.
+            // This is the fast way when nothing has to be waited for: the request's own buffer is still valid.
             let range = Range(at: offset, count: bytes.count)
             if file.fill.isPresent(range) {
                 try file.stored.becomeDirty()
@@ -45,14 +45,15 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// Performs `operation`, which changes `range`, on an incomplete file; `then` gets the count of changed bytes.
+    /// Performs `operation`, which changes `range`, on an incomplete file. `then` gets the count of changed bytes.
     func change(
         _ range: Range<Int>, of file: IncompleteFile, through lower: Descriptor, _ reply: PendingReply,
         _ operation: @escaping Operation, then: @escaping @Sendable (consuming Reply, Result<Int, Errno>) -> Void
     ) {
         let layout = file.fill.layout
         let (covered, touched) = (layout.granules(coveredBy: range), layout.granules(touching: range))
-        // Only these two can be changed in part; there may be more granules than can be looked at.
+        // Only the first and the last granule can be changed in part. There may be more granules in between than can be
+        // looked at.
         let partial = [touched.first, touched.last].compactMap(\.self).first { granule in
             !covered.contains(granule) && !file.fill.isPresent(layout.bytes(of: granule..<granule + 1))
         }
@@ -80,8 +81,8 @@ extension FileSystem {
         }
     }
 
-    /// Up to where a change of `count` bytes may be reported, and which claimed granules it made present: one that was
-    /// absent and is changed in part only is not, and will be filled from the remote.
+    /// The end up to which a change of `count` bytes may be reported, and the claimed granules that it made present. An
+    /// absent granule that was changed only in part is not present, and will be filled from the remote.
     private static func believable(
         _ count: Int, of range: Range<Int>, _ layout: GranuleLayout, _ fill: FillFile
     ) -> (end: Int, Range<Int>) {
@@ -105,7 +106,7 @@ extension FileSystem {
             return
         }
         if options.isStrict && size > 0 && !file.fill.isComplete && !file.fill.isRefused {
-            // What is left of it could never be checked.
+            // The digest of the whole content could not check the part that is left.
             return whenResident(0..<layout.limit, of: file, reply) { [self] reply, error in
                 if let error { return then(reply, Errno(error)) }
                 truncate(inode, file, to: size, PendingReply(reply), then: then)
@@ -136,7 +137,7 @@ extension FileSystem {
 
     // MARK: Copying
 
-    /// Bytes that one COPY_FILE_RANGE of an incomplete file handles: the caller asks again for the rest.
+    /// How many bytes one COPY_FILE_RANGE of an incomplete file handles. The caller asks again for the rest.
     private static let copyStep = 8 << 20
 
     func copy(
@@ -182,14 +183,15 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// What the kernel leaves to the daemon with FUSE_HANDLE_KILLPRIV_V2: a write takes setuid and setgid away.
+    /// Takes setuid and setgid away for a write. The kernel leaves this to the daemon with FUSE_HANDLE_KILLPRIV_V2.
     ///
-    /// - Parameter caller: the thread that waits for it.
+    /// - Parameter caller: the thread that waits for the write.
     func clearSetIDs(_ lower: Descriptor, _ caller: pid_t) throws(Errno) {
         let status = try lower.stat()
         let mode = status.st_mode
         var bits = mode & (S_ISUID | S_ISGID)
-        // Without group execution setgid gives nothing to whoever executes the file, and members of the group may keep it.
+        // Without group execution setgid gives no rights to a user who executes the file, and members of the group may
+        // keep it.
         if bits & S_ISGID != 0 && mode & S_IXGRP == 0 {
             let credentials = ThreadCredentials(of: caller)
             if credentials.groups.contains(status.st_gid) || credentials.has(ThreadCredentials.keepsSetIDs) {

@@ -3,10 +3,11 @@ import Glibc
 import HSMStore
 import HSMSystem
 
-/// FLUSH and RELEASE: what the last handle of a file leaves behind.
+/// FLUSH and RELEASE, and the work after the last handle of a file.
 extension FileSystem {
-    /// FLUSH: a descriptor of the handle was closed. A read that was sent ahead of its reader cannot be interrupted, but
-    /// when its reader dies, this comes; whoever else waits for the same pages asks again.
+    /// FLUSH: a descriptor of the handle was closed. A read that was sent ahead of its reader cannot be interrupted,
+    /// but FLUSH comes when the reader dies. It cancels the handle's waiting reads. Other readers that wait for the
+    /// same pages ask again.
     func flush(_ reply: consuming Reply, _ number: UInt64) {
         reply.result { () throws(Errno) in
             for ticket in try openFiles.find(number).waitingTickets { cancelLater(ticket) }
@@ -24,7 +25,7 @@ extension FileSystem {
         ended(handle)
     }
 
-    /// A handle that is counted by its inode is no more.
+    /// Ends a handle that its inode counts.
     func ended(_ handle: OpenFile) {
         let inode = handle.inode
         if handle.usesLocks.load(ordering: .relaxed) {
@@ -47,9 +48,9 @@ extension FileSystem {
         if handle.canBeMapped { lookForMapping(inode) }
     }
 
-    /// Once a second. Deactivates every file that nobody uses: those whose last read-ahead ended after their last handle. Looks
-    /// again after files that were still mapped when their last handle for writing was closed, and whether somebody else
-    /// changed those of which the kernel has pages.
+    /// Called once a second, for the watched inodes. Deactivates every file without users; such a file's last
+    /// read-ahead ended after its last handle. Looks again at files that were still mapped when their last handle for
+    /// writing was closed. Checks whether others changed the files of which the kernel has pages.
     func sweep() {
         for inode in inodes.takeWatched() {
             let (looks, lower) = inode.state.withLock { state in

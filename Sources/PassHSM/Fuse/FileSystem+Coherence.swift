@@ -3,14 +3,14 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// Keeping the kernel's pages those of the lower file, see ``CachedPages``. Of complete files only: of an incomplete one there
-/// is no telling a fill from a change by somebody else.
+/// Keeps the kernel's pages equal to the lower file, see ``CachedPages``. The daemon looks for changes only in complete
+/// files: in an incomplete one it cannot tell a fill from a change by others.
 extension FileSystem {
-    /// Others may change the lower directory.
+    /// Whether others may change the lower directory.
     private var isWatching: Bool { options.cache != .exclusive }
 
-    /// A handle that reads and writes through the kernel's pages is about to be opened, under the transition lock. Without
-    /// another such handle nobody reads the pages, so that dropping them waits for no request.
+    /// Prepares for a cached handle that is about to be opened, under the transition lock. Without another cached
+    /// handle no request reads the pages, so dropping them does not wait.
     func openPagesLocked(_ inode: Inode, _ lower: Descriptor) throws(Errno) {
         let (isFirst, isComplete) = inode.state.withLock { ($0.lifecycle.handles.served == 0, $0.lifecycle.isComplete) }
         guard isFirst else { return lookAtPages(inode, lower) }
@@ -24,8 +24,9 @@ extension FileSystem {
         if areStale { forget(pagesOf: inode) }
     }
 
-    /// Drops the pages when somebody may have changed the file since the last look. While it is open for writing here nobody
-    /// looks, and so they are dropped after that, too: who changed it is not to be told.
+    /// Drops the pages when the file may have changed since the last look. The daemon does not look while the file is
+    /// open for writing here. It therefore drops the pages after such changes too, because it cannot tell by whom the
+    /// file was changed.
     func lookAtPages(_ inode: Inode, _ lower: Descriptor) {
         guard isWatching, inode.state.withLock({ $0.pages != nil }), let status = try? lower.stat() else { return }
         let stamp = CachedPages.Stamp(status)
@@ -39,7 +40,7 @@ extension FileSystem {
         if isChanged { dropPagesLater(inode) }
     }
 
-    /// Performs `body`, by which this mount changes the size or times of `inode`, perhaps without a handle.
+    /// Performs `body`, which changes the size or times of `inode` for a user of this mount, perhaps without a handle.
     func changing(_ inode: Inode, _ lower: Descriptor, _ body: () throws(Errno) -> Void) throws(Errno) {
         lookAtPages(inode, lower)
         try body()
@@ -49,21 +50,22 @@ extension FileSystem {
         }
     }
 
-    /// A handle reads `range` of a file that fills: drops the pages that it has left behind, see ``PagesBehind``.
+    /// Drops the pages that a handle has left behind by reading `range` of a file that fills, see ``PagesBehind``.
     ///
-    /// Only what is there: a page that is being read is waited for, and so would be a fill, by a thread that fills need, and
-    /// by whoever opens the file meanwhile.
+    /// Drops only pages whose bytes are present. Dropping a page waits for its read, and that read may wait for a fill.
+    /// The wait would hold a thread that fills need, and would delay every open of the file meanwhile.
     func dropPages(behind range: Range<Int>, of file: IncompleteFile, _ handle: OpenFile) {
         guard let behind = handle.behind.withLock({ $0.noteRead(range) }) else { return }
-        // One read of the kernel may hold pages on both sides of an end.
+        // One READ may hold pages on both sides of an end of the range.
         let before = max(0, behind.lowerBound - ReadBuffers.size)
         let touched = Range(at: before, count: behind.upperBound - before + ReadBuffers.size)
         guard file.fill.isPresent(touched), dropPagesLater(handle.inode, behind) else { return }
         handle.behind.withLock { $0.noteDropped(behind) }
     }
 
-    /// Drops the pages of `range`, or all of them, while handles are open: it waits for reads, which a thread that answers
-    /// requests must not. False, and nothing is done, while somebody may write, or while pages are being dropped already.
+    /// Drops the pages of `range`, or all of them, while handles are open. Does so on the pool: a drop waits for reads,
+    /// and a thread that answers requests must not wait for them. Returns false, and does nothing, while a handle can
+    /// write or pages are being dropped already.
     @discardableResult
     private func dropPagesLater(_ inode: Inode, _ range: Range<Int>? = nil) -> Bool {
         let isNew = inode.state.withLock { state in
@@ -83,7 +85,7 @@ extension FileSystem {
         known.invalidate(inode, range.map { .range($0) } ?? .all)
     }
 
-    /// Calls `body` at once, or when the pages that are being dropped are gone: no handle may write before.
+    /// Calls `body` at once, or after the drop of pages that is under way: no handle may write before its end.
     func whenPagesAreDropped(_ inode: Inode, _ body: @escaping @Sendable () -> Void) {
         let waits = inode.state.withLock { state in
             guard let pages = state.pages, pages.isDropping else { return false }

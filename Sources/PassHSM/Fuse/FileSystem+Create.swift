@@ -3,7 +3,7 @@ import CLinux
 import Glibc
 import HSMSystem
 
-/// CREATE and TMPFILE: new files, which are open already.
+/// CREATE and TMPFILE: new files that are open at once.
 extension FileSystem {
     func create(
         _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, mode: mode_t, flags: Int32,
@@ -24,7 +24,7 @@ extension FileSystem {
                         try Descriptor.open(at: directory.raw, name, wanted, mode: mode)
                     }
                 }
-                // Where inodes are held by descriptors, by one that cannot write.
+                // Where the daemon holds inodes by descriptors, it holds this one by a descriptor that cannot write.
                 let known =
                     try tree.opensHandles
                     ? file : Descriptor.open(at: directory.raw, name, PASSHSM_O_PATH | O_NOFOLLOW)
@@ -47,12 +47,12 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// TMPFILE: a file without a name, open already.
+    /// TMPFILE: a file without a name that is open at once.
     private func makeUnnamed(_ reply: consuming Reply, _ parent: fuse_ino_t, mode: mode_t, flags: Int32) {
         let user = CallerUser(reply.caller)
         do throws(Errno) {
             let directory = try directory(parent)
-            // O_EXCL forbids to give it a name later, which the kernel sees to.
+            // O_EXCL forbids naming the file later. The kernel enforces that.
             let wanted = PASSHSM_O_TMPFILE | O_RDWR | (flags & (O_SYNC | O_DSYNC))
             let (file, share) = try made(by: user) { () throws(Errno) in
                 try CallerIdentity.with(reply.caller) { () throws(Errno) in
@@ -68,8 +68,8 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// A new file, which is not made when it could not be kept open: without passthrough it takes one of the descriptors that
-    /// handles may use.
+    /// Makes a new file with `make`, unless the daemon could not keep it open: without passthrough the file takes one
+    /// of the descriptors that handles may use.
     private func made(
         by user: CallerUser, _ make: () throws(Errno) -> Descriptor
     ) throws(Errno) -> (Descriptor, DescriptorShares.Share?) {

@@ -13,7 +13,7 @@ extension FileSystem {
             answer.fh = try openDirectories.insert(directory, .directory, of: node)
             streams.use(directory)
             openHandles.add(1)
-            // The kernel may keep the listing where nobody else can change the directory.
+            // The kernel may keep the listing when only this mount changes the directory.
             if options.cache == .exclusive { answer.open_flags = UInt32(FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE) }
             if !reply.open(answer) { closeDirectory(answer.fh) }
         } catch { reply.error(error) }
@@ -62,12 +62,12 @@ extension FileSystem {
             }
             if isKept { streams.use(directory) }
         } catch { failure = error }
-        // What was read before the error is answered; the error comes with the next request.
+        // The entries that were read before the error are answered. The error comes with the next request.
         if let failure, used == 0 { return reply.error(failure) }
         reply.bytes(UnsafeRawBufferPointer(rebasing: buffer[..<used]))
     }
 
-    /// Appends a plain entry; nil when there is no room.
+    /// Appends a plain entry and returns its size; nil when there is no room.
     private func add(_ entry: DirectoryReader.Entry, _ room: UnsafeMutableRawBufferPointer) -> Int? {
         var status = stat()
         status.st_ino = ino_t(entry.inode)
@@ -81,12 +81,12 @@ extension FileSystem {
         _ entry: DirectoryReader.Entry, _ directory: Descriptor, _ room: UnsafeMutableRawBufferPointer
     ) -> Int? {
         var param = fuse_entry_param()
-        // Before the lookup: a reference that is not handed on would have to be taken back.
+        // Checked before the lookup, because a reference that is not handed on would have to be taken back.
         if fuse_add_direntry_plus(nil, nil, 0, entry.name, &param, 0) > room.count { return nil }
         if !entry.isDotOrDotDot, let found = try? lookup(entry.name, in: directory) {
             param = found.parameters
         } else {
-            // Without an inode: the kernel takes name, number and type alone.
+            // An entry without an inode: the kernel takes only its name, number and type.
             param.attr.st_ino = ino_t(entry.inode)
             param.attr.st_mode = mode_t(entry.type) << 12
         }

@@ -3,11 +3,13 @@ import CLinux
 import Glibc
 import HSMSystem
 
-/// IOCTL: the inode flags and extended attributes of lsattr(1), chattr(1) and xfs_io(8), and nothing else.
+/// IOCTL: the inode flags and extended attributes of lsattr(1), chattr(1) and xfs_io(8). Every other command is
+/// refused.
 ///
-/// FS_IOC_GETVERSION has to be refused: programs give it an int, and FUSE would write the eight bytes of its number.
+/// FS_IOC_GETVERSION has to be refused: programs pass an int, and FUSE would write the eight bytes that the command's
+/// number names.
 ///
-/// Who may change them, the kernel has checked (fs/file_attr.c): owner, CAP_LINUX_IMMUTABLE and project.
+/// The kernel has checked whether the caller may change them (fs/file_attr.c): owner, CAP_LINUX_IMMUTABLE and project.
 extension FileSystem {
     func ioctl(
         _ reply: consuming Reply, _ node: fuse_ino_t, _ command: UInt32, _ input: UnsafeRawBufferPointer,
@@ -16,7 +18,7 @@ extension FileSystem {
         let known = [
             PASSHSM_FS_IOC_GETFLAGS, PASSHSM_FS_IOC_SETFLAGS, PASSHSM_FS_IOC_FSGETXATTR, PASSHSM_FS_IOC_FSSETXATTR,
         ]
-        // As large as the largest of their arguments, struct fsxattr with 28 bytes.
+        // Large enough for the largest of their arguments, struct fsxattr with 28 bytes.
         var argument = [UInt8](repeating: 0, count: 64)
         guard known.contains(command), input.count <= argument.count, outputSize <= argument.count else {
             return reply.error(ENOTTY)
@@ -32,18 +34,19 @@ extension FileSystem {
             let changes = command == PASSHSM_FS_IOC_SETFLAGS || command == PASSHSM_FS_IOC_FSSETXATTR
             if changes {
                 noteChange(inode)
-                // Nothing of an immutable file can be recorded.
+                // Nothing can be recorded of an immutable file, so the record is written before the command.
                 if let file = inode.content, !file.isReadOnly { try? file.stored.commit() }
             }
             try argument.withMutableBytes { bytes throws(Errno) in try lower.ioctl(command, bytes) }
-            // The kernel does not know that this moves the change time.
+            // The kernel does not know that the command moves the change time.
             if changes { forgetAttributes(of: inode) }
         } catch { return reply.error(error) }
         var slot = ReplySlot(reply)
         argument.withUnsafeBytes { slot.take().ioctl(UnsafeRawBufferPointer(rebasing: $0[..<outputSize])) }
     }
 
-    /// ext4 asks whoever changes this flag for CAP_SYS_RESOURCE, and would be asking the daemon.
+    /// Refuses a change of the journaling flag. ext4 demands CAP_SYS_RESOURCE for it, but would look at the daemon's
+    /// capabilities.
     private func checkJournaling(_ lower: Descriptor, _ new: [UInt8]) throws(Errno) {
         var old = [UInt8](repeating: 0, count: 64)
         try old.withMutableBytes { bytes throws(Errno) in try lower.ioctl(PASSHSM_FS_IOC_GETFLAGS, bytes) }

@@ -2,9 +2,10 @@ import CFuse
 import Glibc
 import HSMSystem
 
-/// FLOCK: locks of the lower file, so that they hold against those who use the lower directory itself.
+/// FLOCK: locks of the lower file, so that they also hold against programs that use the lower directory itself.
 ///
-/// Without GETLK and SETLK the kernel keeps POSIX and OFD locks by itself, among the users of this mount.
+/// The daemon does not serve GETLK and SETLK. The kernel therefore keeps POSIX and OFD locks by itself, among the users
+/// of this mount.
 extension FileSystem {
     func flock(_ reply: consuming Reply, _ number: UInt64, _ operation: Int32) {
         let handle: OpenFile
@@ -29,7 +30,7 @@ extension FileSystem {
         wait(PendingReply(reply), mode, handle, open)
     }
 
-    /// No thread waits, and INTERRUPT ends the wait.
+    /// Waits for the lock without a thread. INTERRUPT ends the wait.
     private func wait(
         _ reply: PendingReply, _ mode: LockTable.Locks.Mode, _ handle: OpenFile, _ open: LockTable.Opening
     ) {
@@ -39,15 +40,15 @@ extension FileSystem {
                 guard let request, let user = fuse_req_userdata(request) else { return }
                 let fileSystem = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue().fileSystem
                 let number = UInt64(UInt(bitPattern: data))
-                // libfuse holds the request's lock here, which the reply may need: elsewhere, then.
+                // libfuse holds the request's lock here. The reply may need that lock, so the work runs on the pool.
                 fileSystem.pool.run { fileSystem.locks.interrupt(number) }
             }, UnsafeMutableRawPointer(bitPattern: UInt(number)))
         locks.acquire(
             mode, ObjectIdentifier(handle.inode), by: ObjectIdentifier(handle), number: number, open: open)
     }
 
-    /// The lower file for the locks of all its handles. Not for writing where that can be: who asks whether a file is open for
-    /// writing (``Store/isOpenForWriting(_:)``) must not find this.
+    /// Opens the lower file for the locks of all its handles. Opens it for reading where that is possible: a look for
+    /// files that are open for writing (``Store/isOpenForWriting(_:)``) must not find this descriptor.
     private func openForLocks(
         _ handle: OpenFile, _ caller: CallerUser
     ) throws(Errno) -> (Descriptor, DescriptorShares.Share?) {

@@ -3,14 +3,15 @@ import Glibc
 import HSMStore
 import HSMSystem
 
-/// Mappings of complete files, which are the lower file's own: a store moves the file's times, and tells neither the kernel's
-/// FUSE nor the daemon. So the kernel may not keep the attributes of a file that could be mapped for writing.
+/// Mappings of complete files, which are the lower file's own. A store through one moves the file's times, and tells
+/// neither the kernel's FUSE nor the daemon. The kernel therefore may not keep the attributes of a file that could be
+/// mapped for writing.
 extension FileSystem {
-    /// Seconds that the kernel may believe the attributes of `inode`.
+    /// How many seconds the kernel may believe the attributes of `inode`.
     func attributeTimeout(_ inode: Inode) -> Double { inode.state.withLock(\.mapping.isPossible) ? 0 : timeout }
 
-    /// A handle that can be mapped for writing is about to be answered; the inode of one that is `isNew` the kernel does not
-    /// know yet.
+    /// Notes a handle that can be mapped for writing and is about to be answered. The kernel does not yet know the
+    /// inode of a handle that `isNew`.
     func noteMapper(_ inode: Inode, isNew: Bool) {
         let isFirst = inode.state.withLock { state in
             defer { state.mapping.isPossible = true }
@@ -21,13 +22,14 @@ extension FileSystem {
         if isFirst && !isNew && timeout > 0 { forgetAttributes(of: inode) }
     }
 
-    /// Makes the kernel ask again. Does not wait, and is right whatever answers are on their way: the kernel does not take
-    /// older ones.
+    /// Makes the kernel ask for the attributes again. Does not wait. It is right whatever answers are under way,
+    /// because the kernel does not take older ones.
     func forgetAttributes(of inode: Inode) {
         known.invalidate(inode, .none)
     }
 
-    /// After the last such handle was closed: a mapping outlives its handle. Asked again by ``sweep()`` while there is one.
+    /// Called after the last handle that can be mapped was closed, because a mapping outlives its handle. ``sweep()``
+    /// calls it again while a mapping is left.
     func lookForMapping(_ inode: Inode) {
         let opens = inode.state.withLock { $0.mapping.mayBeLeft ? $0.mapping.opens : nil }
         guard let opens else { return }
@@ -37,7 +39,7 @@ extension FileSystem {
             state.mapping.isPossible = false
             return true
         }
-        // Attributes may be on their way that were read before the last store, and are to be believed for long.
+        // Attributes that were read before the last store may be under way. The kernel would believe them for long.
         if isGone && timeout > 0 { forgetAttributes(of: inode) }
         forget(inode, 0)
     }

@@ -4,7 +4,7 @@ import Glibc
 import HSMStore
 import HSMSystem
 
-/// LOOKUP, and what changes names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME; and READLINK.
+/// LOOKUP, READLINK, and the requests that change names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR and RENAME.
 extension FileSystem {
     func lookup(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
         do throws(Errno) {
@@ -13,7 +13,7 @@ extension FileSystem {
             if strcmp(name, "..") == 0 { return answer(reply, try lookupParent(of: parent)) }
             answer(reply, try lookup(name, in: directory(parent)))
         } catch {
-            // An entry without an inode: the kernel may remember that there is none.
+            // An entry without an inode tells the kernel that it may remember the name as missing.
             if error.rawValue == ENOENT && options.cache == .exclusive {
                 var none = fuse_entry_param()
                 none.entry_timeout = timeout
@@ -28,7 +28,7 @@ extension FileSystem {
         if !reply.entry(entry.parameters) { forget(entry.inode, 1) }
     }
 
-    /// LOOKUP of "." comes for the id in a file handle, of which the kernel does not know the inode: it may be any number.
+    /// LOOKUP of "." comes for the id in a file handle whose inode the kernel does not know. The id may be any number.
     private func lookupSelf(_ node: fuse_ino_t) throws(Errno) -> Entry {
         if node == FUSE_ROOT_ID { return try reference(tree.root) }
         guard let known = inodes.find(node) else { return try reference(findUnknown(node)) }
@@ -44,7 +44,7 @@ extension FileSystem {
         return try reference(parent)
     }
 
-    /// Makes a name with `body`, as the caller, and answers with its entry.
+    /// Makes a name by calling `body` as the caller, and answers with the name's entry.
     private func make(
         _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>,
         _ body: (Descriptor) -> Int32
@@ -83,7 +83,7 @@ extension FileSystem {
             do throws(Errno) {
                 _ = try check { linkat(file.raw, "", directory.raw, name, PASSHSM_AT_EMPTY_PATH) }
             } catch {
-                // Without CAP_DAC_READ_SEARCH linkat(2) takes no descriptor, but a path to it.
+                // Without CAP_DAC_READ_SEARCH linkat(2) takes a path to the descriptor, but not the descriptor itself.
                 if error.rawValue != ENOENT { throw error }
                 try file.withProcPath { path throws(Errno) in
                     _ = try check { linkat(AT_FDCWD, path, directory.raw, name, AT_SYMLINK_FOLLOW) }
@@ -123,7 +123,7 @@ extension FileSystem {
             if flags & PASSHSM_RENAME_WHITEOUT == 0 {
                 _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
             } else {
-                // The whiteout is the caller's.
+                // The whiteout belongs to the caller.
                 try CallerIdentity.with(caller) { () throws(Errno) in
                     _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
                 }
@@ -143,11 +143,11 @@ extension FileSystem {
     /// A known inode that is about to lose a name.
     private struct Removal {
         let inode: Inode
-        /// The lower file, with O_PATH.
+        /// The lower file, opened with O_PATH.
         let lower: Descriptor
 
-        /// Without a name the lower file would be gone, while its users have it as their directory or open with O_PATH.
-        /// Not when there are too few descriptors.
+        /// Keeps a lower file without a name open, because it would be gone otherwise, while users have it as their
+        /// directory or open with O_PATH. Does nothing when there are too few descriptors.
         func keepIfNameless(_ shares: DescriptorShares, _ caller: CallerUser) {
             guard inode.path == nil, let status = try? lower.stat(), status.st_nlink == 0 else { return }
             do throws(Errno) {
@@ -157,7 +157,7 @@ extension FileSystem {
         }
     }
 
-    /// The file may lose its last name: what the store has about it goes when the kernel forgets it.
+    /// Notes that the file may lose its last name: the store's data about it is removed when the kernel forgets it.
     private func noteRemoval(of name: UnsafePointer<CChar>, in directory: Descriptor) -> Removal? {
         guard let handle = try? FileHandle(of: name, at: directory.raw), let inode = inodes.find(handle),
             let lower = try? open(inode, PASSHSM_O_PATH)

@@ -6,7 +6,7 @@ import HSMFiles
 import HSMStore
 import HSMSystem
 
-/// OPEN: which files the kernel may read and write by itself, and when.
+/// OPEN: decides which files the kernel may read and write by itself, and when.
 extension FileSystem {
     /// An open on its way to its answer.
     struct Opening: Sendable {
@@ -17,9 +17,10 @@ extension FileSystem {
         var entry: Entry?
         /// Set when the file was just made: it is open already.
         var created: Descriptor?
-        /// What it is counted as.
+        /// The share of descriptors that counts `created`.
         var share: DescriptorShares.Share?
-        /// A truncation takes setuid and setgid away: set for the caller of an OPEN or CREATE who has no CAP_FSETID.
+        /// The caller's thread, when the caller of the OPEN or CREATE has no CAP_FSETID: a truncation then takes setuid
+        /// and setgid away.
         var unprivileged: pid_t?
         var isTruncated = false
         var isFilled = false
@@ -37,7 +38,7 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// Takes the next step of an open; comes back after each wait.
+    /// Takes the next step of an open. Each wait calls it again.
     func proceed(_ reply: consuming Reply, _ opening: Opening) {
         do throws(Errno) {
             if !opening.truncates && !opening.isForWriting, let answer = fastAnswer(opening) {
@@ -80,7 +81,8 @@ extension FileSystem {
         } catch { fail(opening, error, reply) }
     }
 
-    /// A remote that cannot tell what it has now leaves the file as it is, with what is present.
+    /// Asks the remote for its current version before the open. If the remote cannot tell, the file stays as it is,
+    /// with the bytes that are present.
     private func refetchFirst(_ reply: consuming Reply, _ opening: Opening, _ record: Record) {
         refetch(opening.inode, record, PendingReply(reply)) { [self] reply, error in
             if let error, error.comesAtOnce {
@@ -139,13 +141,14 @@ extension FileSystem {
     private struct Answer {
         let mode: OpenFile.Mode
         var backingID: Int32 = 0
-        /// For a cached handle: the lower file, shared with others.
+        /// The lower file, for a cached handle. Other handles share it.
         var lower: Descriptor?
-        /// The inode is append-only, so that the lower file too opens with O_APPEND only.
+        /// The inode is append-only, so the lower file opens only with O_APPEND too.
         var isAppendOnly = false
     }
 
-    /// The answer for a complete and registered file that is opened for reading: from memory alone.
+    /// The answer for a complete and registered file that is opened for reading. It takes only memory, and no system
+    /// call.
     private func fastAnswer(_ opening: Opening) -> Answer? {
         opening.inode.state.withLock { state in
             guard state.lifecycle.isCompleteOnDisk, state.backing.id != 0, state.lifecycle.handles.served == 0 else {
@@ -157,7 +160,7 @@ extension FileSystem {
         }
     }
 
-    /// A file that is complete on disk; nil when it was released meanwhile.
+    /// Opens a file that is complete on disk. Returns nil when it was released meanwhile.
     private func openComplete(_ opening: Opening) throws(Errno) -> Answer? {
         try files.transition(opening.inode) { () throws(Errno) in
             if opening.inode.state.withLock(\.lifecycle.isIncomplete) { return nil }
@@ -178,14 +181,15 @@ extension FileSystem {
         var isAppendOnly = false
         if (opening.isForWriting || opening.truncates) && opening.created == nil {
             if opening.isForWriting {
-                // Always, because the lower file system may refuse it: immutable, append-only, being executed.
+                // The lower file is always opened, because the lower file system may refuse it: immutable, append-only,
+                // being executed.
                 do throws(Errno) { _ = try file() } catch {
                     guard error.rawValue == EPERM, opening.flags & O_APPEND != 0 else { throw error }
                     lower = try open(inode, lowerFlags(opening.flags) | O_APPEND)
                     isAppendOnly = true
                 }
             }
-            // O_TRUNC works with O_RDONLY too.
+            // O_TRUNC also works with O_RDONLY.
             let writable = try opening.isForWriting ? file() : open(inode, O_WRONLY)
             if isClean, try files.markDirtyLocked(inode, writable) { inodes.watch(inode) }
             if opening.truncates {
@@ -201,13 +205,14 @@ extension FileSystem {
         return try cachedLocked(opening, file(), isAppendOnly)
     }
 
-    /// A passthrough answer where the kernel takes one: no cached handle is open, and the file can be registered.
+    /// A passthrough answer if the kernel takes one: no cached handle is open, and the file can be registered.
     private func passthroughLocked(_ inode: Inode, isWritable: Bool) -> Answer? {
         guard let backing = known.backing.withLock({ $0 }) else { return nil }
         var (id, isFree) = inode.state.withLock { ($0.backing.id, $0.lifecycle.handles.served == 0) }
         guard isFree else { return nil }
         if id == 0 {
-            // O_PATH: the kernel keeps what is registered, and a descriptor for writing would look like a writer for as long.
+            // O_PATH, because the kernel keeps what is registered: a descriptor for writing would look like a writer
+            // for as long as that.
             do throws(Errno) { id = try backing.register(inode, open(inode, PASSHSM_O_PATH)) } catch {
                 log.debug("a file cannot be registered for passthrough: \(error.text)")
                 return nil
@@ -233,7 +238,8 @@ extension FileSystem {
         if !isCounted && share == nil { share = try shares.take(lower, for: opening.caller.user) }
         try openPagesLocked(opening.inode, lower)
         let answer = try opening.inode.state.withLock { state throws(Errno) in
-            // Cannot be: passthrough is refused only while cached handles are open, or never was agreed.
+            // This cannot happen: passthrough is refused only while cached handles are open, or when it was never
+            // agreed.
             if state.lifecycle.handles.direct > 0 { throw Errno(rawValue: EBUSY) }
             let known = state.descriptors.shared[flags]?.descriptor
             if known == nil && lower.raw >= shares.limit { throw Errno(rawValue: EMFILE) }
@@ -247,29 +253,30 @@ extension FileSystem {
         return answer
     }
 
-    /// A file that is not recorded as complete. When its content is all there, it is made so first if that is needed.
+    /// Opens a file that is not recorded as complete. When all its content is present, the file is first recorded as
+    /// complete if the open needs that.
     private func openActive(_ opening: Opening, _ file: IncompleteFile) throws(Errno) -> Answer {
         let inode = opening.inode
         return try files.transition(inode) { () throws(Errno) in
             if file.fill.isComplete && inode.state.withLock({ $0.lifecycle.handles.served == 0 }) {
                 if opening.isForWriting {
-                    // Writes through passthrough are not seen here: the record has to say dirty before, and only a
-                    // finished one can.
+                    // The daemon does not see writes through passthrough. The record therefore has to say dirty before
+                    // them, and only a finished record can.
                     if try files.finalizeLocked(inode, file) { return try openCompleteLocked(opening) }
                 } else if let answer = passthroughLocked(inode, isWritable: false) {
                     return answer
                 }
             }
-            // The lower file system may refuse it: immutable, being executed. The handle uses the file's one descriptor, but for
-            // O_SYNC.
+            // The lower file is opened because the lower file system may refuse it: immutable, being executed. The
+            // handle then uses the file's one descriptor, except with O_SYNC and O_DSYNC.
             let lower = try open(inode, lowerFlags(opening.flags))
             let shares = opening.flags & (O_SYNC | O_DSYNC) == 0
             return try cachedLocked(opening, shares ? file.stored.lower : lower)
         }
     }
 
-    /// The flags for the lower file: creation and truncation are dealt with, offsets are the kernel's, and direct I/O on the
-    /// lower file would demand alignment of the daemon.
+    /// The flags for the lower file. Creation and truncation are already done. The kernel keeps the offsets. Direct I/O
+    /// on the lower file would demand alignment of the daemon.
     private func lowerFlags(_ flags: Int32) -> Int32 {
         flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NOFOLLOW | PASSHSM_O_DIRECT | O_NONBLOCK)
     }
@@ -297,7 +304,8 @@ extension FileSystem {
         var out = passhsm_open_out(fh: number, open_flags: 0, backing_id: answer.backingID)
         switch answer.mode {
         case .passthrough: out.open_flags = PASSHSM_FOPEN_PASSTHROUGH | PASSHSM_FOPEN_NOFLUSH
-        // Pages that have to go are gone: the kernel would drop them while others write.
+        // Pages that had to be dropped are dropped already. Without this flag the kernel would drop pages while others
+        // write.
         case .cached: out.open_flags = UInt32(FOPEN_KEEP_CACHE)
         }
         let wasTaken: Bool

@@ -2,21 +2,21 @@ import Glibc
 import HSMCore
 import HSMStore
 
-/// Reads of pages that are here, which the kernel asks for together with others that are not.
+/// Reads of present pages that the kernel asks for together with absent ones.
 ///
-/// It reads ahead, by READs of up to 256 pages, and a reader of one of the pages waits for the answer to all of them. An error
-/// makes the kernel ask for the pages one by one as they are wanted, and no program sees it: then those that are here are
-/// answered at once, and each of the others waits by itself. An answer that is cut short would not do: the kernel takes it for
-/// the end of the file, and shows zeros behind it.
+/// The kernel reads ahead by READs of up to 256 pages, and a reader of one of the pages waits for the answer to all of
+/// them. An error makes the kernel ask for the pages one by one as they are wanted, and no program sees that error.
+/// Present pages are then answered at once, and each absent page waits by itself. A short answer would not do: the
+/// kernel takes it for the end of the file, and shows zeros behind it.
 extension FileSystem {
-    /// How long such a READ waits while nothing of it comes.
+    /// How long such a READ waits while none of its content arrives.
     private static let patience = Duration.milliseconds(200)
     static let pageSize = 4096
 
-    /// Sees to it that the READ of `ticket`, which waits for `range`, does not keep those waiting who want what is here of it.
+    /// Keeps the READ of `ticket`, which waits for `range`, from delaying readers of the pages that are present.
     func askByPages(_ ticket: FillEngine.Ticket, _ range: Range<Int>, of file: IncompleteFile, _ inode: Inode) {
         guard range.count > Self.pageSize, file.fill.isPartlyPresent(range) else { return }
-        // The kernel asks by pages already, and these are large: an error would be the program's.
+        // The kernel asks by pages already, and these are large pages: an error would reach the program.
         let page = range.lowerBound / Self.pageSize
         if inode.state.withLock({ $0.pages?.byPages.contains(page..<page + 1) ?? true }) { return }
         if engine.remoteHealth.outage != nil { return endRead(ticket, range, inode) }
@@ -35,7 +35,7 @@ extension FileSystem {
         engine.withdraw(ticket)
     }
 
-    /// The kernel asks for a single page: it keeps it as one.
+    /// Notes that the kernel asks for a single page: it keeps that page as one.
     func noteSinglePage(_ range: Range<Int>, _ inode: Inode) {
         let page = range.lowerBound / Self.pageSize
         inode.state.withLock { $0.pages?.byPages.remove(page..<page + 1) }

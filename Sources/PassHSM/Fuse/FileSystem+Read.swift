@@ -7,12 +7,13 @@ import HSMSystem
 
 /// READ, LSEEK and FSYNC of files that the kernel does not read by itself.
 extension FileSystem {
-    /// - Parameter isDirect: the answer goes to a program as it is; otherwise to the kernel's page cache.
+    /// - Parameter isDirect: whether the answer goes straight to a program. Otherwise it goes to the kernel's page
+    ///   cache.
     func read(_ reply: consuming Reply, _ number: UInt64, size: Int, offset: Int, isDirect: Bool) {
         let handle: OpenFile
         do throws(Errno) { handle = try openFiles.find(number) } catch { return reply.error(error) }
         let range = Range(at: offset, count: size)
-        // Stays in use for as long as a cached handle is open.
+        // The content stays in use for as long as a cached handle is open.
         guard let file = handle.inode.content else {
             return readNow(reply, handle, range)
         }
@@ -54,7 +55,7 @@ extension FileSystem {
             guard let file, !file.fill.isComplete, [PASSHSM_SEEK_DATA, PASSHSM_SEEK_HOLE].contains(whence) else {
                 return reply.offset(try check { lseek(lower.raw, offset, whence) })
             }
-            // The lower file's holes are content that is not here: sparse-aware tools would take them for zeros.
+            // A hole of the lower file may be content that is absent. Sparse-aware tools would take it for zeros.
             let size = try lower.stat().st_size
             if offset < 0 || offset >= size { throw Errno(rawValue: ENXIO) }
             reply.offset(whence == PASSHSM_SEEK_DATA ? offset : size)

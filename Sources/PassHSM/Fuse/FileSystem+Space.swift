@@ -22,7 +22,8 @@ extension FileSystem {
                 let rest = Range(at: offset, count: length)
                 return clear(PendingReply(reply), Clearing(file: file, lower: lower, mode: mode, rest: rest))
             }
-            // Only space: the content, and what of it is missing, stays. The kernel passes on no other modes.
+            // The request changes only space: the content stays, and so do its absent parts. The kernel passes on no
+            // other modes.
             try file.stored.becomeDirty()
             try OrdinaryUser.write { () throws(Errno) in
                 _ = try check { passhsm_fallocate(lower.raw, mode, offset, length) }
@@ -32,18 +33,20 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    /// Making zeros of a part of a file that is not complete.
+    /// Makes zeros of a part of a file that is not complete.
     private struct Clearing: Sendable {
         let file: IncompleteFile
         let lower: Descriptor
         let mode: Int32
-        /// What is left to do.
+        /// The range that is left to clear.
         var rest: Range<Int>
 
-        /// Granules that are cleared at once: what a step writes to the residency map takes no time that is felt.
+        /// How many granules one step clears. A step writes so little to the residency map that no user notices the
+        /// time.
         private static let step = 1 << 14
 
-        /// What comes first of the rest; beyond the limit there is nothing to be noted, however much it is.
+        /// The range of the next step. Beyond the limit the residency map records nothing, so one step takes all of
+        /// that, however much it is.
         var first: Range<Int> {
             let layout = file.fill.layout
             let size = layout.granuleSize * Self.step
@@ -52,8 +55,8 @@ extension FileSystem {
         }
     }
 
-    /// Takes the next step, and is called again for the one after it: a file may have 2^47 granules, and its user may give up
-    /// meanwhile. What was done until then stays done, as it does on a disk.
+    /// Takes the next step, and is called again for the one after it: a file may have 2^47 granules, and its user may
+    /// give up meanwhile. The finished steps stay done, as they do on a disk.
     private func clear(_ reply: PendingReply, _ clearing: Clearing) {
         let (range, mode) = (clearing.first, clearing.mode)
         let operation: Operation = { lower throws(Errno) in
@@ -69,7 +72,7 @@ extension FileSystem {
             if clearing.rest.isEmpty { return reply.done() }
             if reply.isInterrupted && PendingSignals.end(reply.caller.pid) { return reply.error(EINTR) }
             let (reply, next) = (PendingReply(reply), clearing)
-            // On a stack of its own.
+            // The next step gets a stack of its own.
             pool.run { [self] in clear(reply, next) }
         }
     }

@@ -4,7 +4,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// Waiting for fills without a thread, until they are there, given up or due.
+/// Waits for fills without a thread. A wait ends when the fill is there, when it is given up, or at its deadline.
 extension FileSystem {
     /// Asks the engine for `range`, and continues with `then` on a thread that may block. INTERRUPT ends the wait.
     func whenResident(
@@ -14,9 +14,9 @@ extension FileSystem {
         _ = ask(for: range, of: file, reply, nil, .demand, then)
     }
 
-    /// As ``whenResident(_:of:_:then:)``: the ticket under which it waits.
+    /// As ``whenResident(_:of:_:then:)``. Returns the ticket under which the request waits.
     ///
-    /// - Parameter handle: the handle through which is read; its FLUSH ends the wait too.
+    /// - Parameter handle: the handle of the read. Its FLUSH ends the wait too.
     func ask(
         for range: Range<Int>, of file: IncompleteFile, _ reply: PendingReply, _ handle: OpenFile?,
         _ priority: FillState.Priority, _ then: @escaping @Sendable (consuming Reply, FillError?) -> Void
@@ -28,14 +28,15 @@ extension FileSystem {
         return ticket
     }
 
-    /// For whom something is fetched. Where the mount can have mapped owners the kernel does not tell (-1).
+    /// The user for whom content is fetched. Where the mount can have mapped owners the kernel does not tell the user
+    /// (-1).
     private static func user(of caller: fuse_ctx?) -> FillEngine.User {
         guard let caller else { return 0 }
         return caller.uid == .max ? CallerSyscall.user(of: caller.pid) ?? caller.uid : caller.uid
     }
 
-    /// Asks the engine for a claim of `granules`; otherwise as ``whenResident(_:of:_:then:)``. After success `then`
-    /// releases the claim of the ticket that it is given.
+    /// Asks the engine for a claim of `granules`; otherwise as ``whenResident(_:of:_:then:)``. After success `then` has
+    /// to release the claim of the ticket that it gets.
     func whenClaimed(
         _ granules: Range<Int>, of file: IncompleteFile, cancelFetches: Bool, _ reply: PendingReply,
         then: @escaping @Sendable (consuming Reply, FillError?, FillEngine.Ticket) -> Void
@@ -65,7 +66,7 @@ extension FileSystem {
             { request, data in
                 guard let request, let user = fuse_req_userdata(request) else { return }
                 let session = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue()
-                // libfuse holds the request's lock here, which the reply may need: elsewhere, then.
+                // libfuse holds the request's lock here. The reply may need that lock, so the work runs on the pool.
                 let thread = fuse_req_ctx(request).pointee.pid
                 session.fileSystem.interruptLater(FillEngine.Ticket(UInt(bitPattern: data)), of: thread)
             }, data)
@@ -76,7 +77,8 @@ extension FileSystem {
         pool.run { [engine] in engine.cancel(ticket) }
     }
 
-    /// INTERRUPT comes for any signal, once: for one that `thread` handles, or that stops it, its call goes on as on a disk.
+    /// INTERRUPT comes once, for any signal. If `thread` handles the signal or is stopped by it, the call goes on, as
+    /// it would on a disk.
     private func interruptLater(_ ticket: FillEngine.Ticket, of thread: pid_t) {
         pool.run { [self] in
             interrupted.withLock { $0[ticket] = thread }
@@ -84,7 +86,7 @@ extension FileSystem {
         }
     }
 
-    /// Cancels the waits of interrupted threads that are about to end. Looks again at those that were not.
+    /// Cancels the waits of interrupted threads that are about to end. The next call looks at the others again.
     func cancelDying() {
         for (ticket, thread) in interrupted.withLock({ $0 }) {
             let isDying = PendingSignals.end(thread)

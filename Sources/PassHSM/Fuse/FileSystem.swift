@@ -8,16 +8,17 @@ import HSMSystem
 import Logging
 import Synchronization
 
-/// The file system that the kernel's requests act on: the lower tree, the store and the engine, and what is open.
+/// The file system that the kernel's requests act on: the lower tree, the store, the engine, and the open files and
+/// directories.
 ///
-/// Its methods are called by the session's threads, any number at once, and answer their reply themselves. They may block
-/// on the lower file system, never on the remote. The lock order is ARCHITECTURE.md's.
+/// The session's threads call its methods, any number at once. Each method answers its reply itself. Methods may block
+/// on the lower file system, but never on the remote. ARCHITECTURE.md states the lock order.
 final class FileSystem: Sendable {
     let store: Store
     let engine: FillEngine
     let options: FuseMount.Options
     let log: Logger
-    /// Runs what must not run on a session's thread.
+    /// Runs work that must not run on a session's thread.
     let pool: BlockingPool
     let known: KnownInodes
     let files: ManagedFiles<KnownInodes>
@@ -31,7 +32,7 @@ final class FileSystem: Sendable {
     let interrupted = Mutex<[FillEngine.Ticket: pid_t]>([:])
     /// A leaf lock.
     let runners = Mutex(Runners())
-    /// Seconds that the kernel may believe names and attributes.
+    /// How many seconds the kernel may believe names and attributes.
     let timeout: Double
     let streams: DirectoryStreams
     let locks = LockTable()
@@ -60,32 +61,32 @@ final class FileSystem: Sendable {
 
     // MARK: Reaching the lower file
 
-    /// The inode opened anew with `flags`; ESTALE when it is gone.
+    /// Opens the inode anew with `flags`. Throws ESTALE when it is gone.
     func open(_ inode: Inode, _ flags: Int32) throws(Errno) -> Descriptor { try known.open(inode, flags) }
 
-    /// The directory for calls that take a name in it.
+    /// The directory of a node id, for calls that take a name in it.
     func directory(_ node: fuse_ino_t) throws(Errno) -> Descriptor {
         let inode = try inode(node)
         return try inode === root ? tree.root : open(inode, PASSHSM_O_PATH | O_DIRECTORY)
     }
 
-    /// The store's folder is not part of the file system.
+    /// Whether the name is the store's folder, which is not part of the file system.
     func isHidden(_ name: UnsafePointer<CChar>, in parent: fuse_ino_t) -> Bool {
         parent == FUSE_ROOT_ID && strcmp(name, Store.folder) == 0
     }
 
     // MARK: Known inodes
 
-    /// An inode to which the kernel gets a reference, and what it is told of it.
+    /// An inode to which the kernel gets a reference, and the parameters of the answer.
     struct Entry {
         let inode: Inode
         var parameters = fuse_entry_param()
     }
 
-    /// The inode of a node id from the kernel. One that another daemon gave out is found in the lower tree; as the kernel
-    /// has it, it then has a reference.
+    /// The inode of a node id from the kernel. An id that another daemon gave out is looked up in the lower tree. Its
+    /// inode then gets a reference, because the kernel holds one.
     ///
-    /// - Throws: ESTALE when there is no such inode any more, or never was.
+    /// - Throws: ESTALE when there is no such inode any more, or when there never was one.
     func inode(_ node: fuse_ino_t) throws(Errno) -> Inode {
         if node == FUSE_ROOT_ID { return root }
         if let known = inodes.find(node) { return known }
@@ -94,8 +95,8 @@ final class FileSystem: Sendable {
 
     /// Opens (with O_PATH) the inode of a node id that is not in the table.
     ///
-    /// The id may be forged. A directory is known to be in the tree, and a file not to be the store's; whether a file is in the
-    /// tree, and not elsewhere on the same file system, no file system tells.
+    /// The id may be forged. A directory is checked to be in the tree, and a file is checked not to be the store's. No
+    /// file system tells whether a file is in the tree or elsewhere on the same file system.
     ///
     /// - Throws: ESTALE when it leads to nothing that the mount may show.
     func findUnknown(_ node: fuse_ino_t) throws(Errno) -> Descriptor {
@@ -108,7 +109,7 @@ final class FileSystem: Sendable {
         return file
     }
 
-    /// A directory at the top of the mount or below it.
+    /// Whether a directory is the top of the mount or below it.
     func isInTree(_ directory: Descriptor) throws(Errno) -> Bool {
         try tree.contains(directory, outside: storeFolder)
     }
@@ -132,7 +133,7 @@ final class FileSystem: Sendable {
         return entry
     }
 
-    /// FORGET: of an id that is unknown there is nothing to forget.
+    /// FORGET. An unknown id is ignored.
     func forget(_ node: fuse_ino_t, _ count: UInt64) {
         if let inode = inodes.find(node) { forget(inode, count) }
     }
@@ -142,13 +143,14 @@ final class FileSystem: Sendable {
 
     // MARK: Attributes
 
-    /// A user changes the file: its change time is shown from then on.
+    /// Notes that a user changes the file. From then on its own change time is shown.
     func noteChange(_ inode: Inode) {
         let delay = inode.state.withLock { state in
             defer { state.noteUserChange() }
             return state.ownChangeDelay
         }
-        // A few milliseconds, and only after a fill or a release: the next daemon knows the two apart by time alone.
+        // The wait takes a few milliseconds, and only follows a fill or a release: the next daemon tells a user's
+        // change from the daemon's work by time alone.
         if delay > 0 { usleep(UInt32(delay / 1000) + 1) }
     }
 
@@ -159,8 +161,8 @@ final class FileSystem: Sendable {
         return status
     }
 
-    /// Hides what a fill does to the lower file: a file that is not complete has no holes (sparse-aware tools would take
-    /// them for zeros), and its times are not those of the fill.
+    /// Hides the effects of a fill on the lower file. A file that is not complete shows no holes, because sparse-aware
+    /// tools would take them for zeros. It shows its own times and not those of the fill.
     private func show(_ status: inout stat, _ inode: Inode) {
         guard inode.isRegular else { return }
         let modified = inode.state.withLock { state -> RemoteEntry.Time? in
@@ -175,7 +177,7 @@ final class FileSystem: Sendable {
             return state.lifecycle.content?.stored.modified ?? modified
         }
         guard let modified else { return }
-        // A user may have made it 2^63 - 1 bytes long.
+        // The formula does not overflow: a user may have made the file 2^63 - 1 bytes long.
         status.st_blocks = status.st_size / 512 + (status.st_size % 512 == 0 ? 0 : 1)
         status.st_mtim = timespec(tv_sec: modified.seconds, tv_nsec: modified.nanoseconds)
     }

@@ -11,11 +11,11 @@ import Synchronization
 package final class FuseMount: Sendable {
     /// How long the kernel believes names and attributes.
     package enum Cache: String, Sendable, CaseIterable {
-        /// Others change the lower directory too: what they do shows within a second.
+        /// Others change the lower directory too. The mount shows their changes within a second.
         case shared
-        /// Nobody else reaches the lower directory.
+        /// Only this mount reaches the lower directory.
         case exclusive
-        /// Nothing is believed.
+        /// The kernel believes nothing.
         case none
 
         /// Seconds.
@@ -28,24 +28,24 @@ package final class FuseMount: Sendable {
         }
     }
 
-    /// What becomes of a clean incomplete file whose remote copy has changed.
+    /// The treatment of a clean incomplete file whose remote copy has changed.
     package enum OnChange: String, Sendable, CaseIterable {
-        /// What is present stays, what is absent answers EIO.
+        /// Present bytes stay readable. Reads of absent bytes fail with EIO.
         case error
-        /// It is taken to the new version when it is opened, and nobody has it open.
+        /// The file switches to the new version at an open, when no other handle has it open.
         case refetch
     }
 
     package struct Options: Sendable {
         package var fill = FillPolicy.auto
         package var onChange = OnChange.error
-        /// Nothing of a remote's content is seen before all of it was compared with its digest.
+        /// No byte of a remote's content is visible before all of the content was compared with its digest.
         package var isStrict = false
         package var cache = Cache.shared
         package var allowsPassthrough = true
-        /// Set-user-ID files and devices do nothing, also where they would in the lower directory.
+        /// Set-user-ID files and devices have no effect, even where they would have one in the lower directory.
         package var withholdsRights = false
-        /// Makes of a file's state what the attribute `passhsm.state` answers.
+        /// Turns a file's state into the value of the attribute `passhsm.state`.
         package var describe: @Sendable (StoredState) -> [UInt8] = { _ in [] }
 
         package init() {}
@@ -74,10 +74,10 @@ package final class FuseMount: Sendable {
     private let mountpoint: [CChar]
 
     /// - Parameters:
-    ///   - source: what mount(8) shows as the device.
+    ///   - source: the device that mount(8) shows.
     ///   - mountpoint: an absolute path, NUL-terminated.
-    ///   - pool: runs fills' answers and what may block.
-    /// - Throws: what finding the lower tree's own handle throws.
+    ///   - pool: runs the answers to fills, and work that may block.
+    /// - Throws: the errors of finding the lower tree's own handle.
     package init(
         store: Store, engine: FillEngine, source: BytePath, mountpoint: [CChar], options: Options, pool: BlockingPool,
         log: Logger
@@ -95,16 +95,16 @@ package final class FuseMount: Sendable {
         }
     }
 
-    /// Mounts, and returns when requests are answered; a line that says what was got.
+    /// Mounts, and returns when requests are answered. Returns a line that says whether passthrough is on, and why.
     package func start() throws(Errno) -> String {
         let isRoot = geteuid() == 0
         var options = "fsname=\(Self.escaped("\(source)")),subtype=passhsm,default_permissions"
         // Set-user-ID files and devices act as they do in the lower directory, which the same administrator mounted.
-        // Of two that contradict each other the last one counts.
+        // When two options contradict each other the last one counts.
         let own = fileSystem.options.withholdsRights ? ["nosuid", "nodev"] : []
         if isRoot { options += ",allow_other," + (fileSystem.tree.directory.mountOptions + own).joined(separator: ",") }
         try store.startCommitting()
-        // Before the mount is there: when the system gives no thread, nothing has to be taken back.
+        // The threads start before the mount exists: when the system gives no thread, nothing has to be undone.
         try fileSystem.locks.start()
         try startThread(name: "tick") { [self] in tick() }
         try startThread(name: "deadlines") { [self] in watchDeadlines() }
@@ -114,12 +114,12 @@ package final class FuseMount: Sendable {
         return result.isOn ? "passthrough: \(result.reason)" : "no passthrough: \(result.reason)"
     }
 
-    /// Commas and backslashes end an option.
+    /// Escapes commas and backslashes, which would end an option.
     private static func escaped(_ text: String) -> String {
         text.map { $0 == "," || $0 == "\\" ? "\\\($0)" : String($0) }.joined()
     }
 
-    /// Files that nobody uses any more: once a second.
+    /// Looks once a second at the watched files (``FileSystem/sweep()``).
     private func tick() {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
@@ -127,7 +127,7 @@ package final class FuseMount: Sendable {
         }
     }
 
-    /// Deadlines and kills: once a second, on a thread that waits for no file.
+    /// Looks once a second for deadlines and killed threads, on a thread that waits for no file.
     private func watchDeadlines() {
         while !isDone.load(ordering: .acquiring) {
             sleep(1)
@@ -137,10 +137,10 @@ package final class FuseMount: Sendable {
         }
     }
 
-    /// Returns when the file system is unmounted, by whomever.
+    /// Returns when the file system is unmounted, no matter by which program.
     package func waitForUnmount() { session.wait() }
 
-    /// After ``waitForUnmount()``: returns when everything is on disk.
+    /// To be called after ``waitForUnmount()``. Returns when everything is on disk.
     package func finish() {
         isDone.store(true, ordering: .releasing)
         fileSystem.locks.stop()
@@ -150,12 +150,13 @@ package final class FuseMount: Sendable {
         log.info("unmounted")
     }
 
-    /// Fails every request that waits for a fill, now and for five seconds: so that those who wait close their files, and
-    /// the mount can be unmounted.
+    /// Fails every request that waits for a fill, now and for five seconds. The waiting programs can then close their
+    /// files, and the mount can be unmounted.
     package func drain() { engine.refuse(for: .seconds(5)) }
 
-    /// Ends the mount: everyone who waits is answered, what users wrote through mappings is written, the mount is
-    /// detached, and handles that are still open lose their file system. Returns when ``waitForUnmount()`` can return.
+    /// Ends the mount. Answers every waiting request, writes back the bytes that users wrote through mappings, and
+    /// detaches the mount. Handles that are still open lose their file system. Afterwards ``waitForUnmount()`` can
+    /// return.
     package func stop() {
         if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
         engine.shutDown()
@@ -166,10 +167,10 @@ package final class FuseMount: Sendable {
         session.abort()
     }
 
-    /// Seconds that users get to close their files.
+    /// How many seconds users get to close their files.
     private static let patience = 2.0
 
-    /// Writes back what is dirty in mappings of cached handles; not longer than ``patience``.
+    /// Writes back dirty pages of mappings of cached handles. Takes no longer than ``patience``.
     private func syncMappings() {
         let finished = Condition()
         let sync: @Sendable () -> Void = { [mountpoint] in

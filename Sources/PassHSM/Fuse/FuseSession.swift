@@ -7,8 +7,8 @@ import Synchronization
 
 /// The connection to the kernel: the INIT handshake, and the threads that read requests.
 ///
-/// The threads are our own and not libfuse's loop: a thread that blocks on the lower file system is replaced, so that one
-/// is always ready for the next request.
+/// The threads are the session's own, not libfuse's loop. The session replaces a thread that blocks on the lower file
+/// system, so that one thread is always ready for the next request.
 final class FuseSession: Sendable {
     struct Passthrough: Sendable {
         var isOn: Bool
@@ -18,28 +18,29 @@ final class FuseSession: Sendable {
     let fileSystem: FileSystem
     private let log: Logger
     private let wantsPassthrough: Bool
-    /// libfuse's session; set before the first thread starts. Its calls are thread-safe.
+    /// libfuse's session. Set before the first thread starts. Its calls are thread-safe.
     private nonisolated(unsafe) var session: OpaquePointer?
     private let condition = Condition()
     // Guarded by `condition`'s lock.
     private nonisolated(unsafe) var passthroughResult: Passthrough?
     private nonisolated(unsafe) var threads = 0
     private nonisolated(unsafe) var isAborted = false
-    /// How many of the threads in reserve are to serve.
+    /// How many of the spare threads are to serve.
     private nonisolated(unsafe) var sparesWanted = 0
     private let idle = Atomic<Int>(0)
     /// INIT was answered.
     private let isAgreed = Atomic<Bool>(false)
-    /// Whether SETXATTR has the longer form that the INIT reply agrees to; the kernel has it since Linux 5.13.
+    /// Whether SETXATTR has the longer form that the INIT reply agrees to. The kernel has offered it since Linux 5.13.
     private let hasExtendedSetxattr = Atomic<Bool>(false)
-    /// Whether the kernel lets the mount be cloned with mapped owners (MOUNT_ATTR_IDMAP); since Linux 6.12.
+    /// Whether the kernel lets the mount be cloned with mapped owners (MOUNT_ATTR_IDMAP). It has done so since Linux
+    /// 6.12.
     private let offersMappedOwners = Atomic<Bool>(false)
-    /// Requests by opcode; the last one counts those that are unknown.
+    /// Counts requests by opcode. The last counter is for unknown opcodes.
     let requests: RequestCounters
     private static let bufferSize = (1 << 20) + (64 << 10)
     private static let mostThreads = 256
     private static let mostIdle = 16
-    /// Threads in reserve: one serves while the others block on the lower file system.
+    /// The number of spare threads: one serves while the others block on the lower file system.
     private static let spares = 2
 
     init(fileSystem: FileSystem, wantsPassthrough: Bool, log: Logger) {
@@ -51,9 +52,9 @@ final class FuseSession: Sendable {
 
     // MARK: Starting
 
-    /// Mounts, shakes hands and starts to serve; returns when requests are answered.
+    /// Mounts, performs the INIT handshake and starts to serve. Returns when requests are answered.
     ///
-    /// - Parameter options: the mount's, as for mount(8)'s -o.
+    /// - Parameter options: the mount options, as for mount(8)'s -o.
     func start(mountpoint: [CChar], options: String) throws(Errno) -> Passthrough {
         var operations = makeOperations()
         let user = Unmanaged.passUnretained(self).toOpaque()
@@ -85,8 +86,8 @@ final class FuseSession: Sendable {
         return result
     }
 
-    /// By a descriptor where this process mounts by itself: who may write a directory above the mount point could put another
-    /// there between the check of its path and mount(2).
+    /// Mounts on a descriptor where this process mounts by itself. A user with write access to a directory above the
+    /// mount point could otherwise replace the mount point between the check of its path and mount(2).
     private func mount(_ session: OpaquePointer, _ mountpoint: [CChar]) throws(Errno) {
         func mount(_ path: UnsafePointer<CChar>) throws(Errno) {
             guard fuse_session_mount(session, path) == 0 else {
@@ -94,7 +95,7 @@ final class FuseSession: Sendable {
                 throw Errno(rawValue: error == 0 ? EPERM : error)
             }
         }
-        // fusermount3 looks at the path by itself.
+        // fusermount3 resolves the path by itself.
         guard Capabilities.effective().mayAdministrate else { return try mount(mountpoint) }
         try Descriptor.openExactly(mountpoint).withProcPath(mount)
     }
@@ -108,14 +109,14 @@ final class FuseSession: Sendable {
 
     var device: Int32 { session.map { fuse_session_fd($0) } ?? -1 }
 
-    /// The INIT request was read: chooses among what the kernel offers.
+    /// Called when the INIT request was read. Chooses among the capabilities that the kernel offers.
     func negotiate(_ connection: inout fuse_conn_info) {
         func want(_ capability: Int32, _ on: Bool = true) {
             let bit = UInt32(bitPattern: capability)
             if !on { connection.want &= ~bit } else if connection.capable & bit != 0 { connection.want |= bit }
         }
-        // Always listings with attributes: programs read a directory to its end before they ask for the first attribute, so
-        // that the kernel's guess (READDIRPLUS_AUTO) comes too late, and each name costs a LOOKUP.
+        // Listings always carry attributes. Programs read a directory to its end before they ask for the first
+        // attribute. The kernel's guess (READDIRPLUS_AUTO) therefore comes too late, and each name would cost a LOOKUP.
         want(FUSE_CAP_READDIRPLUS_AUTO, false)
         // See CachedPages.
         want(FUSE_CAP_AUTO_INVAL_DATA, false)
@@ -123,22 +124,23 @@ final class FuseSession: Sendable {
         want(FUSE_CAP_POSIX_ACL)
         want(FUSE_CAP_EXPORT_SUPPORT)
         want(FUSE_CAP_CACHE_SYMLINKS, fileSystem.options.cache == .exclusive)
-        // The kernel waits for asynchronous direct I/O by a count of requests, which no signal ends. Its synchronous one answers
-        // AIO and io_uring as well: their callers wait, or workers that can be killed.
+        // The kernel waits for asynchronous direct I/O by a count of requests, and no signal ends that wait.
+        // Synchronous direct I/O answers AIO and io_uring as well: their callers wait, or workers that can be killed.
         want(FUSE_CAP_ASYNC_DIO, false)
-        // Requests come in memory, and the second version of killpriv is agreed by hand.
+        // The session reads requests into memory. The second version of killpriv is agreed by hand.
         want(FUSE_CAP_SPLICE_READ, false)
         want(FUSE_CAP_SPLICE_WRITE, false)
         want(FUSE_CAP_HANDLE_KILLPRIV, false)
-        // Reads that wait for the remote count as background requests: they must not use up what others need.
+        // Reads that wait for the remote count as background requests. They must not use up the places that other
+        // requests need.
         connection.max_background = 65535
         connection.congestion_threshold = 65535
         connection.max_readahead = 1 << 20
     }
 
-    /// Sends an answer; the first one is INIT's, to which is added what libfuse 3.14 does not know.
+    /// Sends an answer. The first answer is INIT's, and gets the fields that libfuse 3.14 does not know.
     private func send(_ device: Int32, _ parts: UnsafeMutablePointer<iovec>, _ count: Int32) -> Int {
-        // No lock: every answer comes this way.
+        // Every answer comes this way, so this takes no lock.
         guard !isAgreed.load(ordering: .relaxed), count == 2, let payload = parts[1].iov_base else {
             return writev(device, parts, count)
         }
@@ -153,18 +155,20 @@ final class FuseSession: Sendable {
         return result
     }
 
-    /// Then who asks is known by the thread's number alone, but for what creates; mounts of users cannot be mapped anyway.
+    /// Whether the mount allows mapped owners. With them, only the thread's number identifies the caller, except for
+    /// requests that create something. Mounts of ordinary users cannot be mapped anyway.
     private var mapsOwners: Bool {
         offersMappedOwners.load(ordering: .relaxed) && geteuid() == 0 && Capabilities.isInFirstUserNamespace
     }
 
-    /// A stacked lower file system needs one level more (KERNEL: fs/fuse/backing.c, ELOOP).
+    /// The stacking depth to ask for. A stacked lower file system needs one more level (fs/fuse/backing.c, ELOOP).
     private var stackDepth: UInt32 {
         let overlayMagic: UInt64 = 0x794c_7630  // OVERLAYFS_SUPER_MAGIC
         return passhsm_file_system_type(fileSystem.tree.directory.original.raw) == overlayMagic ? 2 : 1
     }
 
-    /// Registers a file of the lower file system, to see whether the kernel and it can.
+    /// Registers a file of the lower file system to find out whether the kernel and the lower file system support
+    /// passthrough.
     private func tryPassthrough(_ device: Int32) -> Passthrough {
         guard wantsPassthrough else { return Passthrough(isOn: false, reason: "switched off") }
         do throws(Errno) {
@@ -190,7 +194,7 @@ final class FuseSession: Sendable {
 
     // MARK: Serving
 
-    /// The first thread, and those in reserve for when the system gives no more.
+    /// Starts the first thread, and the spare threads for when the system gives no more.
     private func startThreads() throws(Errno) {
         condition.lock()
         threads += 1
@@ -204,7 +208,7 @@ final class FuseSession: Sendable {
         for _ in 0..<Self.spares { try startThread(name: "fuse-spare") { [self] in waitUntilNeeded() } }
     }
 
-    /// A thread that is ready for the next request: a new one, or else one of the reserve.
+    /// Provides a thread for the next request: a new one, or a spare one when the system gives no thread.
     private func addThread() {
         condition.lock()
         let isFree = threads < Self.mostThreads
@@ -228,7 +232,7 @@ final class FuseSession: Sendable {
         condition.broadcast()
     }
 
-    /// The life of a thread in reserve: it serves while it is needed, and then waits again.
+    /// The life of a spare thread: it serves while it is needed, and then waits again.
     private func waitUntilNeeded() {
         while true {
             condition.lock()
@@ -244,7 +248,7 @@ final class FuseSession: Sendable {
         }
     }
 
-    /// - Parameter mostIdle: ends when so many other threads wait for requests.
+    /// - Parameter mostIdle: the thread ends when so many other threads wait for requests.
     private func serve(mostIdle: Int) {
         CallerIdentity.prepareThread()
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 4096)
@@ -290,13 +294,14 @@ final class FuseSession: Sendable {
         fuse_session_process_buf(session, &buffer)
     }
 
-    /// What libfuse 3.14 does not hand on of the request that this thread is processing; see ``RequestTranslation``.
+    /// The flags that libfuse 3.14 does not hand on of the request that this thread processes; see
+    /// ``RequestTranslation``.
     static var requestFlags: UInt32 { passhsm_request_flags() }
 
-    /// Makes the kernel forget the attributes that it has of an inode, and `pages`.
+    /// Makes the kernel forget an inode's attributes, and `pages` of it.
     ///
-    /// Waits for those of them that are being read: then it is not to be called by a thread that answers requests, nor with a
-    /// lock that answering takes. With none it waits for nothing.
+    /// Waits for those pages that are being read. A thread that answers requests therefore must not call it, nor a
+    /// thread that holds a lock that answering takes. With no pages it does not wait.
     func invalidate(_ node: fuse_ino_t, _ pages: CachedPages.Part) {
         guard let session else { return }
         let (offset, count) =
@@ -311,17 +316,17 @@ final class FuseSession: Sendable {
 
     // MARK: Ending
 
-    /// Takes the mount out of the name space; it lives on for as long as files of it are open.
+    /// Takes the mount out of the name space. The mount lives on for as long as files of it are open.
     func detach(_ mountpoint: [CChar]) {
         if geteuid() == 0 {
             _ = passhsm_umount(mountpoint, PASSHSM_MNT_DETACH)
         } else if let session {
-            // Runs fusermount3, which may unmount what the user mounted.
+            // This runs fusermount3, which may unmount a mount of the user.
             fuse_session_unmount(session)
         }
     }
 
-    /// Lets ``wait()`` return although files are open: the connection ends with the process.
+    /// Lets ``wait()`` return although files are open. The connection ends with the process.
     func abort() {
         condition.lock()
         isAborted = true
@@ -336,7 +341,7 @@ final class FuseSession: Sendable {
         condition.unlock()
     }
 
-    /// Waits as ``wait()``, at most `seconds`; false when threads are left.
+    /// Waits as ``wait()`` does, but at most `seconds`. Returns false when threads are left.
     func wait(seconds: Double) -> Bool {
         condition.lock()
         defer { condition.unlock() }

@@ -3,12 +3,12 @@ import HSMSystem
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// What is open, by the numbers that the kernel gets for it (`fh`). A number from the kernel is looked up here, and nothing
-/// else is ever made of it.
+/// The open files or directories, by the number that the kernel gets for each (`fh`). The daemon only ever looks such a
+/// number up here. It never uses one in another way.
 ///
-/// A number consists of a shard (4 bits, the lowest), the slot in it (24), how often the slot was used before (28), and how
-/// the file was opened (8, see ``OpenMode``). Each request tells the node id too, so a daemon that did not open the file can
-/// open it again by what the request says.
+/// A number consists of the shard (the lowest 4 bits), the slot in the shard (24), how often the slot was used before
+/// (28), and the ``OpenMode`` (8). Each request also names the node id. A daemon that did not open the file can
+/// therefore open it again from the request alone.
 final class HandleTable<Element: AnyObject & Sendable>: Sendable {
     private static var shardBits: UInt64 { 4 }
     private static var slotBits: UInt64 { 24 }
@@ -20,7 +20,7 @@ final class HandleTable<Element: AnyObject & Sendable>: Sendable {
     private struct Slot {
         var element: Element?
         var uses: UInt64 = 0
-        /// Of a free slot: the next free one.
+        /// The next free slot, if this one is free.
         var nextFree: Int?
     }
 
@@ -35,7 +35,7 @@ final class HandleTable<Element: AnyObject & Sendable>: Sendable {
 
     private static func shard(_ number: UInt64) -> Int { Int(number & mask(shardBits)) }
 
-    /// The slot that a number names, while it is the number of what is there.
+    /// The slot that a number names; nil when the number is not that of the slot's present element.
     private static func slot(_ number: UInt64, in shard: Shard) -> Int? {
         let slot = Int(number >> shardBits & mask(slotBits))
         let uses = number >> (shardBits + slotBits) & mask(useBits)
@@ -43,9 +43,10 @@ final class HandleTable<Element: AnyObject & Sendable>: Sendable {
         return shard.slots[slot].element == nil ? nil : slot
     }
 
-    /// The number for `element`, which is kept until ``remove(_:)``. - Throws: ENFILE when 16 million are open.
+    /// Inserts `element`, which is kept until ``remove(_:)``, and returns its number. - Throws: ENFILE when 16 million
+    /// are open in its shard.
     ///
-    /// - Parameter node: what is open: different ones are hardly ever in each other's way.
+    /// - Parameter node: the node id of the opened inode. Different inodes hardly ever share a shard's lock.
     func insert(_ element: Element, _ mode: OpenMode, of node: UInt64) throws(Errno) -> UInt64 {
         let shardNumber = Self.shard(node)
         let place = shards[shardNumber].withLockedValue { shard -> UInt64? in
@@ -63,7 +64,7 @@ final class HandleTable<Element: AnyObject & Sendable>: Sendable {
         return UInt64(mode.rawValue) << 56 | place << Self.shardBits | UInt64(shardNumber)
     }
 
-    /// What is open under a number from the kernel. - Throws: ESTALE for a number that this table did not give out, or that
+    /// The element of a number from the kernel. - Throws: ESTALE for a number that this table did not give out, or that
     /// is closed.
     func find(_ number: UInt64) throws(Errno) -> Element {
         let found = shards[Self.shard(number)].withLockedValue { shard in
@@ -73,7 +74,7 @@ final class HandleTable<Element: AnyObject & Sendable>: Sendable {
         return found
     }
 
-    /// Takes out what is open under a number; nil when there is nothing.
+    /// Removes and returns the element of a number; nil when there is none.
     func remove(_ number: UInt64) -> Element? {
         shards[Self.shard(number)].withLockedValue { shard in
             guard let slot = Self.slot(number, in: shard) else { return nil }
@@ -85,7 +86,7 @@ final class HandleTable<Element: AnyObject & Sendable>: Sendable {
     }
 }
 
-/// How something was opened, as far as whoever opens it again has to know: part of its number.
+/// How a file was opened, as far as a daemon that opens it again has to know. It is part of the file's number.
 struct OpenMode: OptionSet, Sendable {
     let rawValue: UInt8
 
@@ -95,7 +96,7 @@ struct OpenMode: OptionSet, Sendable {
     static let keepsAccessTime = OpenMode(rawValue: 1 << 4)
     /// The lower file is append-only.
     static let appends = OpenMode(rawValue: 1 << 5)
-    /// Reads and writes come to the daemon; otherwise the kernel reads and writes the lower file.
+    /// The daemon gets the reads and writes. Without this flag the kernel reads and writes the lower file.
     static let cached = OpenMode(rawValue: 1 << 6)
     static let directory = OpenMode(rawValue: 1 << 7)
 }

@@ -6,7 +6,7 @@ import HSMStore
 import HSMSystem
 import Synchronization
 
-/// One known inode of the lower tree. The kernel knows it by its node id, and holds it by its lookup count.
+/// One known inode of the lower tree. The kernel knows it by its node id, and its lookup count keeps it alive.
 final class Inode: ManagedFile {
     let handle: FileHandle
     let id: NodeID
@@ -14,9 +14,9 @@ final class Inode: ManagedFile {
     let type: mode_t
     /// O_PATH on the inode where handles cannot be opened; nil otherwise.
     let path: Descriptor?
-    /// References that the kernel holds; guarded by the table's shard.
+    /// How many references the kernel holds. Guarded by the table's shard.
     nonisolated(unsafe) var lookups: UInt64 = 0
-    /// A leaf lock: nothing is called and no other lock taken while it is held.
+    /// A leaf lock: while it is held, no other code is called and no other lock is taken.
     let state: Mutex<State>
 
     struct State: ManagedState {
@@ -24,24 +24,24 @@ final class Inode: ManagedFile {
         var backing = Backing()
         var descriptors = Descriptors()
         var mapping = Mapping()
-        /// What the kernel may have in its page cache; nil before the first cached handle.
+        /// The pages that the kernel may have in its page cache; nil before the first cached handle.
         var pages: CachedPages?
-        /// Hides that the daemon's own work moves the change time; nil when the lower file's own is shown.
+        /// Hides that the daemon's own work moves the change time; nil when the lower file's own change time is shown.
         var change: ShownChange?
         /// A name of the file was removed through this mount.
         var isUnlinked = false
-        /// The lower file when it has no name any more: its handle leads to it for as long as this is open.
+        /// The lower file when it no longer has a name. Its handle works for as long as this is open.
         var nameless: Nameless?
 
-        /// Something is still to be done with the file, and only this inode knows.
+        /// Whether work on the file is still to be done that only this inode knows of.
         var isInUse: Bool { lifecycle.isNeeded || mapping.isPossible }
 
-        /// Looked at once a second.
+        /// Whether the inode is to be looked at once a second.
         var isWatched: Bool {
             lifecycle.content != nil || lifecycle.mark != nil || lifecycle.handles.served > 0 || mapping.mayBeLeft
         }
 
-        /// The shares, when nothing is left that they count.
+        /// Takes the shares when no descriptor that they count is left.
         mutating func takeUnusedShares() -> [DescriptorShares.Share] {
             var ended: [DescriptorShares.Share] = []
             if lifecycle.content == nil && lifecycle.handles.served == 0 { swap(&ended, &descriptors.shares) }
@@ -49,24 +49,26 @@ final class Inode: ManagedFile {
         }
     }
 
-    /// The lower file as the kernel has it registered for passthrough. The kernel refuses passthrough while a cached handle is
-    /// open, and the reverse (fs/fuse/iomode.c): cached handles are the lifecycle's served ones, the others its direct ones.
+    /// The lower file as the kernel has it registered for passthrough. The kernel refuses passthrough while a cached
+    /// handle is open, and the reverse (fs/fuse/iomode.c). The lifecycle counts cached handles as served, and
+    /// passthrough handles as direct.
     struct Backing {
         /// The kernel's id, 0 for none.
         var id: Int32 = 0
-        /// Opened since the ids were last looked through.
+        /// The file was opened since the clock's hand last passed its id.
         var wasUsed = false
     }
 
-    /// What the daemon has open of the lower file.
+    /// The daemon's open descriptors of the lower file.
     struct Descriptors {
-        /// What open cached handles share of the lower file, by the flags it was opened with: a descriptor each would be the
-        /// end of the daemon's before it is the end of its users'.
+        /// The descriptors that open cached handles share, by the flags of their open. One descriptor for each handle
+        /// would exhaust the daemon's limit before the users' limits.
         var shared: [Int32: SharedDescriptor] = [:]
-        /// What the content's descriptor and `shared` are counted as; kept as long as one of them.
+        /// The shares that count the content's descriptor and `shared`. They are kept while one of these descriptors
+        /// is.
         var shares: [DescriptorShares.Share] = []
 
-        /// The lower file as some cached handle has it open.
+        /// The lower file as one of the cached handles has it open.
         var any: Descriptor? { shared.values.lazy.compactMap(\.descriptor).first }
     }
 
@@ -77,13 +79,13 @@ final class Inode: ManagedFile {
 
     /// Passthrough handles that can be mapped for writing.
     struct Mapping {
-        /// Those that are open, and how many there ever were.
+        /// How many are open, and how many there ever were.
         var handles: Int32 = 0
         var opens: UInt32 = 0
-        /// Stores through such a mapping may move the file's times, and tell nobody.
+        /// Stores through such a mapping may move the file's times, and the daemon does not hear of them.
         var isPossible = false
 
-        /// What could be mapped is closed.
+        /// All handles that can be mapped are closed, but a mapping may be left.
         var mayBeLeft: Bool { isPossible && handles == 0 }
     }
 
@@ -95,7 +97,7 @@ final class Inode: ManagedFile {
         init(_ lower: Descriptor, _ share: DescriptorShares.Share?) { (self.lower, self.share) = (lower, share) }
     }
 
-    /// - Parameter change: what was to be shown when it was last known.
+    /// - Parameter change: the change time to show, as it was last known.
     init(
         handle: FileHandle, id: NodeID, type: mode_t, path: Descriptor?, residence: Residence,
         change: ShownChange? = nil
@@ -122,12 +124,13 @@ final class Inode: ManagedFile {
     var node: fuse_ino_t { id.number }
 }
 
-/// How the kernel calls an inode. A handle that somebody has of it (name_to_handle_at(2), NFS) consists of both.
+/// The kernel's name for an inode. A file handle that a user has of it (name_to_handle_at(2), NFS) consists of both
+/// fields.
 struct NodeID: Sendable {
     var number: fuse_ino_t
     /// Tells apart the inodes that have had the number.
     var generation: UInt32
 
-    /// The top directory's; the kernel wants its generation to be 0.
+    /// The top directory's id. The kernel wants its generation to be 0.
     static let root = NodeID(number: fuse_ino_t(FUSE_ROOT_ID), generation: 0)
 }

@@ -4,40 +4,41 @@ import Synchronization
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// The inodes that the kernel knows, by node id and by file handle. It holds them for the kernel. A number from the kernel
-/// is looked up here, and nothing else is ever made of it.
+/// The inodes that the kernel knows, by node id and by file handle. The table holds them for the kernel. The daemon
+/// only ever looks a number from the kernel up here. It never uses one in another way.
 ///
-/// The node id of an inode is its number of ``NodeNumbering``, which the next daemon understands too. An inode without one,
-/// or whose number another one has, gets a made-up id: nobody but this table knows it.
+/// The node id of an inode is its number of ``NodeNumbering``, which the next daemon understands too. An inode without
+/// such a number, or whose number another inode has, gets a made-up id. Only this table knows made-up ids.
 ///
-/// An inode that the kernel has forgotten stays while its incomplete file is in use: there must never be two objects for
-/// one file. So does one whose dirty flag may be taken back when its last mapping is gone.
+/// An inode that the kernel has forgotten stays while its incomplete file is in use, because there must never be two
+/// objects for one file. An inode also stays while its dirty flag may be taken back when its last mapping is gone.
 final class InodeTable: Sendable {
     private static let shardBits = 6
-    /// Sharded by the lowest bits of the node id. Nothing but `Inode.state` is taken while one is held.
+    /// Sharded by the lowest bits of the node id. While a shard's lock is held, only `Inode.state` is taken.
     private let shards: [NIOLockedValueBox<Shard>]
     private let numbering: NodeNumbering?
-    /// Of made-up ids: the kernel takes none that was given out by another daemon for one of this one's.
+    /// The generation of made-up ids. The kernel does not take a made-up id of another daemon for one of this daemon.
     private let generation = UInt32.random(in: 0...UInt32.max)
-    /// Those that are looked at once a second: a look at all would be felt with a million of them. A leaf lock.
+    /// The inodes that are looked at once a second. A look at all inodes would be slow with a million of them. A leaf
+    /// lock.
     private let watched = NIOLockedValueBox<[ObjectIdentifier: Inode]>([:])
 
     private struct Shard {
         var inodes: [UInt64: Inode] = [:]
-        /// Those with made-up ids.
+        /// The inodes with made-up ids.
         var madeUp: [FileHandle: Inode] = [:]
-        /// Counts made-up ids. It starts anywhere, so that an old id hardly meets a new one.
+        /// Counts made-up ids. It starts at a random number, so that an old id hardly ever equals a new one.
         var count = UInt64.random(in: 0...UInt64.max)
     }
 
-    /// Where an inode is, or would be.
+    /// The place where an inode is, or would be.
     private struct Place {
         let shard: Int
-        /// Nil: the inode can have a made-up id only.
+        /// Nil when the inode can only have a made-up id.
         let number: UInt64?
     }
 
-    /// - Parameter numbering: of the lower file system; nil when its inodes have no numbers of their own.
+    /// - Parameter numbering: the numbering of the lower file system; nil when its inodes have no numbers of their own.
     init(numbering: NodeNumbering?) {
         self.numbering = numbering
         shards = (0..<1 << Self.shardBits).map { _ in NIOLockedValueBox(Shard()) }
@@ -78,8 +79,8 @@ final class InodeTable: Sendable {
         }
     }
 
-    /// The inode with one more reference: the known one, or else the one that `make` makes. `make` is called with the lock of
-    /// the shard.
+    /// The inode with one more reference: the known one, or else a new one from `make`. `make` is called with the lock
+    /// of the shard.
     func insert(_ handle: FileHandle, _ make: (NodeID) -> Inode) -> Inode {
         let place = place(handle)
         return shards[place.shard].withLockedValue { shard in
@@ -106,7 +107,8 @@ final class InodeTable: Sendable {
         return inode
     }
 
-    /// Takes back `count` references; true when the inode is gone from the table, because nothing needs it any more.
+    /// Takes back `count` references. Returns true when the inode was removed from the table because it is no longer
+    /// needed.
     func forget(_ inode: Inode, _ count: UInt64) -> Bool {
         shards[Self.shard(inode.node)].withLockedValue { shard in
             inode.lookups -= min(count, inode.lookups)
@@ -121,7 +123,7 @@ final class InodeTable: Sendable {
     /// To be called after ``Inode/State/isWatched`` became true.
     func watch(_ inode: Inode) { watched.withLockedValue { $0[ObjectIdentifier(inode)] = inode } }
 
-    /// The watched inodes, which are not watched any more: who is in need of it is to be watched again.
+    /// Takes out the watched inodes. The caller has to watch those again that still need it.
     func takeWatched() -> [Inode] {
         watched.withLockedValue { all in
             defer { all = [:] }

@@ -6,24 +6,26 @@ import HSMStore
 import HSMSystem
 import Synchronization
 
-/// The inodes that the kernel knows, how the lower files are reached by them, and what the kernel and the daemon keep of them.
+/// The inodes that the kernel knows, the access to their lower files, and the resources that the kernel and the daemon
+/// keep for them.
 ///
-/// It is what Files sees of FUSE: it counts descriptors, and drops what the kernel has that is no longer true.
+/// The module Files sees FUSE only through this class. It counts descriptors, and makes the kernel drop data that is no
+/// longer true.
 final class KnownInodes: Sendable {
     let store: Store
     let tree: LowerTree
     let table: InodeTable
     let root: Inode
-    /// Of the descriptors that the daemon keeps for users.
+    /// Counts the descriptors that the daemon keeps for users.
     let shares: DescriptorShares
     /// Set once passthrough is agreed with the kernel; nil without it.
     let backing = Mutex<BackingIDs?>(nil)
-    /// Makes the kernel forget what it has of an inode; set by the mount.
+    /// Makes the kernel forget its data about an inode. Set by the mount.
     let invalidation = Mutex<Invalidation?>(nil)
 
-    /// A closure that a Mutex held bare would be wrapped once more at every access.
+    /// A struct around the closure: a Mutex that held the bare closure would wrap it once more at every access.
     struct Invalidation {
-        /// The attributes, and these pages.
+        /// Makes the kernel forget the attributes, and these pages.
         let call: @Sendable (fuse_ino_t, CachedPages.Part) -> Void
 
         init(_ call: @escaping @Sendable (fuse_ino_t, CachedPages.Part) -> Void) { self.call = call }
@@ -38,10 +40,11 @@ final class KnownInodes: Sendable {
         table = InodeTable(numbering: tree.numbering)
     }
 
-    /// The inode that `file` is open on (with O_PATH), with one more reference for the kernel, and its lower attributes.
+    /// The inode that `file` is open on (with O_PATH), with one more reference for the kernel, and its lower
+    /// attributes.
     func reference(_ file: Descriptor) throws(Errno) -> (inode: Inode, status: stat) {
         let status = try file.stat()
-        // Without a private mount a mount point inside the tree is met: it is not part of it.
+        // Without a private mount the lookup may meet a mount point inside the tree, which is not part of the tree.
         if !tree.isPrivate && status.st_dev != tree.device { throw Errno(rawValue: EXDEV) }
         let handle = try FileHandle(of: file)
         if handle == root.handle { return (root, status) }
@@ -60,18 +63,18 @@ final class KnownInodes: Sendable {
         return (inode, status)
     }
 
-    /// Takes back references of the kernel; with none left, and the file not in use, nothing is kept about the inode. To be
-    /// called with 0 when the file is no longer in use.
+    /// Takes back references of the kernel. When none is left and the file is not in use, the daemon keeps nothing
+    /// about the inode. To be called with 0 when the file is no longer in use.
     func forget(_ inode: Inode, _ count: UInt64) {
         guard inode !== root, table.forget(inode, count) else { return }
         backing.withLock { $0 }?.drop(inode)
         let (isUnlinked, nameless) = inode.state.withLock { ($0.isUnlinked, $0.nameless.take()) }
-        // Only now the lower file may go.
+        // The lower file may go only now.
         _ = consume nameless
         if isUnlinked && inode.isRegular { cleanUp(inode) }
     }
 
-    /// Removes what the store has about a file whose last name was removed.
+    /// Removes the store's data about a file whose last name was removed.
     private func cleanUp(_ inode: Inode) {
         do throws(Errno) {
             _ = try open(inode, PASSHSM_O_PATH)
@@ -80,7 +83,7 @@ final class KnownInodes: Sendable {
         }
     }
 
-    /// Makes the kernel forget the attributes, and these pages, for which it may wait for reads of them.
+    /// Makes the kernel forget the attributes, and these pages. It may wait for reads of these pages.
     func invalidate(_ inode: Inode, _ pages: CachedPages.Part) {
         invalidation.withLock { $0 }?.call(inode.node, pages)
     }
@@ -120,7 +123,7 @@ extension KnownInodes: FileObserver {
     func didDeactivate(_ inode: Inode, _ content: IncompleteFile, isFinished: Bool) {
         let isRefused = content.fill.isRefused
         let ended = inode.state.withLock { state in
-            // Of content that was found wrong the kernel has pages.
+            // The kernel has pages of the content that was found wrong.
             if isRefused { state.pages?.areStale = true }
             return state.takeUnusedShares()
         }

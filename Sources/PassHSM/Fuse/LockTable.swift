@@ -5,20 +5,20 @@ import Synchronization
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
-/// The flock(2) locks of the mount: one descriptor for each file that is locked or waited for, and no thread for those who
-/// wait. They are granted when a lock is given up through the mount; holders outside the mount are tried again and again
-/// by one thread.
+/// The flock(2) locks of the mount. Each file that is locked or waited for takes one descriptor. Waiters take no
+/// thread. Waiters get their locks when a lock is given up through the mount. For holders outside the mount, one thread
+/// tries again and again.
 ///
-/// Safe on every thread. Answers are given by `answer`, which is called without a lock.
+/// Safe on every thread. Each waiter's `answer` is called without a lock.
 final class LockTable: Sendable {
     typealias Locks = FileLocks<ObjectIdentifier>
 
-    /// A file with locks. It is in the table for as long as it has any.
+    /// A file with locks or waiters. It is in the table for as long as it has any.
     private final class LockedFile: Sendable {
         let key: ObjectIdentifier
         let lower: Descriptor
         private let share: DescriptorShares.Share?
-        /// Held over calls of flock(2) that do not wait, and outside ``LockTable/state``.
+        /// Held over calls of flock(2) that do not wait. Taken before ``LockTable/state``.
         let lock = Lock()
         // Guarded by `lock`.
         nonisolated(unsafe) var locks = Locks()
@@ -40,7 +40,7 @@ final class LockTable: Sendable {
         }
     }
 
-    /// One that waits, or is about to.
+    /// A request that waits, or is about to.
     private struct Waiter {
         var file: LockedFile?
         let answer: Answer
@@ -59,7 +59,8 @@ final class LockTable: Sendable {
     /// A leaf lock.
     private let state = NIOLockedValueBox(State())
     private let condition = Condition()
-    // Guarded by the condition's lock, under which nothing is called: those that wait for somebody outside.
+    // Guarded by the condition's lock, under which no other code is called: the files whose waiters wait for a holder
+    // outside the mount.
     private nonisolated(unsafe) var outside: [ObjectIdentifier: LockedFile] = [:]
     private nonisolated(unsafe) var isStopped = false
 
@@ -75,7 +76,8 @@ final class LockTable: Sendable {
 
     // MARK: Requests
 
-    /// A number for a request that waits, by which it can be interrupted from now on. `answer` is called once.
+    /// Returns a number for a request that waits. From now on the request can be interrupted by this number. `answer`
+    /// is called once.
     func beginWaiting(_ answer: @escaping Answer) -> UInt64 {
         state.withLockedValue { state in
             state.lastNumber += 1
@@ -84,9 +86,10 @@ final class LockTable: Sendable {
         }
     }
 
-    /// Tries to get a lock of `owner`, an open file, on the file `key`, without waiting; false when somebody excludes it.
+    /// Tries to get a lock of `owner`, an open file, on the file `key`, without waiting. Returns false when another
+    /// holder excludes it.
     ///
-    /// - Parameter open: opens the lower file for locks, with what it is counted as.
+    /// - Parameter open: opens the lower file for locks, and returns it with the share that counts it.
     func acquire(
         _ mode: Locks.Mode, _ key: ObjectIdentifier, by owner: ObjectIdentifier, open: Opening
     ) throws(Errno) -> Bool {
@@ -95,7 +98,7 @@ final class LockTable: Sendable {
         }
     }
 
-    /// The same, and waits: the answer of ``beginWaiting(_:)`` is given when there is one.
+    /// As above, but waits. The `answer` of ``beginWaiting(_:)`` is called with the result.
     func acquire(
         _ mode: Locks.Mode, _ key: ObjectIdentifier, by owner: ObjectIdentifier, number: UInt64, open: Opening
     ) {
@@ -148,7 +151,7 @@ final class LockTable: Sendable {
             let file = try find(key, open)
             var result: Result?
             settle(file) { file, granted in result = body(file, &granted) }
-            // Nil: it went out of the table meanwhile.
+            // Nil means that the file was removed from the table meanwhile.
             if let result { return result }
         }
     }
@@ -174,7 +177,8 @@ final class LockTable: Sendable {
         for waiter in granted { end(waiter.number, 0) }
     }
 
-    /// With the file's lock: takes it out of the table when nobody needs it, and has it looked after.
+    /// To be called with the file's lock. Removes an unused file from the table, and has the thread look after holders
+    /// outside the mount.
     private func conclude(_ file: LockedFile) {
         if file.locks.isUnused && !file.isGone {
             file.isGone = true
@@ -195,7 +199,7 @@ final class LockTable: Sendable {
 
     // MARK: Holders outside the mount
 
-    /// Seconds between two tries: short at first, and longer for many files.
+    /// Seconds between two tries. The pause is short at first, and longer for many files.
     private static let (shortest, longest, perFile) = (0.002, 0.1, 0.0001)
 
     private func watch() {

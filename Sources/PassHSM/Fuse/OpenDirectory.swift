@@ -2,7 +2,7 @@ import Glibc
 import HSMSystem
 import Synchronization
 
-/// An open directory: some bytes, and the stream that it is read by for as long as it is one of those read last.
+/// An open directory. It takes few bytes, and has a stream only while it is one of the directories that were read last.
 final class OpenDirectory: Sendable {
     let inode: Inode
     let isRoot: Bool
@@ -10,7 +10,7 @@ final class OpenDirectory: Sendable {
     private let lock = Lock()
     // Guarded by `lock`.
     private nonisolated(unsafe) var stream: DirectoryStream?
-    /// The position of the end when it was just met: the kernel asks once more there.
+    /// The position of the end, when the last read met it: the kernel asks once more there.
     private nonisolated(unsafe) var end: Int?
 
     init(_ inode: Inode, isRoot: Bool, _ lower: Descriptor) {
@@ -19,11 +19,11 @@ final class OpenDirectory: Sendable {
         stream = DirectoryStream(lower)
     }
 
-    /// Calls `body` with the lower directory and the entries from `start` on, until it returns false or there are no more.
-    /// An entry for which it returned false comes again.
+    /// Calls `body` with the lower directory and the entries from `start` on, until `body` returns false or there are
+    /// no more entries. An entry for which `body` returned false comes again.
     ///
     /// - Parameters:
-    ///   - size: about so many bytes of entries are wanted.
+    ///   - size: how many bytes of entries are wanted, roughly.
     ///   - open: opens the lower directory for reading.
     /// - Returns: whether the stream is kept.
     func entries(
@@ -46,6 +46,6 @@ final class OpenDirectory: Sendable {
         }
     }
 
-    /// Closes the stream; the next read opens it again. Does nothing while it is read.
+    /// Closes the stream; the next read opens it again. Does nothing while a read uses the stream.
     func suspend() { lock.withLockIfFree { stream = nil } }
 }

@@ -5,23 +5,23 @@ import HSMCore
 import HSMSystem
 import Synchronization
 
-/// One open file: what the kernel's file handle stands for, from OPEN to RELEASE.
+/// One open file: the object behind the kernel's file handle, from OPEN to RELEASE.
 final class OpenFile: Sendable {
     enum Mode: Sendable {
         /// The kernel reads and writes the lower file itself.
         case passthrough
-        /// Reads and writes come to the daemon, through the kernel's page cache.
+        /// The daemon gets the reads and writes, through the kernel's page cache.
         case cached
     }
 
     let inode: Inode
     let mode: Mode
-    /// As open(2) got them, without those that were dealt with at open.
+    /// The flags of open(2), without those that the open has dealt with.
     let flags: Int32
     /// The lower file, open for all handles of the inode with the same flags; nil with passthrough.
     private let shared: Descriptor?
     private let own = Mutex<Descriptor?>(nil)
-    /// A lock was asked for: it goes with the handle.
+    /// A user asked for a lock through this handle. The lock ends with the handle.
     let usesLocks = Atomic<Bool>(false)
     /// Reads that wait for a fill. A leaf lock.
     private let waiting = Mutex<Set<FillEngine.Ticket>>([])
@@ -36,12 +36,12 @@ final class OpenFile: Sendable {
     }
 
     var isWritable: Bool { flags & O_ACCMODE != O_RDONLY }
-    /// For writing, of the lower file itself: mmap(2) wants a descriptor that reads as well.
+    /// Whether the lower file itself can be mapped for writing. mmap(2) wants a descriptor that reads as well.
     var canBeMapped: Bool { mode == .passthrough && flags & O_ACCMODE == O_RDWR }
 
-    /// The lower file; with passthrough opened at the first need, for fsync and the like.
+    /// The lower file. With passthrough it is opened at the first need, for fsync and the like.
     ///
-    /// - Parameter isKept: whether a descriptor that was opened may stay open as long as the handle; otherwise it is opened
+    /// - Parameter isKept: whether a new descriptor may stay open as long as the handle. Otherwise the file is opened
     ///   anew at each need.
     func lower(
         _ open: () throws(Errno) -> Descriptor, isKept: (Descriptor) -> Bool
@@ -61,7 +61,7 @@ final class OpenFile: Sendable {
     func stoppedWaiting(_ ticket: FillEngine.Ticket) { waiting.withLock { _ = $0.remove(ticket) } }
     var waitingTickets: Set<FillEngine.Ticket> { waiting.withLock { $0 } }
 
-    /// What its number says.
+    /// The mode that is part of the handle's number.
     var openMode: OpenMode {
         var result = OpenMode(rawValue: UInt8(flags & O_ACCMODE))
         if flags & O_DSYNC != 0 { result.insert(.synchronousData) }

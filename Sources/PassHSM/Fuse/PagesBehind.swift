@@ -1,11 +1,12 @@
-/// What a reader that goes through a file has left behind of the kernel's pages. Pure.
+/// The kernel's pages that a sequential reader of a file has left behind. Pure.
 ///
-/// The bytes are in the page cache of the lower file as well, and whoever opens the file once it is complete reads those: the
-/// mount's own pages would only take twice the memory, which costs a reader of a large file more than the reads themselves.
+/// The page cache of the lower file has the same bytes, and readers that open the file once it is complete use those.
+/// The mount's own pages would only double the memory. That costs a reader of a large file more than the reads
+/// themselves.
 struct PagesBehind {
-    /// So much of what was read last is kept: more than the kernel reads ahead of the reader.
+    /// How many of the bytes that were read last are kept: more than the kernel reads ahead of the reader.
     private static let kept = 16 << 20
-    /// Requests of one reader come in about this order: several are under way at once.
+    /// How far the requests of one reader may be out of order: several are under way at once.
     private static let disorder = 4 << 20
 
     private var start = 0
@@ -13,7 +14,7 @@ struct PagesBehind {
 
     /// Notes that the kernel reads `range`.
     ///
-    /// - Returns: what is behind the reader, in whole MiB, for ``noteDropped(_:)``; nil while that is little.
+    /// - Returns: the range behind the reader, in whole MiB, for ``noteDropped(_:)``; nil while it is small.
     mutating func noteRead(_ range: Range<Int>) -> Range<Int>? {
         guard range.lowerBound >= end - Self.disorder, range.lowerBound - Self.disorder <= end else {
             (start, end) = (range.lowerBound, range.upperBound)

@@ -1,16 +1,16 @@
 import Synchronization
 
-/// Memory that reads go through on their way to the kernel, used again: new memory of this size comes from the kernel each
-/// time, which clears every page of it. May be used by any thread.
+/// Buffers for reads on their way to the kernel. They are used again, because the kernel would clear every page of new
+/// memory of this size. Safe on every thread.
 final class ReadBuffers: Sendable {
-    /// Bytes; no read of the kernel is larger (FUSE_MAX_MAX_PAGES).
+    /// Bytes. The kernel sends no larger READ (FUSE_MAX_MAX_PAGES).
     static let size = 1 << 20
     private static let alignment = 4096
-    /// Kept while nobody uses them.
+    /// How many unused buffers are kept.
     private static let mostIdle = 8
 
     private struct Idle: @unchecked Sendable {
-        // Sendable: a buffer is in the hands of one read at a time, or of nobody and in here.
+        // Sendable: a buffer is either used by one read or unused and in here.
         var buffers: [UnsafeMutableRawBufferPointer] = []
     }
 
@@ -21,7 +21,7 @@ final class ReadBuffers: Sendable {
 
     /// A buffer of at least `count` bytes, to be given to ``putBack(_:)``.
     func take(_ count: Int) -> UnsafeMutableRawBufferPointer {
-        // The last one is the one that the processor still knows.
+        // The processor's cache still has the buffer that was put back last.
         if count <= Self.size, let known = idle.withLock({ $0.buffers.popLast() }) { return known }
         return .allocate(byteCount: max(count, Self.size), alignment: Self.alignment)
     }

@@ -2,28 +2,29 @@ import CFuse
 import Glibc
 import HSMSystem
 
-/// The answer to one FUSE request, given exactly once: by one of the consuming methods, or EIO when it is dropped.
+/// The answer to one FUSE request, given exactly once: by one of the consuming methods, or with EIO when the reply is
+/// dropped.
 ///
 /// May be moved to another thread; libfuse's replies are thread-safe.
 struct Reply: ~Copyable, @unchecked Sendable {
-    // Sendable: a request belongs to whoever holds its reply, and libfuse locks its session.
+    // Sendable: the holder of the reply alone uses the request, and libfuse locks its session.
     private let request: fuse_req_t
 
     init(_ request: fuse_req_t) { self.request = request }
 
     deinit { fuse_reply_err(request, EIO) }
 
-    /// Who asks, and as whom it creates; invalid once answered. Of requests that create nothing the user and group are -1
-    /// where the mount can have mapped owners.
+    /// The caller, and the user and group for files that the request creates. Invalid once answered. Where the mount
+    /// can have mapped owners, requests that create nothing have -1 as user and group.
     var caller: fuse_ctx { fuse_req_ctx(request).pointee }
 
-    /// What the thread that asks may do; it waits until the answer.
+    /// The credentials of the calling thread, which waits until the answer.
     var credentials: ThreadCredentials { ThreadCredentials(of: caller.pid) }
 
-    /// INTERRUPT has come: the thread that waits got a signal, perhaps one that does not end it.
+    /// Whether INTERRUPT has come: the waiting thread got a signal, perhaps one that does not end it.
     var isInterrupted: Bool { fuse_req_interrupted(request) != 0 }
 
-    /// Lets INTERRUPT call `function` with `data`, at once when it has come already.
+    /// Lets INTERRUPT call `function` with `data`. Calls it at once when INTERRUPT has come already.
     func onInterrupt(_ function: @escaping fuse_interrupt_func_t, _ data: UnsafeMutableRawPointer?) {
         fuse_req_interrupt_func(request, function, data)
     }
@@ -36,7 +37,7 @@ struct Reply: ~Copyable, @unchecked Sendable {
     consuming func error(_ error: Errno) { self.error(error.rawValue) }
     consuming func done() { error(0) }
 
-    /// The answer of an operation that has no value, or its errno.
+    /// Answers an operation that has no value, with success or with its errno.
     consuming func result(_ body: () throws(Errno) -> Void) {
         do throws(Errno) {
             try body()
@@ -49,7 +50,7 @@ struct Reply: ~Copyable, @unchecked Sendable {
         discard self
     }
 
-    /// False: the kernel no longer wants the answer, and will not FORGET the entry.
+    /// Returns false when the kernel no longer wants the answer. It then will not FORGET the entry.
     consuming func entry(_ entry: fuse_entry_param) -> Bool {
         var entry = entry
         let result = fuse_reply_entry(request, &entry)
@@ -100,9 +101,9 @@ struct Reply: ~Copyable, @unchecked Sendable {
         discard self
     }
 
-    /// Answers OPEN or OPENDIR; libfuse 3.14 knows no backing id, hence the kernel's own structure.
+    /// Answers OPEN or OPENDIR. libfuse 3.14 knows no backing id, so this sends the kernel's own structure.
     ///
-    /// False: the kernel no longer wants the answer, and will not send RELEASE.
+    /// Returns false when the kernel no longer wants the answer. It then will not send RELEASE.
     consuming func open(_ answer: passhsm_open_out) -> Bool {
         let result = withUnsafeBytes(of: answer) {
             fuse_reply_buf(request, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
@@ -111,7 +112,7 @@ struct Reply: ~Copyable, @unchecked Sendable {
         return result == 0
     }
 
-    /// Answers CREATE; as ``open(_:)``.
+    /// Answers CREATE. Otherwise as ``open(_:)``.
     consuming func create(_ answer: passhsm_create_out) -> Bool {
         let result = withUnsafeBytes(of: answer) {
             fuse_reply_buf(request, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
@@ -121,7 +122,7 @@ struct Reply: ~Copyable, @unchecked Sendable {
     }
 }
 
-/// A reply that waits for a fill: can be held by a closure. Answers EIO when it is never taken.
+/// A reply that waits for a fill. A closure can hold it. Answers EIO when it is never taken.
 final class PendingReply: @unchecked Sendable {
     // Sendable: the engine calls a completion exactly once, so that there is one taker.
     private var reply: Reply?
@@ -130,7 +131,7 @@ final class PendingReply: @unchecked Sendable {
 
     func take() -> Reply? { reply.take() }
 
-    /// The thread that asks; see ``Reply/caller``. Nil once answered.
+    /// The caller, see ``Reply/caller``; nil once the reply was taken.
     var caller: fuse_ctx? {
         switch reply {
         case .some(let reply): reply.caller

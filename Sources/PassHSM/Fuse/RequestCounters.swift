@@ -2,7 +2,7 @@ import CFuse
 import HSMCore
 import Synchronization
 
-/// How many requests of each kind came, by opcode. Updated without a lock, by every request.
+/// How many requests of each kind came, by opcode. Every request updates it, without a lock.
 final class RequestCounters: Sendable {
     private static let names: [(fuse_opcode, String)] = [
         (FUSE_LOOKUP, "lookup"), (FUSE_FORGET, "forget"), (FUSE_GETATTR, "getattr"), (FUSE_SETATTR, "setattr"),
@@ -18,7 +18,7 @@ final class RequestCounters: Sendable {
         (FUSE_LSEEK, "lseek"), (FUSE_COPY_FILE_RANGE, "copy_file_range"), (FUSE_IOCTL, "ioctl"),
         (fuse_opcode(UInt32(PASSHSM_FUSE_TMPFILE)), "tmpfile"), (fuse_opcode(UInt32(PASSHSM_FUSE_STATX)), "statx"),
     ]
-    /// An atomic value cannot be in an array itself.
+    /// A class, because an atomic value cannot be in an array itself.
     private final class Count: Sendable {
         let value = Atomic<Int>(0)
     }
@@ -27,7 +27,7 @@ final class RequestCounters: Sendable {
 
     func count(_ opcode: UInt32) { counts[min(Int(opcode), 63)].value.add() }
 
-    /// Those that came, by name.
+    /// The kinds that came, by name.
     var snapshot: [(name: String, value: Int)] {
         Self.names.map { (name: $0.1, value: counts[Int($0.0.rawValue)].value.load(ordering: .relaxed)) }
             .filter { $0.value > 0 }

@@ -1,15 +1,16 @@
 import CFuse
 import Glibc
 
-/// Makes of a request what libfuse 3.14 understands, before it sees it, and keeps what it would not hand on.
+/// Turns a request into one that libfuse 3.14 understands, before libfuse sees it. Keeps the flags that libfuse would
+/// not hand on.
 ///
-/// TMPFILE has the body of CREATE, and the body of STATX begins as GETATTR's: each is turned into the other, with
-/// ``isOther`` among its flags.
+/// TMPFILE has the body of CREATE, and the body of STATX begins like that of GETATTR. Each is turned into the other
+/// opcode, with ``isOther`` among its flags.
 enum RequestTranslation {
     /// Set in the flags of a CREATE that was TMPFILE, and of a GETATTR that was STATX.
     static let isOther: UInt32 = 1 << 31
 
-    /// What the kernel offers in the INIT `request`: `flags` and `flags2` of fuse_init_in.
+    /// The capabilities that the kernel offers in the INIT `request`: `flags` and `flags2` of fuse_init_in.
     static func offer(_ request: UnsafeMutableRawBufferPointer) -> (low: UInt32, high: UInt32) {
         let flags = MemoryLayout<fuse_in_header>.size + 12
         func word(_ offset: Int) -> UInt32 {
@@ -18,7 +19,7 @@ enum RequestTranslation {
         return (word(flags), word(flags + 4))
     }
 
-    /// Changes `request` in place, and returns its new size, and the flags that libfuse does not know of: those of
+    /// Changes `request` in place. Returns its new size, and the flags that libfuse does not know: those of
     /// fuse_write_in, fuse_open_in, fuse_create_in and fuse_setxattr_in that are not a system call's.
     static func translate(
         _ request: UnsafeMutableRawBufferPointer, _ header: fuse_in_header, hasExtendedSetxattr: Bool
@@ -44,7 +45,7 @@ enum RequestTranslation {
             become(FUSE_GETATTR)
             return (request.count, isOther)
         case FUSE_SETXATTR.rawValue where hasExtendedSetxattr:
-            // Two more words before the name.
+            // The longer form has two more words before the name.
             let flags = word(8)
             guard request.count > body + 16, let base = request.baseAddress else { return (request.count, 0) }
             memmove(base + body + 8, base + body + 16, request.count - body - 16)

@@ -2,14 +2,14 @@ import Glibc
 import HSMStore
 import HSMSystem
 
-/// The change time that a file shows while the lower file's is only what the daemon's own work left it at: fills and records
+/// The change time that a file shows while the lower file's own was last moved by the daemon's work. Fills and records
 /// move it, and programs such as tar(1) would take that for a change of the file.
 struct ShownChange {
-    /// The lower file's change time after the daemon's last work on it; nil while it is at work.
+    /// The lower file's change time after the daemon's last work on it; nil while the daemon works on it.
     var own: timespec?
     var shown: timespec
 
-    /// What to show for a file whose change time is `lower`; nil when somebody else has changed it since.
+    /// The time to show for a file whose change time is `lower`; nil when another program has changed the file since.
     func time(lower: timespec) -> timespec? {
         guard let own else { return shown }
         return own.tv_sec == lower.tv_sec && own.tv_nsec == lower.tv_nsec ? shown : nil
@@ -17,18 +17,18 @@ struct ShownChange {
 }
 
 extension Inode.State {
-    /// The daemon begins to work on the file, which was last changed at `lower`.
+    /// Notes that the daemon begins to work on the file, which was last changed at `lower`.
     mutating func beginOwnChange(at lower: timespec) {
         change = ShownChange(own: nil, shown: change?.time(lower: lower) ?? lower)
     }
 
-    /// The daemon's work is done, and left the change time at `lower`.
+    /// Notes that the daemon's work is done, and left the change time at `lower`.
     mutating func endOwnChange(at lower: timespec) { change?.own = lower }
 
-    /// Nanoseconds until a change of the file can be told from the daemon's last work on it.
+    /// Nanoseconds until a new change of the file can be told from the daemon's last work on it.
     var ownChangeDelay: Int {
         guard let own = change?.own else { return 0 }
-        // What a dirty file shows is its own.
+        // A dirty file shows its own change time.
         switch lifecycle.residence {
         case .dual(let flags), .incomplete(_, let flags, _): if flags.contains(.dirty) { return 0 }
         case .local, .unknown, nil: return 0
@@ -39,7 +39,7 @@ extension Inode.State {
         return min(max(0, Store.changeDelay - passed), Store.changeDelay)
     }
 
-    /// A user changes the file.
+    /// Notes that a user changes the file.
     mutating func noteUserChange() {
         let now = timespec.changedNow
         if change?.own == nil { change?.shown = now } else { change = nil }
