@@ -6,7 +6,7 @@ import HSMStore
 import HSMSystem
 import Logging
 
-/// What stands below the front end.
+/// Makes the parts below the front end.
 extension Daemon {
     static func parts(
         _ configuration: DaemonConfiguration, _ builder: any FrontEndBuilder,
@@ -39,7 +39,7 @@ extension Daemon {
             log: log, warning: stored.warning)
     }
 
-    /// What the mount sets, and else what is recorded.
+    /// The settings of this mount, and the recorded ones where it sets nothing.
     private static func settings(
         _ configuration: DaemonConfiguration, _ stored: StoreConfiguration, _ kind: FrontEndKind, _ log: Logger
     ) throws -> MountSettings {
@@ -53,16 +53,18 @@ extension Daemon {
         return settings
     }
 
-    /// Threads for fills, and for all that may block.
+    /// Makes the threads for fills and for all other work that may block.
     private static func pool() throws -> BlockingPool {
         let limits = FillEngine.Configuration()
-        // A directory as the remote takes a thread for each fetch, also for those that hang; and there is other work.
+        // If the remote is a directory, each fetch takes a thread, also a fetch that hangs. Other work needs threads
+        // too.
         let pool = BlockingPool(
             name: "fill", limit: 2 * limits.concurrentFetches + limits.stalledFetches,
             // Buffers that were freed leave gaps: without this, tens of MiB stay until the daemon ends.
             afterWork: (seconds: 10, call: { passhsm_trim_memory() }))
         try pool.prepare()
-        // Swift's concurrency opens what its timers need, which ends the process when it gets no descriptor later.
+        // Swift's concurrency opens descriptors for its timers at their first use. If it got none later, it would end
+        // the process.
         pool.wait {
             try? await Task.sleep(for: .nanoseconds(1), clock: .continuous)
             try? await Task.sleep(for: .nanoseconds(1), clock: .suspending)

@@ -7,14 +7,14 @@ import HSMStore
 import HSMSystem
 import Logging
 
-/// The daemon of one mount: store, remote tier, engine, front end, jobs and control socket, wired together, and taken down
-/// in order. Safe on every thread.
+/// The daemon of one mount: wires store, remote tier, engine, front end, jobs and control socket together, and takes
+/// them down in order. Safe on every thread.
 ///
-/// It is one process's in a program (``DaemonProcess``); nothing in it needs to be the only one, so that a test can have
+/// The program has one daemon a process (``DaemonProcess``). The class does not depend on that, so a test can have
 /// several.
 package final class Daemon: Sendable {
     package let configuration: DaemonConfiguration
-    /// What the user is told once the mount can be used: one line.
+    /// The line for the user once the mount can be used.
     package let announcement: String
     private let engine: FillEngine
     private let frontEnd: any FrontEnd
@@ -22,16 +22,16 @@ package final class Daemon: Sendable {
     private let server: ControlServer
     private let log: Logger
 
-    /// How long jobs may take to end before the rest of the daemon does.
+    /// The time that jobs get to end before the rest of the daemon does.
     private static let jobSeconds = 5.0
 
-    /// Mounts, and answers requests and clients from then on.
+    /// Mounts. From then on the front end answers requests, and the control socket answers clients.
     ///
     /// - Parameters:
-    ///   - builder: of the front end.
+    ///   - builder: makes the front end.
     ///   - openRemote: opens the remote tier that a lower directory was imported from.
-    ///   - registry: where clients look for it.
-    ///   - failures: what `status` tells of errors that `log` was given.
+    ///   - registry: the directory where clients look for the daemon.
+    ///   - failures: the errors from `log` that `status` reports.
     /// - Throws: why the mount cannot be used.
     package init(
         _ configuration: DaemonConfiguration, frontEnd builder: any FrontEndBuilder,
@@ -56,7 +56,7 @@ package final class Daemon: Sendable {
         do {
             server = try ControlServer(registration, handlers: Self.handlers(status, frontEnd, jobs))
         } catch {
-            // A mount without a daemon would be left.
+            // Otherwise a mount without a daemon would be left.
             frontEnd.stop()
             throw error
         }
@@ -70,7 +70,8 @@ package final class Daemon: Sendable {
             + warnings.compactMap { $0.map { "; WARNING: \($0)" } }.joined()
     }
 
-    /// Serves until the mount is gone, by whomever; then everything is on disk, and clients are answered no more.
+    /// Serves until the mount is gone, no matter how it was unmounted. When this returns, everything is on disk, and
+    /// clients get no more answers.
     package func run() {
         frontEnd.waitForUnmount()
         if !jobs.end(seconds: Self.jobSeconds) { log.warning("work on files that clients asked for does not end") }
@@ -78,14 +79,14 @@ package final class Daemon: Sendable {
         server.stop()
     }
 
-    /// Ends the mount, whoever uses it; ``run()`` returns soon. May be called again, and by a client.
+    /// Ends the mount even while it is in use; ``run()`` returns soon. May be called again, and by a client.
     package func stop() { Self.stop(frontEnd, jobs) }
 
-    /// Files of credentials and the like are read again before they are next used.
+    /// The remote reads its files of credentials and the like again before their next use.
     package func lookAnew() { engine.source.lookAnew() }
 
     private static func stop(_ frontEnd: any FrontEnd, _ jobs: JobList) {
-        // First: their files would each fail with the engine.
+        // Jobs come first: otherwise each of their files would fail when the engine ends.
         jobs.cancel()
         frontEnd.stop()
     }
@@ -98,7 +99,7 @@ package final class Daemon: Sendable {
             files: { request, answer in jobs.run(FileJob(request, on: frontEnd), answer) }, state: status.state)
     }
 
-    /// What the user is told of names that lie beside the tree.
+    /// The warning about names that lie beside the tree.
     private static func hidden(_ names: [[UInt8]], in lower: BytePath) -> String {
         let some = names.sorted { $0.lexicographicallyPrecedes($1) }.prefix(3).map { BytePath($0).description }
         let list =

@@ -6,24 +6,24 @@ import HSMRemotesS3
 import HSMStore
 import HSMSystem
 
-/// Opens the remote tier at a location, whatever it is: the one place that knows every kind.
+/// Opens the remote tier at a location. The only type that knows every kind of remote.
 package struct RemoteTier {
     private let location: RemoteLocation
     private let authorities: String?
     private let manifest: BytePath?
     private let readsMetadata: Bool
     private let isComplete: Bool
-    /// Of a directory that may be away.
+    /// The file system that a directory which may be away has to be on.
     private let identity: SourceIdentity?
     private let mayBeAway: Bool
 
     /// - Parameters:
     ///   - authorities: path of a PEM file; nil or empty: the system's certificate authorities alone.
     ///   - manifest: a file, or a URL, that lists the objects.
-    ///   - readsMetadata: a listing asks for each object of a bucket.
+    ///   - readsMetadata: a listing asks the bucket for the metadata of each object.
     ///   - isComplete: the environment adds nothing to the location but credentials.
     ///   - mayBeAway: a directory need not be there now.
-    ///   - identity: what file system such a directory has to be on; nil: any.
+    ///   - identity: the file system that such a directory has to be on; nil: any.
     package init(
         _ location: RemoteLocation, authorities: String?, manifest: BytePath? = nil, readsMetadata: Bool = true,
         isComplete: Bool = true, mayBeAway: Bool = false, identity: SourceIdentity? = nil
@@ -37,7 +37,7 @@ package struct RemoteTier {
         self.readsMetadata = readsMetadata
     }
 
-    /// The one that a lower directory was imported from.
+    /// The remote tier that a lower directory was imported from.
     package init(_ configuration: StoreConfiguration) throws(LocationError) {
         let recorded = configuration.sourceFileSystem
         self.init(
@@ -46,7 +46,7 @@ package struct RemoteTier {
             identity: recorded.isEmpty ? nil : try SourceIdentity(text: recorded))
     }
 
-    /// The location with what the environment says of it, and an earlier import, whose configuration is `recorded`.
+    /// Completes the location from the environment and from the configuration of an earlier import, `recorded`.
     package static func complete(
         _ location: RemoteLocation, after recorded: StoreConfiguration?
     ) throws(LocationError) -> RemoteLocation {

@@ -2,30 +2,31 @@ import HSMCore
 import HSMFuse
 import HSMImport
 
-/// How a lower directory is mounted: the options that an import may record for later mounts, and a mount may set for itself.
+/// The options of a mount. An import may record them for later mounts, and a mount may set them for itself.
 package struct MountSettings: Equatable, Sendable {
     /// When incomplete files are filled.
     @Setting package var fill = FillPolicy.auto
-    /// What the kernel may cache of names and attributes (FUSE). Unless it is set, see ``DaemonConfiguration/cache(_:)``.
+    /// How far the kernel may cache names and attributes (FUSE). While it is not set, see
+    /// ``DaemonConfiguration/cache(_:)``.
     @Setting package var cache = FuseMount.Cache.shared
-    /// What becomes of files whose remote copy has changed; `refetch` is FUSE's only.
+    /// The treatment of files with a changed remote copy; `refetch` is for FUSE only.
     @Setting package var onChange = FuseMount.OnChange.error
     /// When content is compared with the remote's digest.
     @Setting package var verify = VerifyPolicy.complete
-    /// What becomes of reads while the remote is down.
+    /// The outcome of reads while the remote is down.
     @Setting package var offline = RemoteHealth.Offline.block
-    /// How long reads and opens wait for anything to come.
+    /// The time that reads and opens wait while no data arrives.
     @Setting package var deadline = FillDeadline(checked: 60)
     /// The kernel reads complete files by itself, without the daemon (FUSE).
     @Setting package var passthrough = true
-    /// A web server or bucket is believed about set-user-ID, set-group-ID, root as the owner, and devices.
+    /// A web server's or bucket's word about set-user-ID, set-group-ID, root as the owner, and devices is believed.
     @Setting package var trustRemoteRights = false
 
     package init() {}
 
-    /// Of what a store's configuration has recorded: values by the options' names.
+    /// Reads the settings that a store's configuration has recorded: values by the options' names.
     ///
-    /// - Throws: `OptionError` for a name or a value that is not known: it could be the one that matters.
+    /// - Throws: `OptionError` for an unknown name or value: it could be the one that matters.
     package init(recorded: [String: String]) throws(OptionError) {
         for (name, text) in recorded.sorted(by: { $0.key < $1.key }) {
             guard let option = Self.options.first(where: { $0.name == name }) else {
@@ -37,7 +38,7 @@ package struct MountSettings: Equatable, Sendable {
         }
     }
 
-    /// What was set, as it is recorded: ``init(recorded:)`` reads it.
+    /// The set options in their recorded form, which ``init(recorded:)`` reads.
     package var recorded: [String: String] {
         var result: [String: String] = [:]
         for option in Self.options { result[option.name] = option.text(self) }
@@ -51,7 +52,7 @@ package struct MountSettings: Equatable, Sendable {
         return result
     }
 
-    /// The option that is set and that only FUSE can have, as people write it.
+    /// A set option that only FUSE can have, as people write it.
     package var fuseOption: String? {
         if $cache != nil { return "--cache" }
         if onChange == .refetch { return "--on-change refetch" }

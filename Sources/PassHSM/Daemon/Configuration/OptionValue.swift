@@ -1,14 +1,14 @@
-/// A value of an option. It has one text, and one parser of it, wherever it is written: on the command line, or in a
-/// store's configuration.
+/// A value of an option. Command line and store configuration use the same text for it, and the same parser.
 package protocol OptionValue: Equatable, Sendable {
     /// - Throws: `OptionError` for text that is no value of this type.
     init(parsing text: String) throws(OptionError)
 
-    /// What ``init(parsing:)`` makes this value of.
+    /// The text that ``init(parsing:)`` makes this value of.
     var text: String { get }
 }
 
-/// Why text is no value of an option, or why options contradict each other: one line for people, behind the option.
+/// The reason why text is no value of an option, or why options contradict each other: one line for people, behind the
+/// option.
 package struct OptionError: Error, Equatable, Sendable, CustomStringConvertible {
     package let description: String
 

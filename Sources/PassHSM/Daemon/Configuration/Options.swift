@@ -2,7 +2,8 @@ import HSMCore
 import HSMFuse
 import Logging
 
-/// The options' types. Those that a module below acts upon are declared there, and parsed here.
+/// The types of the options. If a lower module acts upon an option, that module declares its type, and this file parses
+/// it.
 extension FillPolicy: OptionValue {}
 extension FuseMount.Cache: OptionValue {}
 extension FuseMount.OnChange: OptionValue {}
@@ -10,13 +11,13 @@ extension RemoteHealth.Offline: OptionValue {}
 
 /// When content is compared with the digest that the remote gives for it.
 package enum VerifyPolicy: String, CaseIterable, OptionValue {
-    /// When the last of it has come.
+    /// After the last byte has arrived.
     case complete
-    /// Before the first of it is seen.
+    /// Before users see the first byte.
     case strict
 }
 
-/// How the kernel tells of accesses.
+/// The way in which the kernel reports accesses.
 package enum FrontEndOption: String, CaseIterable, OptionValue {
     case fuse
     /// Pre-content events.
@@ -25,14 +26,14 @@ package enum FrontEndOption: String, CaseIterable, OptionValue {
     case auto
 }
 
-/// How long reads and opens wait for anything to come.
+/// The time that reads and opens wait while no data arrives.
 package struct FillDeadline: SecondsOption {
     package static let range = 1...86_400
     package let seconds: Int
     package init(checked seconds: Int) { self.seconds = seconds }
 }
 
-/// How long readers wait for a new daemon when theirs dies (fanotify).
+/// The time that readers wait for a new daemon when theirs dies (fanotify).
 package struct TakeoverTime: SecondsOption {
     package static let range = 0...86_400
     package let seconds: Int

@@ -1,5 +1,4 @@
-/// An option that somebody may have set, and its value where nobody has: `settings.fill` is the value that is in force,
-/// `settings.$fill` the one that was set, or nil.
+/// An option with a default. `settings.fill` is the value in force. `settings.$fill` is the value that was set, or nil.
 @propertyWrapper
 package struct Setting<Value: OptionValue>: Equatable, Sendable {
     private let usual: Value

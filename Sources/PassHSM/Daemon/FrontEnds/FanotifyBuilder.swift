@@ -3,10 +3,10 @@ import HSMFanotify
 import HSMSystem
 import Logging
 
-/// The front end of pre-content events, from a session that is new or was taken over from a daemon that died.
+/// Makes the fanotify front end from a session, which is new or was taken over from a daemon that died.
 struct FanotifyBuilder: FrontEndBuilder {
     let session: FanotifySession
-    /// Why it was chosen, for the user.
+    /// The reason of the choice, for the user.
     let reason: String
 
     var kind: FrontEndKind { .fanotify }

@@ -3,12 +3,12 @@ import HSMFanotify
 import HSMSystem
 import Logging
 
-/// Which front end a mount gets.
+/// Chooses the front end of a mount.
 enum FrontEndChoice {
-    /// To be called before the lower directory's files are touched: a mount whose daemon died may lie over them, and whoever
-    /// opens one waits.
+    /// To be called before the lower directory's files are touched. A mount with a dead daemon may lie over them, and
+    /// an open of such a file waits.
     ///
-    /// - Throws: `DaemonError` when the front end that was asked for cannot be.
+    /// - Throws: `DaemonError` when the requested front end cannot be used.
     static func builder(_ configuration: DaemonConfiguration, log: Logger) throws -> any FrontEndBuilder {
         let registry = RuntimeDirectory.standard()
         let folder = OwnProcess.isMachineRoot ? try registry.usableFolder() : nil
@@ -21,7 +21,7 @@ enum FrontEndChoice {
         switch configuration.frontEnd {
         case .fuse: return FuseBuilder()
         case .fanotify: break
-        // What a daemon has left is fanotify's.
+        // Only a fanotify daemon leaves a mount to take over.
         case .auto where left != nil: break
         case .auto:
             let support = PreContentSupport(lower: configuration.lower, mayAdministrate: OwnProcess.isMachineRoot)
@@ -53,7 +53,7 @@ enum FrontEndChoice {
         return try FanotifySession(guarded, at: address, log: log, startGuardian: start)
     }
 
-    /// A mount of another kind, or elsewhere, cannot take over what a daemon has left.
+    /// A mount that a daemon has left can only be taken over by fanotify, and at the same mount point.
     private static func expectSame(_ left: GuardedMount, _ configuration: DaemonConfiguration) throws {
         if configuration.frontEnd != .fuse && left.mountpoint == configuration.mountpoint { return }
         throw DaemonError(

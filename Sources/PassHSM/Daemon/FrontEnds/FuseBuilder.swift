@@ -4,9 +4,9 @@ import HSMStore
 import HSMSystem
 import Logging
 
-/// The front end of FUSE.
+/// Makes the FUSE front end.
 struct FuseBuilder: FrontEndBuilder {
-    /// Why it was chosen, for the user.
+    /// The reason of the choice, for the user.
     var reason = ""
 
     var kind: FrontEndKind { .fuse }
@@ -14,7 +14,7 @@ struct FuseBuilder: FrontEndBuilder {
     func prepare(_ directory: LowerDirectory) throws(Errno) {}
     func remark(with settings: MountSettings) -> String { reason }
 
-    /// Less than the kernel allows a request, or it would abort the whole connection.
+    /// Less time than the kernel allows a request: at the kernel's limit the kernel aborts the whole connection.
     func longestWait(log: Logger) -> Duration? {
         var longest: Duration?
         for name in ["max_request_timeout", "default_request_timeout"] {

@@ -9,9 +9,9 @@ package final class FileJob: Sendable {
     private struct State {
         var walk: FileWalk
         var report = WorkReport()
-        /// Those that have not ended.
+        /// The number of tasks that have not ended.
         var tasks: Int
-        /// All of them, once they are started.
+        /// All tasks, once they are started.
         var started: [Task<Void, Never>] = []
         var isCancelled = false
     }
@@ -19,14 +19,15 @@ package final class FileJob: Sendable {
     private let action: FileRequest.Action
     private let files: any FileActions
     private let condition = Condition()
-    // Guarded by the condition's lock. The walk does lower I/O under it, which its users wait for anyway.
+    // Guarded by the condition's lock. The walk does I/O on the lower file system under it: its users have to wait for
+    // that anyway.
     private nonisolated(unsafe) var state: State
     private let counting: FileWalk
-    /// Of large files fewer keep a remote busy: more would only share it.
+    /// Limits large files that are worked on at once. A few keep a remote busy, and more would only share it.
     private let room = TurnLimit(8)
     private static let large = 1 << 20
-    /// Files that are recalled at once: of small ones, each of which is a round trip to the remote, as many as it is asked
-    /// for at a time; each holds some descriptors.
+    /// Files that are recalled at once. A small file is one round trip to the remote, so the limit is the number of
+    /// requests that a remote gets at a time. Each file holds some descriptors.
     private static let maxRecalls = 64
     private static let pool = BlockingPool(name: "work", limit: 64)
 
@@ -38,7 +39,8 @@ package final class FileJob: Sendable {
         state = State(walk: counting, tasks: request.action == .recall ? Self.maxRecalls : 2)
     }
 
-    /// Does it all, on the calling thread and its tasks; to be called once. False when it was cancelled before it was done.
+    /// Does the whole job, on the calling thread and its tasks. To be called once. False when the job was cancelled
+    /// before its end.
     ///
     /// - Parameter report: called about twice a second, and at the end; false cancels the job.
     package func run(_ report: (WorkReport) -> Bool) -> Bool {
@@ -55,16 +57,17 @@ package final class FileJob: Sendable {
             condition.unlock()
             if !report(news) { cancel() }
             if hasEnded { return !isCancelled }
-            // Not for work that takes no time: it is a walk more.
+            // Counting is another walk: it is not worth it for a short job.
             if !isCounted && begin + .seconds(1) < .now {
                 isCounted = true
-                // Without a thread nobody is told how much there is.
+                // Without a thread the reports lack the totals.
                 try? startThread(name: "count") { [self] in self.count() }
             }
         }
     }
 
-    /// Leaves alone the files that are not done yet; ``run(_:)`` returns soon. Without effect on a job that is done.
+    /// Cancels the job: files that are not done yet stay as they are. ``run(_:)`` returns soon. Has no effect on a
+    /// finished job.
     package func cancel() {
         condition.lock()
         let tasks = state.tasks > 0 && !state.isCancelled ? state.started : []
@@ -124,7 +127,7 @@ package final class FileJob: Sendable {
         return !state.isCancelled
     }
 
-    /// How much there is to do.
+    /// Counts the files and bytes of the whole job.
     private func count() {
         var (walk, files, bytes) = (counting, 0, 0)
         while let item = walk.next() {

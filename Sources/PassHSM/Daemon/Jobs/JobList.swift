@@ -1,8 +1,8 @@
 import HSMControl
 import HSMSystem
 
-/// The jobs that clients have asked a daemon for and that are not done. When the daemon ends they end first, and each
-/// client is told. Safe on every thread.
+/// The unfinished jobs that clients have asked a daemon for. When the daemon ends, it ends the jobs first and tells
+/// each client. Safe on every thread.
 package final class JobList: Sendable {
     private struct State {
         /// By numbers that are not used again.
@@ -19,15 +19,16 @@ package final class JobList: Sendable {
 
     package init() {}
 
-    /// How many there are.
+    /// The number of jobs.
     package var count: Int {
         condition.lock()
         defer { condition.unlock() }
         return state.jobs.count
     }
 
-    /// Does `job` on the calling thread, which may block, and returns after its last answer: a report that says so when it
-    /// is done, or else an error. An answer that is not taken (false) ends the job.
+    /// Does `job` on the calling thread, which may block, and returns after the last answer. The last answer of a
+    /// finished job is a report that says so; that of any other job is an error. If an answer is not taken (false), the
+    /// job ends.
     package func run(_ job: FileJob, _ answer: (ControlReply) -> Bool) {
         guard let number = enter(job) else {
             _ = answer(ControlReply(error: Self.ending))
@@ -49,7 +50,8 @@ package final class JobList: Sendable {
         for job in jobs { job.cancel() }
     }
 
-    /// ``cancel()``, and waits until the clients have their last answer, for `seconds` at most; false when some have not.
+    /// Calls ``cancel()`` and waits for at most `seconds` until the clients have their last answers; false when some
+    /// have not.
     package func end(seconds: Double) -> Bool {
         cancel()
         let deadline = Deadline(seconds: seconds)
@@ -59,7 +61,7 @@ package final class JobList: Sendable {
         return state.jobs.isEmpty
     }
 
-    /// Nil while the daemon ends.
+    /// Adds a job and returns its number; nil while the daemon ends.
     private func enter(_ job: FileJob) -> Int? {
         condition.lock()
         defer { condition.unlock() }

@@ -3,7 +3,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// The files of a lower directory that is not mounted.
+/// Works on the files of a lower directory that is not mounted.
 package struct UnmountedFiles: FileActions {
     private let store: Store
     private let source: any RemoteStore

@@ -2,8 +2,8 @@ import Glibc
 import HSMControl
 import HSMSystem
 
-/// A daemon that is in the way of a mount: one that serves, or one whose mount is gone (umount(8) does not wait for it) and
-/// that is still writing down what it knows.
+/// A daemon that is in the way of a mount. Either it serves one, or its mount is gone and it still writes its records
+/// down: umount(8) does not wait for that.
 package struct EndingDaemon {
     private static let endSeconds = 30.0
 
@@ -13,8 +13,8 @@ package struct EndingDaemon {
 
     /// Returns when the daemon has ended.
     ///
-    /// - Throws: `DaemonError` with `refusal`, at once, when the daemon has its mount or gets it meanwhile; another when the
-    ///   mount is gone and the daemon does not end.
+    /// - Throws: `DaemonError` with `refusal`, at once, when the daemon has its mount or gets it meanwhile. Another
+    ///   `DaemonError` when the mount is gone and the daemon does not end.
     package func wait(orRefuse refusal: String) throws {
         let deadline = Deadline(seconds: Self.endSeconds)
         while daemon.isAlive {

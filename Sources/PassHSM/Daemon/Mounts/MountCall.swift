@@ -7,7 +7,7 @@ struct MountCallError: Error, CustomStringConvertible {
     let description: String
 }
 
-/// umount2(2), and fusermount3 for those who may not call it.
+/// Calls umount2(2), and fusermount3 for users who may not call it.
 enum MountCall {
     static func unmount(_ mountpoint: BytePath, lazily: Bool = false) throws(MountCallError) {
         do throws(Errno) {
@@ -28,7 +28,7 @@ enum MountCall {
         } catch {
             throw MountCallError(code: error.rawValue, description: "fusermount3: \(error.text)")
         }
-        // The helper tells the errno by its text only.
+        // The helper reports the errno only as text.
         let isBusy = text.contains(String(cString: strerror(EBUSY)))
         throw MountCallError(code: isBusy ? EBUSY : EPERM, description: text.trimmed)
     }

@@ -2,10 +2,11 @@ import Glibc
 import HSMControl
 import HSMSystem
 
-/// Takes the mount of one daemon away, and waits for the daemon's end, so that the next mount finds the lower free.
+/// Takes the mount of one daemon away, and waits for the daemon's end: the next mount then finds the lower directory
+/// free.
 package struct Unmounter {
     private static let busySeconds = 4.0
-    /// How long users who wait for nothing have to go away.
+    /// The time that users get to go away when they do not wait for the remote.
     private static let usedSeconds = 1.0
     private static let endSeconds = 10.0
 
@@ -18,7 +19,8 @@ package struct Unmounter {
         client = ControlClient(daemon, in: registry)
     }
 
-    /// Only when nobody uses it; what waits for the remote is made to fail first, when that is all that keeps it busy.
+    /// Unmounts only an unused mount. If only users that wait for the remote keep it busy, their requests are made to
+    /// fail first.
     package func unmount() throws {
         let process = try openProcess()
         do throws(MountCallError) {
@@ -37,7 +39,8 @@ package struct Unmounter {
         try waitForEnd(of: process)
     }
 
-    /// Fails what waits only when nothing else keeps the mount busy: otherwise readers would get errors for nothing.
+    /// Fails waiting requests only when nothing else keeps the mount busy: otherwise readers would get errors for
+    /// nothing.
     private func drainAndRetry() throws {
         var deadline = Deadline(seconds: Self.usedSeconds)
         var isDrained = false
@@ -50,8 +53,8 @@ package struct Unmounter {
             }
             let users = MountUser.of(mountpoint, except: daemon.pid, limit: .max)
             if !isDrained && users.allSatisfy(\.isWaiting) {
-                // Once: for the time of the retries the daemon also refuses what the kernel asks for again. One that does
-                // not answer keeps nothing from being unmounted.
+                // Once is enough: while this retries, the daemon also refuses the requests that the kernel repeats. A
+                // daemon that does not answer does not prevent the unmount.
                 _ = try? client.request(.drain, seconds: 2)
                 isDrained = true
                 deadline = Deadline(seconds: Self.busySeconds)
@@ -68,7 +71,8 @@ package struct Unmounter {
         return (users.isEmpty ? "" : ": \(list)\(rest)") + "; --force unmounts it all the same"
     }
 
-    /// Whoever uses it: the daemon detaches the mount, answers everybody and ends. One that does not is ended.
+    /// Ends the mount even while it is in use: the daemon detaches it, answers every request and ends. If the daemon
+    /// does not end, it is killed.
     package func force() throws {
         let process = try openProcess()
         do {
@@ -76,17 +80,18 @@ package struct Unmounter {
             try waitForEnd(of: process)
         } catch {
             guard let process, (try? process.waitForEnd(seconds: 0)) != true else { return }
-            // Detached first: then its end fails the requests, and nobody meets the dead mount any more.
+            // The mount is detached first. The end of the daemon then fails the requests, and no new user meets the
+            // dead mount.
             try? MountCall.unmount(mountpoint, lazily: true)
             kill(process.id, SIGKILL)
             try waitForEnd(of: process)
         }
         if try GuardianProcess.endMount(at: mountpoint) { return }
-        // A daemon that was killed between the two leaves its mount behind.
+        // A daemon that died before its mount was detached leaves the mount behind.
         if try MountTable.entry(at: mountpoint)?.type == MountEntry.fuseType { try Self.unmountAbandoned(mountpoint) }
     }
 
-    /// Nil when it has ended meanwhile.
+    /// Nil when the daemon has ended meanwhile.
     private func openProcess() throws(Errno) -> ProcessHandle? {
         do throws(Errno) {
             return try ProcessHandle(id: daemon.pid, startTime: daemon.startTime)
@@ -103,8 +108,8 @@ package struct Unmounter {
         )
     }
 
-    /// A mount whose daemon is gone: every access to it fails with ENOTCONN. One whose daemon runs, and is not registered, is
-    /// unmounted only when nobody uses it.
+    /// Unmounts a mount without a registered daemon. If the daemon is gone, every access to the mount fails with
+    /// ENOTCONN. If the daemon runs, the mount is unmounted only while it is not in use.
     package static func unmountAbandoned(_ mountpoint: BytePath) throws {
         if try GuardianProcess.endMount(at: mountpoint) { return }
         guard let entry = try MountTable.entry(at: mountpoint) else {
@@ -121,7 +126,7 @@ package struct Unmounter {
                 try MountCall.unmount(mountpoint)
             } catch {
                 guard isDead else { throw error }
-                // Whoever still has a file of it open can do nothing with it but close it.
+                // Users with an open file of it can only close that file.
                 try MountCall.unmount(mountpoint, lazily: true)
             }
         } catch {

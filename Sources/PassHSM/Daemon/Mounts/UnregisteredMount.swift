@@ -2,12 +2,12 @@ import Glibc
 import HSMControl
 import HSMSystem
 
-/// A FUSE mount of this program's of which this user's registry has no running daemon: the daemon is gone, or it is another
-/// user's.
+/// A FUSE mount of this program without a running daemon in this user's registry: the daemon is gone, or it belongs to
+/// another user.
 package struct UnregisteredMount {
     package let entry: MountEntry
 
-    /// The topmost mount at `mountpoint` (canonical), when it is such a one.
+    /// The topmost mount at `mountpoint` (canonical), when it is a FUSE mount of this program.
     package static func at(_ mountpoint: BytePath) throws(Errno) -> UnregisteredMount? {
         guard let entry = try MountTable.entry(at: mountpoint), entry.type == MountEntry.fuseType else { return nil }
         return UnregisteredMount(entry: entry)
@@ -16,10 +16,10 @@ package struct UnregisteredMount {
     /// Whether this user mounted it.
     var isOwn: Bool { entry.owner == nil || entry.owner == OwnProcess.user }
 
-    /// Whether the kernel says that the daemon is gone. One that is there and does not answer is not gone.
+    /// Whether the kernel says that the daemon is gone. A daemon that runs and does not answer is not gone.
     ///
-    /// Asks for the file system's numbers, which the kernel never answers from memory, on a thread of its own: a daemon that
-    /// hangs would hang the asker.
+    /// Calls statvfs(3), which the kernel never answers from memory. The call runs on a thread of its own, because a
+    /// daemon that hangs would make it hang too.
     var isDead: Bool {
         let (finished, path) = (Condition(), entry.mountpoint)
         let answer = Answer()
@@ -33,13 +33,13 @@ package struct UnregisteredMount {
             finished.unlock()
             finished.broadcast()
         }
-        // Without a thread nothing is known.
+        // Without a thread the answer is unknown.
         if isAsked == nil { return false }
         let end = ContinuousClock.now + .seconds(2)
         finished.lock()
         defer { finished.unlock() }
         while answer.error == nil && ContinuousClock.now < end { _ = finished.wait(seconds: 0.1) }
-        // ECONNABORTED: asked while the connection was being torn down.
+        // ECONNABORTED: the kernel was tearing the connection down.
         return [ENOTCONN, ECONNABORTED].contains(answer.error ?? 0)
     }
 
@@ -48,7 +48,7 @@ package struct UnregisteredMount {
         var error: Int32?
     }
 
-    /// Why nothing can be asked of it: one line for the user.
+    /// The reason why the daemon cannot be asked: one line for the user.
     package var explanation: String {
         let (place, owner) = (entry.mountpoint, entry.owner.map { "user \($0)" } ?? "another user")
         if isDead {
@@ -59,15 +59,15 @@ package struct UnregisteredMount {
         return "the daemon of \(place) runs, and is not in this user's registry: was XDG_RUNTIME_DIR another one then?"
     }
 
-    /// Takes away this user's dead mounts that are in the way of mounting `lower` on `mountpoint`: at that place, and those
-    /// of the same lower directory elsewhere. All paths are canonical.
+    /// Takes away this user's dead mounts that are in the way of mounting `lower` on `mountpoint`: those at
+    /// `mountpoint`, and those of `lower` elsewhere. All paths are canonical.
     ///
-    /// - Parameter taken: told each mount point.
+    /// - Parameter taken: called with the mount point of each.
     package static func takeAway(
         lower: BytePath, mountpoint: BytePath, except daemons: [DaemonInfo], _ taken: (BytePath) -> Void
     ) throws {
         let served = Set(daemons.filter(\.isAlive).map(\.mountpoint))
-        // Of mounts over each other the last one is on top.
+        // If mounts lie over each other, the last one in the table is on top.
         for entry in try MountTable.entries().reversed() where entry.type == MountEntry.fuseType {
             guard entry.mountpoint == mountpoint || entry.source == BytePath("\(lower)"),
                 !served.contains(entry.mountpoint), let top = try at(entry.mountpoint), top.isOwn, top.isDead

@@ -4,14 +4,15 @@ import HSMControl
 import HSMSystem
 import Logging
 
-/// A process that is a daemon: its limits, its signals and its log.
+/// The setup of a daemon's process: its limits, its signals and its log.
 package enum DaemonProcess {
-    /// Serves a mount in this process until it is unmounted, by whomever. To be called once, before there are other threads.
+    /// Serves a mount in this process until it is unmounted, no matter how. To be called once, before there are other
+    /// threads.
     ///
     /// - Parameters:
-    ///   - handler: where lines are logged to, by the logger's label.
-    ///   - ready: told when the mount can be used, with a line for the user.
-    /// - Throws: why it cannot be used.
+    ///   - handler: makes the handler of the log's lines for a logger's label.
+    ///   - ready: called when the mount can be used, with a line for the user.
+    /// - Throws: the reason why the mount cannot be used.
     package static func serve(
         _ configuration: DaemonConfiguration, log handler: @escaping @Sendable (String) -> any LogHandler,
         ready: (String) -> Void
@@ -23,17 +24,17 @@ package enum DaemonProcess {
             lines.logLevel = configuration.logLevel.level
             return LimitedLogHandler(MultiplexLogHandler([lines, failures.handler()]), limit)
         }
-        // Before the first thread: all inherit it, and only the waiting thread gets the signals.
+        // Before the first thread: every thread inherits the blocked signals, and only the waiting thread gets them.
         let signals = TerminationSignals()
-        // What the allocator keeps under load grows with the arenas, which are eight a core otherwise.
+        // The allocator keeps memory in each arena under load. Its default is eight arenas a core.
         passhsm_limit_arenas(16)
-        // Files that the kernel does not read by itself take a descriptor each, and the usual limit is 1,024.
+        // Each file that the kernel does not read by itself takes a descriptor, and the usual limit is 1,024.
         Capabilities.raiseDescriptorLimit()
         Capabilities.raiseFileSizeLimit()
         Capabilities.reduce()
         let builder = try FrontEndChoice.builder(configuration, log: log)
         let daemon = try Daemon(configuration, frontEnd: builder, failures: failures, log: log)
-        // The end of the terminal is the end of what was started on it.
+        // A daemon that was started on a terminal ends with it.
         let endsWithTerminal = configuration.log == nil && isatty(STDERR_FILENO) == 1
         try signals.onArrival(end: daemon.stop) {
             if endsWithTerminal { return daemon.stop() }
@@ -44,7 +45,8 @@ package enum DaemonProcess {
         daemon.run()
     }
 
-    /// What SIGHUP asks for: the log is opened again by its name, and credentials are looked for before they are next used.
+    /// Does the work of SIGHUP: opens the log again by its name, and makes the remote look for credentials before their
+    /// next use.
     private static func reload(_ daemon: Daemon, _ log: Logger) {
         daemon.lookAnew()
         guard let path = daemon.configuration.log else { return log.info("credentials are looked for anew") }

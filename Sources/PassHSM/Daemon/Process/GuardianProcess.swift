@@ -4,7 +4,8 @@ import HSMFanotify
 import HSMSystem
 import Logging
 
-/// The process that holds what must outlive a daemon of the fanotify front end: `passhsm guard NAME`, which the daemon starts.
+/// The guardian's process, which holds the parts that must outlive a daemon of the fanotify front end. The daemon
+/// starts it as `passhsm guard NAME`.
 package enum GuardianProcess {
     /// The command's name.
     package static let command = "guard"
@@ -16,7 +17,7 @@ package enum GuardianProcess {
         try Guardian(address, log: log).run()
     }
 
-    /// Starts one in the background; it logs to where this process does.
+    /// Starts a guardian in the background. It logs to this process's stderr.
     static func start(_ name: String, logLevel: LogLevel) throws {
         let null = try Descriptor.open("/dev/null", O_RDWR)
         let errors = try Descriptor.open("/proc/self/fd/2", O_WRONLY | O_APPEND)
@@ -24,12 +25,12 @@ package enum GuardianProcess {
             program: OwnProcess.program,
             arguments: ["passhsm", command, name, "--log-level", logLevel.text].map { BytePath($0) },
             descriptors: .init(input: null, output: null, errors: errors), newSession: true)
-        // So that nothing of it is left when it ends; without a thread for it, until this process ends.
+        // Reaps the guardian when it ends. Without a thread it stays a zombie until this process ends.
         try? startThread(name: "guard-end") { _ = try? child.wait() }
     }
 
-    /// Ends the mount at `mountpoint` (canonical) of a fanotify daemon that is gone: its guardian denies everybody who waits,
-    /// and ends with the mount. False when there is no such mount.
+    /// Ends the mount at `mountpoint` (canonical) of a fanotify daemon that is gone. The mount's guardian denies every
+    /// waiting access, and ends with the mount. False when there is no such mount.
     package static func endMount(at mountpoint: BytePath) throws -> Bool {
         guard OwnProcess.isMachineRoot, let folder = try? RuntimeDirectory.standard().folder() else { return false }
         for address in GuardianAddress.all(in: folder) {
@@ -37,7 +38,7 @@ package enum GuardianProcess {
                 left.mount.mountpoint == mountpoint
             else { continue }
             try link.end()
-            // Whoever has a file open still is denied what is not there.
+            // Users with files still open are denied missing content.
             try? MountTable.unmount(mountpoint, lazily: true)
             let deadline = Deadline(seconds: 1)
             while !deadline.hasPassed && (try? GuardianLink(address)) != nil { usleep(20_000) }

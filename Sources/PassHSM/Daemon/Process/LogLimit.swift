@@ -1,10 +1,10 @@
 import Logging
 import Synchronization
 
-/// Holds back log lines that say the same again: a program that tries a failing file over and over would fill the disk.
+/// Holds back repeated log lines: a program that tries a failing file over and over would fill the disk.
 ///
-/// One line for each file and cause a minute, and no more than ``most`` different ones; how many were held back is said
-/// with the next line, or once their minute is over. Safe on every thread.
+/// It lets one line through for each file and cause a minute, and at most ``most`` different lines. The number of lines
+/// held back is logged with the next line after their minute is over. Safe on every thread.
 final class LogLimit: Sendable {
     /// Different lines in a minute.
     private static let most = 256
@@ -18,7 +18,7 @@ final class LogLimit: Sendable {
 
     private struct State {
         var lines: [String: Line] = [:]
-        /// The first minute that ends.
+        /// The earliest end of a line's minute.
         var nextEnd: ContinuousClock.Instant?
         var others = 0
     }
@@ -26,7 +26,7 @@ final class LogLimit: Sendable {
     /// A leaf lock.
     private let state = Mutex(State())
 
-    /// What is to be said of lines that were held back, and whether this one is to be logged.
+    /// Returns notes about lines that were held back, and whether this line is to be logged.
     func admit(_ key: String, _ text: String, now: ContinuousClock.Instant = .now) -> (notes: [String], isLogged: Bool)
     {
         state.withLock { state in

@@ -1,7 +1,7 @@
 import Glibc
 import HSMSystem
 
-/// SIGTERM, SIGINT and SIGHUP as calls on a thread of their own.
+/// Turns SIGTERM, SIGINT and SIGHUP into calls on a thread of their own.
 ///
 /// To be made before any other thread: the signals are blocked in all of them.
 struct TerminationSignals: Sendable {
@@ -10,7 +10,7 @@ struct TerminationSignals: Sendable {
     init() {
         var set = Self.set
         pthread_sigmask(SIG_BLOCK, &set, nil)
-        // A client of the control socket that goes away is an error of a write.
+        // If a client of the control socket goes away, a write to it returns an error instead of raising SIGPIPE.
         signal(SIGPIPE, SIG_IGN)
     }
 
@@ -21,7 +21,8 @@ struct TerminationSignals: Sendable {
         return set
     }
 
-    /// Calls `end` at each SIGTERM and SIGINT that comes from now on, or came since the blocking, and `reload` at each SIGHUP.
+    /// Calls `end` at each SIGTERM and SIGINT that comes from now on, or came since the blocking, and `reload` at each
+    /// SIGHUP.
     func onArrival(
         end: @escaping @Sendable () -> Void, reload: @escaping @Sendable () -> Void
     ) throws(Errno) {

@@ -4,8 +4,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// What a daemon tells of itself and of files: the one place that counters and gauges come together in. Safe on every
-/// thread.
+/// A daemon's reports about itself and about files. All counters and gauges come together here. Safe on every thread.
 struct DaemonStatus: Sendable {
     private let parts: FrontEndParts
     private let kind: FrontEndKind
@@ -42,7 +41,7 @@ struct DaemonStatus: Sendable {
         }
     }
 
-    /// The answer to `state`: what is recorded of the file at a path below the mount point.
+    /// The answer to `state`: the recorded state of the file at a path below the mount point.
     func state(of path: BytePath) throws(Errno) -> StateReport {
         var walk = FileWalk(top: frontEnd.top, paths: [path.bytes], isRecursive: false, hidden: Store.folder)
         guard let file = walk.next()?.file else { throw Errno(rawValue: ENOENT) }

@@ -15,7 +15,7 @@ package final class RecentFailures: Sendable {
     /// Oldest first.
     var last: [StatusReport.Failure] { failures.withLock { $0 } }
 
-    /// A handler of a log whose errors are to be told.
+    /// Returns a handler for a log: it collects the log's errors.
     package func handler() -> any LogHandler { Handler(failures: self) }
 
     private func add(_ cause: String) {

@@ -3,7 +3,7 @@ import HSMStore
 import HSMSystem
 
 extension StateReport {
-    /// What the store knows of a file, for display.
+    /// Reports the store's state of a file, for display.
     package init(_ state: StoredState, path: BytePath = BytePath([])) {
         let kind = Self.kind(ofMode: state.type)
         let error = state.problem ?? state.record?.lastError ?? ""
@@ -25,7 +25,7 @@ extension StateReport {
         }
     }
 
-    /// Adds what a user has to know; nil: nothing.
+    /// Adds a warning for the user; nil adds nothing.
     package mutating func add(warning: String?) {
         guard let warning else { return }
         self.warning = self.warning.map { "\($0); \(warning)" } ?? warning
