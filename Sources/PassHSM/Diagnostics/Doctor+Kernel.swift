@@ -3,7 +3,7 @@ import HSMControl
 import HSMFanotify
 import HSMSystem
 
-/// What is asked of the kernel.
+/// Findings that come from the kernel.
 extension Doctor {
     func kernelFinding() -> Finding {
         guard let kernel else { return Finding("kernel", .limited, "\(release): not a version that is understood") }

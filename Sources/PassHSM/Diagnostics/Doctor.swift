@@ -6,14 +6,14 @@ import HSMSystem
 package struct Finding: Codable, Sendable, Equatable {
     package enum Verdict: String, Codable, Sendable {
         case ok
-        /// Works with limits, or less is possible than could be.
+        /// Works with limits, or worse than it could.
         case limited
         case missing
     }
 
     package var name: String
     package var verdict: Verdict
-    /// One line: what was found, and what follows.
+    /// One line: the finding and its consequence.
     package var detail: String
 
     package init(_ name: String, _ verdict: Verdict, _ detail: String) {
@@ -47,7 +47,7 @@ package struct KernelVersion: Comparable, Sendable, CustomStringConvertible {
     }
 }
 
-/// Examines what this machine, and a lower directory, allow; leaves nothing behind.
+/// Examines the abilities of this machine and of a lower directory. Leaves nothing behind.
 package struct Doctor: Sendable {
     package let kernel: KernelVersion?
     package let release: String
@@ -62,7 +62,7 @@ package struct Doctor: Sendable {
         self.libfuse = libfuse
     }
 
-    /// Everything, in the order of the display; the last finding says what `mount` will use.
+    /// Examines everything, in the order of the display. The last finding says which front end `mount` will use.
     package func examine(lower: BytePath?) -> [Finding] {
         let lowerDoctor = lower.map { LowerDoctor(path: $0, capabilities: capabilities) }
         let type = lowerDoctor?.type
@@ -101,7 +101,7 @@ package struct Doctor: Sendable {
         }
     }
 
-    /// What `mount` will do.
+    /// Predicts what `mount` will do.
     package static func verdict(device: Finding, passthrough: Finding, lower: [Finding]) -> Finding {
         let name = "mount"
         if device.verdict == .missing {
@@ -118,7 +118,7 @@ package struct Doctor: Sendable {
         }
     }
 
-    /// `fs.fuse.*_request_timeout`: nil where the kernel has no such limit.
+    /// Judges `fs.fuse.*_request_timeout`; the values are nil where the kernel has no such limit.
     package static func requestTimeout(default first: Int?, maximum: Int?) -> Finding {
         let name = "FUSE request timeout"
         guard first != nil || maximum != nil else { return Finding(name, .ok, "the kernel has none") }

@@ -2,15 +2,15 @@ import Glibc
 import HSMControl
 import HSMSystem
 
-/// Examines a lower directory, with a file that has no name and is gone when it is closed.
+/// Examines a lower directory. Its test file has no name, and is gone when it is closed.
 package struct LowerDoctor {
-    /// Findings without which nothing can be mounted.
+    /// The names of findings that a mount cannot do without.
     package static let required: Set<String> = ["lower directory", "extended attributes"]
 
     private let path: BytePath
     private let capabilities: Capabilities
     private let failure: Errno?
-    /// Nil when it cannot be opened.
+    /// Nil when the lower directory cannot be opened.
     let directory: Descriptor?
     /// `ext4`, `xfs` ...; nil where it is not known.
     package let type: String?
