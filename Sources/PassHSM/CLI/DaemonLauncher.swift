@@ -2,8 +2,8 @@ import Glibc
 import HSMControl
 import HSMSystem
 
-/// Starts this program again as a daemon: the same arguments and `--foreground`, in a session of its own, with its output
-/// in a log. Swift has no fork.
+/// Starts this program again as a daemon, because Swift has no fork. The daemon gets the same arguments and
+/// `--foreground`, a session of its own, and a log for its output.
 struct DaemonLauncher {
     let log: BytePath
 
@@ -25,10 +25,11 @@ struct DaemonLauncher {
         throw CommandError("the daemon ended with status \(status) before the mount was ready\(said) (log: \(log))")
     }
 
-    /// The end to read the daemon's message from; this process keeps nothing of the other end.
+    /// Starts the daemon and returns the end of a pipe to read its message from. This process keeps no copy of the
+    /// other end.
     private func spawn(_ output: Descriptor) throws(Errno) -> (Descriptor, ChildProcess) {
         let (reader, writer) = try ChildProcess.pipe()
-        // Behind the name of the command, so that it cannot come after a `--`.
+        // The option stands behind the name of the command, so that it cannot come after a `--`.
         var arguments = ProgramArguments.raw
         arguments.insert(BytePath("--foreground"), at: min(2, arguments.count))
         let variable = Array("\(Readiness.variable)=".utf8)

@@ -3,7 +3,7 @@ import HSMControl
 import HSMDiagnostics
 import HSMSystem
 
-/// `passhsm doctor`: what this machine and a lower directory allow.
+/// `passhsm doctor`: shows the abilities of this machine and of a lower directory.
 struct DoctorCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor", abstract: "Examine what works here, and what mount will use. Changes nothing.")

@@ -1,6 +1,6 @@
 import ArgumentParser
 
-/// What the commands that work on files have in common.
+/// The arguments that all commands on files have in common.
 struct FileArguments: ParsableArguments {
     @Argument(help: "Paths in a mount or in a lower directory. Symbolic links are not followed.")
     var paths: [PathArgument]

@@ -8,14 +8,15 @@ import HSMStore
 import HSMSystem
 import Logging
 
-/// Files that are to be worked on, by who does it: the daemons that they belong to, or this process where there is none.
+/// Files to work on, grouped by the process that does the work: the daemon that they belong to, or this process where
+/// there is no daemon.
 final class FileTargets {
     struct Group {
         /// The mount point or the lower directory, as it was found.
         let root: BytePath
         /// Nil: no daemon has the lower directory in use.
         let daemon: DaemonInfo?
-        /// Below the root.
+        /// Paths below the root.
         var paths: [BytePath] = []
 
         var path: BytePath { paths.first.map { root.appending($0) } ?? root }
@@ -26,7 +27,7 @@ final class FileTargets {
     private var groups: [Group] = []
     private var hasFailed = false
     private let display = ProgressLine()
-    /// Of the requests that are done.
+    /// The sum of the finished requests.
     private var total = WorkReport()
 
     var offline: [Group] { groups.filter { $0.daemon == nil } }
@@ -64,10 +65,10 @@ final class FileTargets {
         }
     }
 
-    /// Paths that one request names: a request is a line of at most a mebibyte.
+    /// The number of paths in one request: a request is a line of at most a mebibyte.
     private static let most = 100
 
-    /// Does it, and throws when a file was left as it was; those were told by then.
+    /// Does the work. Throws when a file was left as it was, after all such files were reported.
     func run(_ action: FileRequest.Action, _ summary: (WorkReport) -> String) throws {
         defer { display.finish() }
         for group in groups {

@@ -1,7 +1,7 @@
 import ArgumentParser
 import HSMCore
 
-/// The size of granules on the command line: bytes, or with K or M behind.
+/// The size of granules on the command line: a number of bytes, or a number with K or M behind.
 struct GranuleArgument: ExpressibleByArgument {
     /// Bytes, one of ``GranuleLayout/granuleSizes``.
     let size: Int

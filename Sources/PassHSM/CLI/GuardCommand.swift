@@ -1,7 +1,7 @@
 import ArgumentParser
 import HSMDaemon
 
-/// `passhsm guard`: the process that holds what must outlive a daemon of the fanotify front end. Started by the daemon.
+/// `passhsm guard`: holds the parts that must outlive a daemon of the fanotify front end. The daemon starts it.
 struct GuardCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: GuardianProcess.command, shouldDisplay: false)
 

@@ -103,12 +103,12 @@ struct ImportCommand: ParsableCommand {
         get throws(LocationError) { try store.applied(to: try RemoteLocation(source.path)) }
     }
 
-    /// What an import before has recorded; nil when there was none.
+    /// The configuration that an earlier import has recorded; nil when there was none.
     private var recorded: StoreConfiguration? {
         get throws { try Store.recordedConfiguration(lower.path.cString) }
     }
 
-    /// The path that later mounts find the file by too; without one, that of the import before.
+    /// The path by which later mounts find the file too. Without the option, the path from the earlier import.
     private func authorities(_ recorded: StoreConfiguration?) throws -> String? {
         guard let path = caFile?.path else { return recorded?.authorities }
         do throws(Errno) { return String(decoding: try path.real().bytes, as: UTF8.self) } catch {

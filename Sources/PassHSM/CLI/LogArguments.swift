@@ -2,7 +2,7 @@ import ArgumentParser
 import HSMDaemon
 import Logging
 
-/// How much a command logs.
+/// The options for the amount of logging of a command.
 struct LogArguments: ParsableArguments {
     @Option(
         help: ArgumentHelp(

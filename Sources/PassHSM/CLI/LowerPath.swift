@@ -3,15 +3,15 @@ import HSMControl
 import HSMStore
 import HSMSystem
 
-/// A path to a file of a lower directory as users write it: the directory, and below that the path that mounts show. While
-/// nothing is mounted, the file itself lies elsewhere.
+/// A user's path to a file of a lower directory: the directory, and below it the path that mounts show. While nothing
+/// is mounted, the file itself lies elsewhere.
 struct LowerPath {
     /// The lower directory.
     let lower: BytePath
     /// Without a slash in front; empty for the top.
     let below: BytePath
 
-    /// Where the file is when it is not reached through a mount.
+    /// The file's own path, for access without a mount.
     var file: BytePath {
         let (tree, top) = (lower.appending(Store.treePath), below.bytes.isEmpty ? lower : lower.appending(below))
         guard (try? tree.linkStat()) != nil else { return top }
@@ -23,8 +23,8 @@ struct LowerPath {
     /// The top of a lower directory.
     init(lower: BytePath) { (self.lower, below) = (lower, BytePath("")) }
 
-    /// Nil when no directory at or above `path`, which is canonical, has a store in it. A path that leads through the store's
-    /// folder into the tree is that of the same file in a mount.
+    /// Nil when no directory at or above `path`, which is canonical, has a store in it. A path through the store's
+    /// folder into the tree means the same file as its path in a mount.
     init?(_ path: BytePath) {
         let components = path.components
         for count in (0...components.count).reversed() {
@@ -41,8 +41,8 @@ struct LowerPath {
         return nil
     }
 
-    /// `path`, absolute and without symlinks but in its last component: that is the file which is meant. It need not be there,
-    /// nor the directories above it.
+    /// Makes `path` absolute and resolves its symlinks except the last component, because that names the file which is
+    /// meant. Neither the file nor the directories above it need to exist.
     static func canonical(_ path: BytePath, _ registry: RuntimeDirectory) throws(Errno) -> BytePath {
         func canonical(_ path: BytePath) throws(Errno) -> BytePath {
             do throws(Errno) { return try path.real() } catch {

@@ -5,7 +5,7 @@ import HSMStore
 import HSMSystem
 import Logging
 
-/// What is recorded about files in lower directories, without asking a daemon. Keeps the stores that it has opened.
+/// Reads the records of files in lower directories, without asking a daemon. Keeps the stores that it has opened.
 struct LowerState {
     private var stores: [BytePath: Store] = [:]
 
@@ -40,8 +40,8 @@ struct LowerState {
         }
     }
 
-    /// The lower directory that `path` is inside of, or the mount of one; nil when it is in none. The last name need not be
-    /// there.
+    /// The lower directory, or the mount of one, that `path` is inside of; nil when there is none. The last name need
+    /// not exist.
     static func outerDirectory(of path: BytePath) throws(Errno) -> BytePath? {
         let mountpoints = Set(try MountTable.entries().filter { $0.type == "fuse.passhsm" }.map(\.mountpoint))
         var components: [[UInt8]]
@@ -60,7 +60,7 @@ struct LowerState {
         while components.popLast() != nil {
             let candidate = BytePath(components: components)
             if mountpoints.contains(candidate) { return candidate }
-            // What others have put above it says nothing.
+            // A store counts only if it is this user's: another user could have put a store above the path.
             if try store(in: candidate)?.st_uid == geteuid() { return candidate }
         }
         return nil

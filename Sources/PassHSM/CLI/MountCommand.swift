@@ -74,7 +74,7 @@ struct MountCommand: ParsableCommand {
         do {
             var configuration = try checkedConfiguration()
             if readiness.isDaemon { configuration.log = try absoluteLog(lower: configuration.lower) }
-            // Otherwise the daemon would keep the file system busy that it was started from.
+            // Otherwise the daemon would keep the file system busy that its current directory is on.
             if readiness.isDaemon { _ = chdir("/") }
             try DaemonProcess.serve(configuration, log: Output.log, ready: readiness.ready)
         } catch {
@@ -83,7 +83,7 @@ struct MountCommand: ParsableCommand {
         }
     }
 
-    /// The same for the command and for the daemon that it starts.
+    /// Returns the same path for the command and for the daemon that it starts.
     private func absoluteLog(lower: BytePath) throws(Errno) -> BytePath {
         guard let path = log?.path else { return try Self.defaultLog(lower: lower) }
         return path.isAbsolute ? path : try BytePath.currentDirectory().appending(path)
@@ -101,7 +101,8 @@ struct MountCommand: ParsableCommand {
 
     // MARK: Checks
 
-    /// The configuration with canonical paths, after everything that can be found wrong with them before the daemon starts.
+    /// Returns the configuration with canonical paths. Checks everything about them that can be checked before the
+    /// daemon starts.
     private func checkedConfiguration() throws -> DaemonConfiguration {
         let registry = RuntimeDirectory.standard()
         // Before the mount point is touched: its daemon may hang.

@@ -3,7 +3,7 @@ import HSMCore
 import HSMDaemon
 import HSMFuse
 
-/// How a lower directory is mounted, on the command line: of a mount, or of an import, which records it.
+/// The mount settings on the command line: those of a mount, or those that an import records for later mounts.
 struct MountSettingsArguments: ParsableArguments {
     @Option(
         help: "When incomplete files are filled: auto, open or read.", completion: .list(FillPolicy.choices),
@@ -47,7 +47,7 @@ struct MountSettingsArguments: ParsableArguments {
             """))
     var trustRemoteRights: Bool?
 
-    /// What was given.
+    /// The settings that were given.
     var settings: MountSettings {
         var settings = MountSettings()
         settings.$fill = fill

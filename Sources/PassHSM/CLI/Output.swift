@@ -3,8 +3,8 @@ import HSMControl
 import HSMSystem
 import Logging
 
-/// What commands print on stdout, and what they and daemons log: the one place where names, keys and servers' texts are made
-/// safe for a terminal. Each text stays one line, and nothing in it is obeyed.
+/// The output of commands on stdout, and the log of commands and daemons. Names, keys and servers' texts are made safe
+/// for a terminal here and nowhere else: each text stays one line, and no terminal obeys anything in it.
 enum Output {
     static func lines(_ lines: [String]) {
         for line in lines { print(ArgumentText.readable(line)) }
@@ -15,7 +15,7 @@ enum Output {
         let text = String(decoding: try ControlJSON.encode(value, pretty: true), as: UTF8.self)
         var shown = String.UnicodeScalarView()
         for scalar in text.unicodeScalars {
-            // JSON's encoder leaves these as they are, and terminals obey them.
+            // JSON's encoder leaves these characters as they are, and terminals obey them.
             if (0x7f...0x9f).contains(scalar.value) {
                 shown.append(contentsOf: ("\\u00" + String(scalar.value, radix: 16)).unicodeScalars)
             } else {

@@ -17,7 +17,8 @@ struct PassHSMCommand: ParsableCommand {
             VerifyCommand.self, AdoptCommand.self, GuardCommand.self,
         ])
 
-    /// Exit status 0; 1 when the command failed; 64 when it was called wrongly. An error is one line on stderr.
+    /// Runs the command. Exit status 0; 1 when the command failed; 64 when it was called wrongly. An error is one line
+    /// on stderr.
     static func main() {
         ProcessStart.prepare()
         do {
@@ -32,11 +33,11 @@ struct PassHSMCommand: ParsableCommand {
         let code = exitCode(for: error)
         // Help and version are errors to the parser, and belong on stdout.
         if code == .success { exit(withError: error) }
-        // An exit code alone: everything was said already.
+        // An exit code alone: the command has reported everything already.
         if let code = error as? ExitCode { Glibc.exit(code.rawValue) }
         let text = code == .validationFailure ? message(for: error) : "\(error)"
         printError(text)
-        // As fsck(8) has it.
+        // `verify` has the exit statuses of fsck(8).
         if ProgramArguments.encoded.first == "verify" { Glibc.exit(VerifyCommand.Status.usage.rawValue) }
         Glibc.exit(code.rawValue)
     }
@@ -44,14 +45,14 @@ struct PassHSMCommand: ParsableCommand {
     /// Prints one line on stderr, after the program's name.
     static func printError(_ text: String) {
         let line = text.split(whereSeparator: \.isNewline).joined(separator: " ")
-        // What was printed on stdout before stays in front when both are the same file.
+        // Earlier output on stdout stays in front when both are the same file.
         fflush(nil)
         let bytes = Array("passhsm: \(ArgumentText.readable(line))\n".utf8)
         _ = bytes.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
     }
 }
 
-/// Why a command failed: one line for the user. Exit status 1.
+/// The reason why a command failed: one line for the user. Exit status 1.
 struct CommandError: Error, CustomStringConvertible {
     let description: String
 

@@ -10,7 +10,7 @@ enum ProgramArguments {
         }
     }
 
-    /// The arguments without the program's name, as ``ArgumentText`` codes them: what the parser is given.
+    /// The arguments for the parser: without the program's name, as ``ArgumentText`` codes them.
     static var encoded: [String] { raw.dropFirst().map { ArgumentText.encode($0.bytes) } }
 }
 

@@ -1,7 +1,7 @@
 import Glibc
 
-/// Progress on stderr: a line that is drawn over itself on a terminal, otherwise a line a second. Used by one thread at a
-/// time.
+/// Progress on stderr: on a terminal a line that is drawn over itself, otherwise a line a second. Used by one thread at
+/// a time.
 final class ProgressLine {
     private let isTerminal = isatty(STDERR_FILENO) == 1
     private var next: ContinuousClock.Instant
@@ -10,7 +10,7 @@ final class ProgressLine {
 
     init() { next = .now + .milliseconds(isTerminal ? 200 : 1000) }
 
-    /// Shows `line`, when the last time is long enough ago.
+    /// Shows `line`, at most ten times a second on a terminal and otherwise once a second.
     func show(_ line: () -> String) {
         guard ContinuousClock.now >= next else { return }
         next = .now + .milliseconds(isTerminal ? 100 : 1000)
@@ -18,7 +18,7 @@ final class ProgressLine {
         isDrawn = true
     }
 
-    /// A bar for the front of a line; nothing where it could not be drawn over.
+    /// A bar for the front of a line; empty where stderr is no terminal to draw over.
     func bar(_ part: Int, of whole: Int) -> String {
         guard isTerminal else { return "" }
         let share = whole > 0 ? min(1, max(0, Double(part) / Double(whole))) : 1

@@ -2,19 +2,19 @@ import Glibc
 import HSMSystem
 import Synchronization
 
-/// Tells the one who started the daemon that the mount can be used, or why it cannot. The first message counts; safe on
-/// every thread.
+/// Tells the process that started the daemon that the mount can be used, or why it cannot. Only the first message
+/// counts. Safe on every thread.
 final class Readiness: Sendable {
     /// The environment variable with the number of the descriptor to write to.
     static let variable = "PASSHSM_READY_FD"
-    /// How a message begins: what follows the line is for the user.
+    /// The first line of a message; the text after it is for the user.
     static let ok = "ok\n"
     static let error = "error\n"
 
     private enum Channel {
-        /// To the launcher, at the other end of the pipe.
+        /// The launcher reads the other end of the pipe.
         case pipe(Descriptor)
-        /// To whoever sees stdout.
+        /// The user reads stdout.
         case terminal
         case done
     }
@@ -28,7 +28,7 @@ final class Readiness: Sendable {
         channel = Mutex(pipe.map(Channel.pipe) ?? .terminal)
     }
 
-    /// By the environment that this process was started in. To be called once, before there are other threads.
+    /// Reads the environment that this process was started in. To be called once, before there are other threads.
     static func inherited() throws(Errno) -> Readiness {
         guard let text = getenv(variable), let number = Int32(String(cString: text)) else { return Readiness(nil) }
         unsetenv(variable)
@@ -39,7 +39,7 @@ final class Readiness: Sendable {
     /// The mount can be used; `message` is printed by the command that was typed.
     func ready(_ message: String) { send(Self.ok, message) }
 
-    /// It cannot; `text` is one line. Without a launcher the thrown error says it.
+    /// The mount cannot be used; `text` is one line. Without a launcher the thrown error reports it.
     func failed(_ text: String) { send(Self.error, text) }
 
     private func send(_ kind: String, _ text: String) {
@@ -49,7 +49,7 @@ final class Readiness: Sendable {
         }
         switch last {
         case .pipe(let pipe):
-            // A launcher that was interrupted is not there any more: SIGPIPE must not end the mount.
+            // An interrupted launcher no longer reads: SIGPIPE must not end the mount.
             let old = signal(SIGPIPE, SIG_IGN)
             let bytes = Array((kind + text).utf8)
             _ = bytes.withUnsafeBytes { write(pipe.raw, $0.baseAddress, $0.count) }

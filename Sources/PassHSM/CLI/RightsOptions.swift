@@ -4,7 +4,7 @@ import HSMControl
 import HSMImport
 import HSMRemotes
 
-/// Owners and modes of what a web server or a bucket has.
+/// The options for owners and modes of the files of a web server or a bucket.
 struct RightsOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp("The owner of everything, whatever the remote says.", valueName: "number"),
@@ -26,7 +26,7 @@ struct RightsOptions: ParsableArguments {
         transform: RemoteRights.Given.directoryMode)
     var dirMode: UInt32?
 
-    /// - Throws: where they are given for a directory, and for what only root may do.
+    /// - Throws: `CommandError` when they are given for a directory, or only root may do what they ask.
     func given(for location: RemoteLocation) throws -> RemoteRights.Given {
         var given = RemoteRights.Given()
         given.owner = uid

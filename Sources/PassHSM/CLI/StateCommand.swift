@@ -3,7 +3,7 @@ import Glibc
 import HSMControl
 import HSMSystem
 
-/// `passhsm state`: what is known about files, through a mount or in a lower directory.
+/// `passhsm state`: shows the state of files, through a mount or in a lower directory.
 struct StateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "state", abstract: "Show where the content of files is.")
@@ -46,7 +46,7 @@ struct StateCommand: ParsableCommand {
             }
             report = decoded
         case .failure(let error):
-            // Not one of our FUSE mounts: no file system has attributes without a namespace.
+            // The path is in no FUSE mount of this program. No file system has attributes without a namespace.
             guard [ENODATA, EOPNOTSUPP, ENOENT].contains(error.rawValue) else { throw error }
             report = try recorded(path, error, &lower)
         }
@@ -63,7 +63,7 @@ struct StateCommand: ParsableCommand {
         } catch { return .failure(error) }
     }
 
-    /// - Parameter error: of the path as it stands.
+    /// - Parameter error: the error that the path gave as it stands.
     private static func recorded(_ path: BytePath, _ error: Errno, _ lower: inout LowerState) throws -> StateReport {
         let registry = RuntimeDirectory.standard()
         let canonical = try LowerPath.canonical(path, registry)

@@ -4,7 +4,7 @@ import HSMControl
 import HSMDaemon
 import HSMSystem
 
-/// `passhsm status`: what a daemon says about itself.
+/// `passhsm status`: shows a daemon's report about itself.
 struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Show what the daemon of a mount does.")
@@ -76,7 +76,7 @@ struct StatusCommand: ParsableCommand {
     }
 }
 
-/// Points in time for people.
+/// Formats points in time for people.
 enum LocalTime {
     /// `2026-01-31 23:59:58` in the local time zone.
     static func text(_ seconds: Int) -> String {

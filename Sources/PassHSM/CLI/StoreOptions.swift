@@ -1,7 +1,7 @@
 import ArgumentParser
 import HSMRemotes
 
-/// How a bucket is reached: kept in the location that an import records, so that mounts need none of it.
+/// The options for reaching a bucket. An import records them in its location, so that mounts need none of them.
 struct StoreOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Where the store is, unless it is AWS.", valueName: "url"))
     var endpoint: String?
@@ -18,7 +18,8 @@ struct StoreOptions: ParsableArguments {
     @Flag(inversion: .prefixedNo, help: "Ask for each object's metadata: its modification time, mode, owner, checksum.")
     var metadata = true
 
-    /// - Throws: where they are given for what is no bucket, and for an endpoint that is none.
+    /// - Throws: `LocationError` when options are given for a location that is no bucket, or `--endpoint` is no URL of
+    ///   an endpoint.
     func applied(to location: RemoteLocation) throws(LocationError) -> RemoteLocation {
         guard var bucket = location.bucket else {
             if endpoint != nil || region != nil || profile != nil || style != nil {

@@ -10,13 +10,13 @@ final class TreeDisplay {
     /// - Parameter location: the directory whose names are counted for the bar.
     init(_ location: RemoteLocation) { counter = TreeCounter(location) }
 
-    /// Shows the progress, when the last time is long enough ago.
+    /// Shows the progress, at most as often as ``ProgressLine`` allows.
     func show(_ progress: ImportProgress) {
         let counts = progress.counts
         show(progress.entries, "\(counts.new) new, \(counts.changed) changed, \(TextTable.size(counts.bytes))")
     }
 
-    /// Shows that `names` names are done, and `detail`, when the last time is long enough ago.
+    /// Shows that `names` names are done, and `detail`, at most as often as ``ProgressLine`` allows.
     func show(_ names: Int, _ detail: @autoclosure () -> String) {
         display.show { line(names, detail()) }
     }

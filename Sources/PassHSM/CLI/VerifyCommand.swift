@@ -6,7 +6,7 @@ import HSMRemotes
 import HSMStore
 import HSMSystem
 
-/// `passhsm verify`: compares what is recorded about a lower directory with what is in it.
+/// `passhsm verify`: compares the records of a lower directory with its content.
 struct VerifyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify",
@@ -97,7 +97,7 @@ struct VerifyCommand: ParsableCommand {
         return status
     }
 
-    /// What could not be told of files.
+    /// Lines about files that could not be compared.
     private static func remarks(_ counts: VerifyCounts) -> [String] {
         var lines: [String] = []
         if counts.unchecked > 0 {
