@@ -45,7 +45,8 @@ package final class FanotifyMount: Sendable {
     private let isDone = Atomic<Bool>(false)
 
     /// - Parameters:
-    ///   - session: new, or taken over from a daemon that died; `store` was opened with its ``FanotifySession/prepare(_:)``.
+    ///   - session: new, or taken over from a daemon that died. `store` was opened with its
+    ///     ``FanotifySession/prepare(_:)``.
     ///   - pool: runs what may block.
     package init(
         session: FanotifySession, store: Store, engine: FillEngine, mountpoint: BytePath, options: Options,
@@ -161,8 +162,8 @@ package final class FanotifyMount: Sendable {
     }
 }
 
-/// Work on files that the control socket asks for. Each call takes a descriptor (O_PATH) of a file in the lower tree, and may
-/// block for as long as the remote does.
+/// Work on files that the control socket asks for. Each call takes a descriptor (O_PATH) of a file in the lower tree,
+/// and may block for as long as the remote does.
 extension FanotifyMount {
     /// The directory that clients' paths start from.
     package var top: Descriptor { store.tree.root }

@@ -225,8 +225,8 @@ package struct Lifecycle<Content: AnyObject & Sendable>: Sendable {
         returnable = mark?.kept(before: before, after: after).map(ReturnableMark.init)
     }
 
-    /// Under the transition lock: the mark is about to be taken back, once. The file stays dirty, unless ``becomeClean()``
-    /// follows.
+    /// Under the transition lock: the mark is about to be taken back, once. The file stays dirty, unless
+    /// ``becomeClean()`` follows.
     package mutating func takeMark() -> DirtyMark? {
         guard let mark = returnableMark else { return nil }
         returnable = nil

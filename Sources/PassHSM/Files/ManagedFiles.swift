@@ -63,7 +63,8 @@ package final class ManagedFiles<Observer: FileObserver>: Sendable {
     /// Returns a lease on an incomplete file, which becomes active if it was not; nil when the file is complete.
     ///
     /// - Parameter user: the user that the file's descriptor is counted for; nil: it is the daemon's own work.
-    /// - Throws: EIO where the record cannot be believed; the cause is logged. EMFILE where the user has too many descriptors.
+    /// - Throws: EIO where the record cannot be believed; the cause is logged. EMFILE where the user has too many
+    ///   descriptors.
     package func lease(_ file: File, for user: Observer.User? = nil) throws(Errno) -> Lease<Observer>? {
         if let content = file.withState({ $0.lifecycle.leaseActive() }) { return Lease(file, content, self) }
         return try transition(file) { () throws(Errno) in try leaseLocked(file, for: user) }
