@@ -127,7 +127,8 @@ extension ImportedNames {
         do throws(Errno) {
             let new = "imported.new"
             let file = try Descriptor.openOwn(at: directory, new, O_WRONLY | O_CREAT | O_TRUNC)
-            try entries.withBytes { body throws(Errno) in
+            try entries.withUnsafeBufferPointer { (entries) throws(Errno) in
+                let body = UnsafeRawBufferPointer(entries)
                 try Self.header(of: body).withBytes { header throws(Errno) in try file.write(header, at: 0) }
                 try file.write(body, at: Self.headerSize)
             }

@@ -1,13 +1,11 @@
-extension Array where Element: BitwiseCopyable {
+extension Array where Element == UInt8 {
     /// `withUnsafeBytes` with a typed error.
     package func withBytes<Result, Failure>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         try withUnsafeBufferPointer { (bytes) throws(Failure) in try body(UnsafeRawBufferPointer(bytes)) }
     }
-}
 
-extension Array where Element == UInt8 {
     /// `withUnsafeMutableBytes` with a typed error.
     package mutating func withMutableBytes<Result, Failure>(
         _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Result
