@@ -36,8 +36,8 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 /// PASSHSM_FUZZ, a program of libFuzzer's. Nothing but that program can be linked then.
 let fuzzing: Target = {
     let dependencies: [Target.Dependency] = [
-        "CLinux", "CChecksum", "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMRemotesS3",
-        "HSMFanotify", "HSMControl", httpTypes,
+        "CLinux", "CChecksum", "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMFanotify",
+        "HSMControl", httpTypes,
     ]
     if Context.environment["PASSHSM_FUZZ"] == nil {
         return .testTarget(
@@ -76,13 +76,9 @@ let package = Package(
         module("Core", [locks]),
         module("System", ["CLinux", system]),
         module("Store", ["CChecksum", "CCrypto", "HSMCore", "HSMSystem", logging]),
-        module("Remotes", ["HSMCore", "HSMSystem"]),
         module(
-            "RemotesHTTP",
-            ["HSMCore", "HSMSystem", "HSMRemotes", httpClient, nio, locks, httpTypes, http2, sockets, tls]),
-        module(
-            "RemotesS3",
-            ["CExpat", "HSMCore", "HSMSystem", "HSMRemotes", "HSMRemotesHTTP", crypto, httpClient, httpTypes]),
+            "Remotes",
+            ["CExpat", "HSMCore", "HSMSystem", crypto, httpClient, nio, locks, httpTypes, http2, sockets, tls]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
         module("Files", ["CLinux", "HSMCore", "HSMSystem", "HSMStore", logging]),
         module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", "HSMFiles", locks, logging]),
@@ -91,8 +87,7 @@ let package = Package(
         module(
             "Daemon",
             [
-                "CLinux", "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMRemotesHTTP", "HSMRemotesS3",
-                "HSMImport",
+                "CLinux", "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMImport",
                 "HSMFuse", "HSMFanotify", "HSMControl", logging,
             ]),
         module("Diagnostics", ["HSMSystem", "HSMFuse", "HSMFanotify", "HSMControl"]),
@@ -114,10 +109,8 @@ let package = Package(
         tests("SystemTests", ["HSMSystem"]),
         tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
         tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
-        tests("RemotesHTTPTests", ["FaultServers", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
-        tests(
-            "RemotesS3Tests",
-            ["FaultServers", "HSMRemotesS3", "HSMRemotesHTTP", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
+        tests("RemotesHTTPTests", ["FaultServers", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
+        tests("RemotesS3Tests", ["FaultServers", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
         tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
         tests(

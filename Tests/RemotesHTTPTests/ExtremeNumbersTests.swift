@@ -1,10 +1,9 @@
 import FaultServers
 import HSMCore
-import HSMRemotes
 import NIOHTTP1
 import Testing
 
-@testable import HSMRemotesHTTP
+@testable import HSMRemotes
 
 /// Every number that a web server, a manifest or a recorded version has, at its ends and beyond: an answer, nil or an error,
 /// and never the end of the process.

@@ -2,11 +2,10 @@ import FaultServers
 import Foundation
 import Glibc
 import HSMCore
-import HSMRemotes
 import HSMSystem
 import Testing
 
-@testable import HSMRemotesHTTP
+@testable import HSMRemotes
 
 /// Who asks, by which way, and where to.
 @Suite struct HTTPAccessTests {

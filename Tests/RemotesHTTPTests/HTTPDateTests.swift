@@ -1,4 +1,4 @@
-import HSMRemotesHTTP
+import HSMRemotes
 import Testing
 
 @Suite struct HTTPDateTests {

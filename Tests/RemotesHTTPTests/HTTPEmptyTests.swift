@@ -1,7 +1,6 @@
 import FaultServers
 import HSMCore
 import HSMRemotes
-import HSMRemotesHTTP
 import Testing
 
 /// Servers that say of every file, when they are asked for its head, that it is empty.

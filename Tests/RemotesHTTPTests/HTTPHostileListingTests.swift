@@ -1,9 +1,8 @@
 import FaultServers
 import HSMCore
-import HSMRemotes
 import Testing
 
-@testable import HSMRemotesHTTP
+@testable import HSMRemotes
 
 /// Index pages of servers that mean no good, or have symlinks.
 @Suite struct HTTPHostileListingTests {

@@ -1,7 +1,6 @@
 import FaultServers
 import HSMCore
 import HSMRemotes
-import HSMRemotesHTTP
 import HSMSystem
 import Testing
 

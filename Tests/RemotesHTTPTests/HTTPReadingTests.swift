@@ -1,7 +1,7 @@
 import FaultServers
 import Foundation
 import HSMCore
-import HSMRemotesHTTP
+import HSMRemotes
 import HSMSystem
 import NIOHTTP1
 import Synchronization

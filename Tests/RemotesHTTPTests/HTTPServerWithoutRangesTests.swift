@@ -1,6 +1,6 @@
 import FaultServers
 import HSMCore
-import HSMRemotesHTTP
+import HSMRemotes
 import Synchronization
 import Testing
 

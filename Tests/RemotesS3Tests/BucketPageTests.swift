@@ -1,7 +1,7 @@
 import HSMCore
 import Testing
 
-@testable import HSMRemotesS3
+@testable import HSMRemotes
 
 @Suite struct BucketPageTests {
     static func page(_ inside: String) -> [UInt8] {

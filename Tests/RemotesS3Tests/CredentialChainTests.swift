@@ -1,9 +1,8 @@
 import Foundation
 import Glibc
-import HSMRemotes
 import Testing
 
-@testable import HSMRemotesS3
+@testable import HSMRemotes
 
 @Suite struct CredentialChainTests {
     static let credentials = """

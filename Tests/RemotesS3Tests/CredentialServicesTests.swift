@@ -2,12 +2,10 @@ import FaultServers
 import Foundation
 import Glibc
 import HSMCore
-import HSMRemotes
-import HSMRemotesHTTP
 import Synchronization
 import Testing
 
-@testable import HSMRemotesS3
+@testable import HSMRemotes
 
 /// Credentials of roles, containers and instances, from services that answer as AWS's do, or otherwise.
 @Suite struct CredentialServicesTests {

@@ -1,9 +1,8 @@
 import FaultServers
 import HSMCore
-import HSMRemotes
 import Testing
 
-@testable import HSMRemotesS3
+@testable import HSMRemotes
 
 /// Every number that a store says, at its ends and beyond: an answer, nil or an error, and never the end of the process.
 @Suite struct ExtremeNumbersTests {

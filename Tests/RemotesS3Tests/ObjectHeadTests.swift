@@ -1,9 +1,8 @@
 import HSMCore
-import HSMRemotes
 import NIOHTTP1
 import Testing
 
-@testable import HSMRemotesS3
+@testable import HSMRemotes
 
 @Suite struct ObjectHeadTests {
     static func head(_ headers: [(String, String)]) throws -> ObjectHead {

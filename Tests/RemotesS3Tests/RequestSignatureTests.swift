@@ -1,4 +1,4 @@
-import HSMRemotesS3
+import HSMRemotes
 import Testing
 
 /// AWS's published examples.

@@ -2,12 +2,10 @@ import FaultServers
 import Foundation
 import Glibc
 import HSMCore
-import HSMRemotes
-import HSMRemotesHTTP
 import HSMSystem
 import Testing
 
-@testable import HSMRemotesS3
+@testable import HSMRemotes
 
 /// By which way a store is asked, and by whom.
 @Suite struct S3AccessTests {

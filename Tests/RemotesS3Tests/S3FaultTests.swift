@@ -1,8 +1,6 @@
 import FaultServers
 import HSMCore
 import HSMRemotes
-import HSMRemotesHTTP
-import HSMRemotesS3
 import Testing
 
 /// A store that answers what it should not.

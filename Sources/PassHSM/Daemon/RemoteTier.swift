@@ -1,8 +1,6 @@
 import Glibc
 import HSMCore
 import HSMRemotes
-import HSMRemotesHTTP
-import HSMRemotesS3
 import HSMStore
 import HSMSystem
 

@@ -1,11 +1,9 @@
 import Glibc
 import HSMCore
-import HSMRemotes
 import HSMSystem
 import NIOHTTP1
 
-@testable import HSMRemotesHTTP
-@testable import HSMRemotesS3
+@testable import HSMRemotes
 
 // What a server of a remote tier sends, and what names one.
 

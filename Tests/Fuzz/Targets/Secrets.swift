@@ -1,7 +1,4 @@
-import HSMRemotes
-
-@testable import HSMRemotesHTTP
-@testable import HSMRemotesS3
+@testable import HSMRemotes
 
 // Files and answers that hold credentials.
 

@@ -1,5 +1,4 @@
 import HSMCore
-import HSMRemotes
 
 /// Finds cycles of symlinks on a server. Below such a link, a server lists everything above it again and again.
 ///

@@ -1,5 +1,3 @@
-import HSMRemotes
-import HSMRemotesHTTP
 import HSMSystem
 
 /// The shared files of AWS's tools, with the credentials and settings of profiles. Source: "Shared config and

@@ -1,6 +1,4 @@
 import HSMCore
-import HSMRemotes
-import HSMRemotesHTTP
 
 /// One answer to ListObjectsV2.
 package struct BucketPage: Equatable, Sendable {

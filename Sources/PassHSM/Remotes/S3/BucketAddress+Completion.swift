@@ -1,5 +1,3 @@
-import HSMRemotes
-
 extension BucketAddress {
     /// Completes the address with the settings that an earlier import recorded for the same bucket and prefix. An
     /// endpoint in the environment takes precedence over the recorded one, so that a different endpoint is noticed.

@@ -1,6 +1,5 @@
 import AsyncHTTPClient
 import HSMCore
-import HSMRemotes
 import HSMSystem
 import NIOHTTP1
 

@@ -1,5 +1,4 @@
 import Glibc
-import HSMRemotes
 import HSMSystem
 
 /// Credentials that a program prints: a profile's `credential_process`. Source: "Sourcing credentials with an external

@@ -1,5 +1,4 @@
 import FoundationEssentials
-import HSMRemotes
 import HSMSystem
 
 /// The credentials for a web server: the value of the `Authorization` header. They come from the environment or from

@@ -1,6 +1,5 @@
 import FoundationEssentials
 import HSMCore
-import HSMRemotesHTTP
 import NIOHTTP1
 
 /// The answer to HeadObject: version, size, checksum, and the metadata that other programs store.

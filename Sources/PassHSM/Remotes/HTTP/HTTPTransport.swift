@@ -1,7 +1,6 @@
 import AsyncHTTPClient
 import FoundationEssentials
 import HSMCore
-import HSMRemotes
 import NIOCore
 import NIOHTTP1
 import NIOSSL

@@ -1,7 +1,6 @@
 import AsyncHTTPClient
 import Glibc
 import HSMCore
-import HSMRemotes
 import NIOHTTP1
 
 /// A tree on a web server as the remote tier.

@@ -1,6 +1,4 @@
 import Crypto
-import HSMRemotes
-import HSMRemotesHTTP
 import HSMSystem
 
 /// AWS Signature Version 4 in the `Authorization` header, for requests without a body.

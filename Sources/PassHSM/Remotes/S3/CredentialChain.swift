@@ -1,6 +1,5 @@
 import FoundationEssentials
 import HSMCore
-import HSMRemotes
 import HSMSystem
 
 /// Looks for the credentials and the region for an S3 store in the environment, in the shared files of AWS's tools, and

@@ -1,8 +1,6 @@
 import AsyncHTTPClient
 import Glibc
 import HSMCore
-import HSMRemotes
-import HSMRemotesHTTP
 import HSMSystem
 import NIOHTTP1
 

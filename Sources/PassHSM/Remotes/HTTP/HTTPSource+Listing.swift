@@ -1,6 +1,5 @@
 import AsyncHTTPClient
 import HSMCore
-import HSMRemotes
 import NIOHTTP1
 
 /// Importing. Index pages are followed downwards, or a manifest is read. Every file is asked for its version (HEAD), 64

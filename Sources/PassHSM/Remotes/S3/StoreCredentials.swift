@@ -1,5 +1,4 @@
 import HSMCore
-import HSMRemotes
 import HSMSystem
 import NIOConcurrencyHelpers
 

@@ -1,4 +1,3 @@
-import HSMRemotes
 import HSMSystem
 
 /// Decides which requests go through a proxy, by the environment variables that curl(1) uses.

@@ -1,8 +1,6 @@
 import AsyncHTTPClient
 import Glibc
 import HSMCore
-import HSMRemotes
-import HSMRemotesHTTP
 import NIOHTTP1
 
 /// The objects below a prefix in a bucket as the remote tier.

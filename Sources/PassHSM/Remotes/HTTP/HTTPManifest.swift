@@ -1,6 +1,5 @@
 import FoundationEssentials
 import HSMCore
-import HSMRemotes
 
 /// A list of the objects of a source, with a line of JSON for each, such as
 ///

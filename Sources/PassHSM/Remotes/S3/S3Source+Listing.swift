@@ -1,5 +1,4 @@
 import HSMCore
-import HSMRemotes
 
 /// Importing. The bucket's pages are read one after the other, and none is kept. Each object's head is requested too,
 /// 64 at once, because a listing has neither checksums nor the metadata that programs store.

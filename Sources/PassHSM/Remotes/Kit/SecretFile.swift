@@ -1,5 +1,4 @@
 import Glibc
-import HSMRemotes
 import HSMSystem
 
 /// Reads files that hold a secret.

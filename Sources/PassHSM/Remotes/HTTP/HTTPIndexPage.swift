@@ -1,6 +1,5 @@
 import FoundationEssentials
 import HSMCore
-import HSMRemotes
 import HSMSystem
 
 /// The names that a server's page about a directory lists. It understands nginx's `autoindex_format json`, and pages of
