@@ -32,6 +32,11 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: swift)
 }
 
+/// A library of the tests.
+func support(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: swift)
+}
+
 /// The entry points of the fuzz targets: tests that mutate the seeds for a moment, or, for `make fuzz`, which sets
 /// PASSHSM_FUZZ, a program of libFuzzer's. Nothing but that program can be linked then.
 let fuzzing: Target = {
@@ -41,7 +46,7 @@ let fuzzing: Target = {
     ]
     if Context.environment["PASSHSM_FUZZ"] == nil {
         return .testTarget(
-            name: "FuzzTests", dependencies: dependencies, path: "Tests/Fuzz",
+            name: "FuzzTests", dependencies: dependencies + ["TestSupport"], path: "Tests/Fuzz",
             exclude: ["Corpus", "Program", "README.md"],
             swiftSettings: swift)
     }
@@ -103,27 +108,32 @@ let package = Package(
             name: "bench-driver", dependencies: ["HSMSystem"], path: "bench/driver", swiftSettings: swift),
         // What HostileUserTests run as another user.
         .executableTarget(name: "hostile-user", path: "Tests/HostileUser", cSettings: [.define("_GNU_SOURCE")]),
-        .target(name: "FaultServers", path: "Tests/FaultServers", swiftSettings: swift),
-        tests("CoreTests", ["HSMCore"]),
+        support("FaultServers", []),
+        // What the tests share; the second is apart, so that the first needs little.
+        support("TestSupport", ["HSMCore", "HSMSystem"]),
+        support("StoreTestSupport", ["TestSupport", "HSMStore", "HSMCore", "HSMSystem", logging]),
+        tests("CoreTests", ["TestSupport", "HSMCore"]),
         tests("DocumentTests", []),
-        tests("SystemTests", ["HSMSystem"]),
-        tests("StoreTests", ["HSMStore", "HSMCore", "HSMSystem"]),
-        tests("RemotesTests", ["HSMRemotes", "HSMCore", "HSMSystem"]),
+        tests("SystemTests", ["TestSupport", "HSMSystem"]),
+        tests("StoreTests", ["TestSupport", "StoreTestSupport", "HSMStore", "HSMCore", "HSMSystem"]),
+        tests("RemotesTests", ["TestSupport", "HSMRemotes", "HSMCore", "HSMSystem"]),
         tests("RemotesHTTPTests", ["FaultServers", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
         tests("RemotesS3Tests", ["FaultServers", "HSMRemotes", "HSMCore", "HSMSystem", httpTypes]),
-        tests("ImportTests", ["HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
-        tests("ControlTests", ["HSMControl", "HSMCore", "HSMSystem"]),
+        tests(
+            "ImportTests",
+            ["TestSupport", "StoreTestSupport", "HSMImport", "HSMRemotes", "HSMStore", "HSMCore", "HSMSystem"]),
+        tests("ControlTests", ["TestSupport", "HSMControl", "HSMCore", "HSMSystem"]),
         tests(
             "DaemonTests",
             [
-                "HSMDaemon", "HSMControl", "HSMFuse", "HSMStore", "HSMRemotes", "HSMCore", "HSMSystem", logging,
-                "HSMImport",
+                "TestSupport", "StoreTestSupport", "HSMDaemon", "HSMControl", "HSMFuse", "HSMStore", "HSMRemotes",
+                "HSMCore", "HSMSystem", logging, "HSMImport",
             ]),
-        tests("DiagnosticsTests", ["HSMDiagnostics", "HSMSystem"]),
-        tests("FilesTests", ["HSMFiles", "HSMStore", "HSMCore", "HSMSystem", logging]),
+        tests("DiagnosticsTests", ["TestSupport", "HSMDiagnostics", "HSMSystem"]),
+        tests("FilesTests", ["TestSupport", "StoreTestSupport", "HSMFiles", "HSMStore", "HSMCore", "HSMSystem"]),
         tests("FuseTests", ["HSMFuse", "HSMStore", "HSMSystem"]),
         tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),
-        tests("MountTests", ["FaultServers", "HSMSystem", "CLinux"]),
+        tests("MountTests", ["TestSupport", "FaultServers", "HSMSystem", "CLinux"]),
         fuzzing,
     ]
 )

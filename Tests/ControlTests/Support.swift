@@ -1,24 +1,21 @@
 import Glibc
 import HSMControl
 import HSMSystem
+import TestSupport
 
-/// A registry in a new folder below /tmp, removed with the value.
+/// A registry in a new folder, removed with the value.
 final class TemporaryRegistry {
+    private let temporary: TemporaryDirectory
     let path: BytePath
     let directory: RuntimeDirectory
 
     init() throws {
-        var template = Array("/tmp/passhsm-test-XXXXXX\0".utf8CString)
-        guard mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
-        path = BytePath(template.map { UInt8(bitPattern: $0) })
+        temporary = try TemporaryDirectory()
+        path = BytePath(temporary.path)
         directory = RuntimeDirectory(path: path)
     }
 
-    deinit {
-        _ = try? ChildProcess(
-            program: BytePath("/bin/rm"), arguments: [BytePath("rm"), BytePath("-rf"), path], descriptors: .init()
-        ).wait()
-    }
+    deinit { temporary.remove() }
 
     /// Writes a daemon's folder as another process would have.
     func write(_ info: DaemonInfo, content: [UInt8]? = nil) throws {

@@ -1,11 +1,12 @@
 import HSMCore
 import Synchronization
+import TestSupport
 import Testing
 
 /// An engine with one file in memory behind it, and a book of the answers.
 final class EngineHarness: Sendable {
     static let granuleSize = 4096
-    let source: FakeSource
+    let source: FakeRemote
     let engine: FillEngine
     /// How far the engine's time is ahead of the clock.
     private let ahead: Ahead
@@ -21,16 +22,13 @@ final class EngineHarness: Sendable {
     }
 
     init(
-        fetchGranules: Int = 4, _ behaviour: FakeSource.Behaviour = .init(),
-        _ configuration: FillEngine.Configuration? = nil
+        fetchGranules: Int = 4, _ behaviour: FakeRemote.Behaviour = .init(),
+        _ configuration: FillEngine.Configuration = .prompt
     ) {
-        source = FakeSource(fetchUnit: fetchGranules * Self.granuleSize, behaviour)
-        var chosen = FillEngine.Configuration()
-        chosen.readAhead = 0
-        chosen.retries.firstPause = .milliseconds(1)
+        source = FakeRemote(fetchUnit: fetchGranules * Self.granuleSize, behaviour)
         let ahead = Ahead()
         self.ahead = ahead
-        var used = configuration ?? chosen
+        var used = configuration
         used.now = { .now + ahead.duration.withLock { $0 } }
         engine = FillEngine(source: source, configuration: used, pool: globalConcurrentExecutor)
     }
@@ -83,21 +81,9 @@ final class EngineHarness: Sendable {
 
     func counter(_ name: String) -> Int { engine.counters.snapshot.first { $0.name == name }?.value ?? -1 }
 
-    /// Polls until `condition` holds; records an issue after a minute.
-    func until(_ what: String, _ condition: () -> Bool) async {
-        let end = ContinuousClock.now + .seconds(60)
-        while !condition() {
-            if ContinuousClock.now > end {
-                Issue.record("not within a minute: \(what)")
-                return
-            }
-            try? await Task.sleep(for: .milliseconds(1))
-        }
-    }
-
     /// The one answer to a ticket; an issue when there is none, or more than one.
     func answer(_ ticket: FillEngine.Ticket) async -> FillError? {
-        await until("an answer to \(ticket)") { !answers(to: ticket).isEmpty }
+        do { try await until("an answer to \(ticket)") { !answers(to: ticket).isEmpty } } catch { Issue.record(error) }
         let all = answers(to: ticket)
         #expect(all.count == 1)
         return all.first ?? FillError(.io, .deadline, "no answer")

@@ -1,4 +1,5 @@
 import HSMCore
+import TestSupport
 import Testing
 
 /// Content that has to be found right as a whole, and a remote that is asked again.
@@ -7,19 +8,19 @@ import Testing
     private let broken = FillError(.io, .remoteFailed, "broken")
 
     @Test("The last granule is present, and the file complete, only when the content was found right")
-    func last() async {
+    func last() async throws {
         let harness = EngineHarness()
         let (file, destination) = harness.file(granules: 10, tail: 100, check: .last)
         #expect(await harness.answer(harness.ask(0..<9, of: file)) == nil)
         #expect(file.present.runs() == [0..<9] && destination.state.withLock(\.checks) == 0)
         #expect(await harness.answer(harness.ask(9..<10, of: file)) == nil)
         #expect(file.isComplete && destination.isRight(0..<10 * EngineHarness.granuleSize - 100))
-        await harness.until("the completion") { destination.state.withLock(\.completions) > 0 }
+        try await until("the completion") { destination.state.withLock(\.completions) > 0 }
         #expect(destination.state.withLock(\.checks) == 1)
     }
 
     @Test("Wrong content fails whoever waits and whoever comes later, and is never complete; what was present stays")
-    func wrongLast() async {
+    func wrongLast() async throws {
         let harness = EngineHarness()
         let (file, destination) = harness.file(granules: 10, check: .last)
         destination.state.withLock { $0.verdict = wrong }
@@ -31,7 +32,7 @@ import Testing
         #expect(await harness.answer(harness.ask(9..<10, of: file)) == wrong)
         #expect(harness.answers(to: harness.ask(0..<8, of: file)) == [nil])
         #expect(harness.source.log.reads.count == reads, "nothing more is asked for")
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
         #expect(destination.state.withLock { $0.completions == 0 && $0.checks == 1 })
         #expect(harness.counter("errors") == 1)
     }
@@ -39,7 +40,7 @@ import Testing
     @Test(
         "With everything held, nothing is present before all of it is right, whatever is asked for",
         arguments: [true, false])
-    func all(isRight: Bool) async {
+    func all(isRight: Bool) async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, destination) = harness.file(granules: 20, present: 3..<6, check: .all)
         if !isRight { destination.state.withLock { $0.verdict = wrong } }
@@ -55,7 +56,7 @@ import Testing
     @Test(
         "A file of which everything was there already is checked when it is first read",
         arguments: [FillState.Check.last, .all])
-    func later(check: FillState.Check) async {
+    func later(check: FillState.Check) async throws {
         let harness = EngineHarness()
         let (file, destination) = harness.file(granules: 4, present: 0..<4, check: check)
         #expect(!file.isComplete)
@@ -65,7 +66,7 @@ import Testing
     }
 
     @Test("What was overwritten locally while it was held is not taken from the fetch")
-    func claimed() async {
+    func claimed() async throws {
         let harness = EngineHarness()
         let (file, destination) = harness.file(granules: 4, present: 0..<4, check: .last)
         let claim = harness.makeTicket()
@@ -77,7 +78,7 @@ import Testing
     }
 
     @Test("A remote that fails is asked again, only for what has not come, and the reader notices nothing")
-    func retry() async {
+    func retry() async throws {
         let harness = EngineHarness(fetchGranules: 8)
         harness.source.behaviour.withLock {
             $0.failure = (5 * EngineHarness.granuleSize, broken)
@@ -93,18 +94,18 @@ import Testing
     }
 
     @Test("A remote that goes on failing is given up after four attempts, and nothing is written")
-    func giveUp() async {
+    func giveUp() async throws {
         let harness = EngineHarness()
         harness.source.behaviour.withLock { $0.failure = (0, broken) }
         let (file, destination) = harness.file(granules: 4)
         #expect(await harness.answer(harness.ask(0..<4, of: file)) == broken)
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
         #expect(harness.source.log.reads.count == 4 && file.present.isEmpty)
         #expect(destination.state.withLock { $0.writes.isEmpty && $0.errors == [broken] })
     }
 
     @Test("What does not get better by itself is not asked for again")
-    func noRetry() async {
+    func noRetry() async throws {
         for error in [
             FillError(.io, .remoteChanged, "changed"), FillError(.io, .remoteGone, "gone"),
             FillError(.permission, .remoteFailed, "forbidden"),
@@ -120,7 +121,7 @@ import Testing
     @Test(
         "A remote that names a time to come back is left alone for that long, or given up when nobody would wait for it"
     )
-    func retryAfter() async {
+    func retryAfter() async throws {
         let start = ContinuousClock.now
         for (wait, reads) in [(Duration.milliseconds(30), 4), (.seconds(61), 1)] {
             let busy = FillError(.io, .remoteFailed, "busy", retryAfter: wait)
@@ -136,23 +137,23 @@ import Testing
     }
 
     @Test("A waiter that gives up ends the pauses between the attempts")
-    func cancelledPause() async {
+    func cancelledPause() async throws {
         var configuration = FillEngine.Configuration()
         configuration.retries.firstPause = .seconds(1000)
         let harness = EngineHarness(.init(), configuration)
         harness.source.behaviour.withLock { $0.failure = (0, broken) }
         let (file, destination) = harness.file(granules: 4)
         let ticket = harness.ask(0..<4, of: file)
-        await harness.until("the first attempt") { harness.source.log.reads.count == 1 }
+        try await until("the first attempt") { harness.source.log.reads.count == 1 }
         harness.engine.cancel(ticket)
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
         #expect(destination.state.withLock(\.errors).isEmpty, "a cancelled fetch is no failure")
     }
 
     @Test(
         "A remote that sends too much is never believed to the end, and nothing of the piece that is too long is written"
     )
-    func long() async {
+    func long() async throws {
         let harness = EngineHarness(.init(extra: 1, chunk: 1 << 20))
         let (file, destination) = harness.file(granules: 4)
         #expect(await harness.answer(harness.ask(0..<4, of: file))?.reason == .remoteFailed)
@@ -161,7 +162,7 @@ import Testing
     }
 
     @Test("A look-up of what the remote has now is answered once, also when it fails, is cancelled, or comes too late")
-    func lookUp() async {
+    func lookUp() async throws {
         let harness = EngineHarness()
         let ticket = harness.makeTicket()
         harness.engine.lookUp(RemoteKey([97]), ticket: ticket) { (_, _) throws(FillError) in }

@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HSMCore
@@ -8,18 +9,18 @@ import Testing
     private let broken = FillError(.io, .remoteFailed, "broken")
 
     @Test("A cancelled waiter gets EINTR, and its fetch is cancelled when nobody else waits")
-    func cancel() async {
+    func cancel() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, destination) = harness.file(granules: 8)
         let first = harness.ask(0..<4, of: file)
         let second = harness.ask(0..<4, of: file)
-        await harness.until("a read") { harness.source.log.running == 1 }
+        try await until("a read") { harness.source.log.running == 1 }
         harness.engine.cancel(first)
         #expect(await harness.answer(first)?.code == .interrupted)
         #expect(harness.source.log.running == 1 && harness.answers(to: second).isEmpty)
         harness.engine.cancel(second)
         #expect(await harness.answer(second)?.reason == .cancelled)
-        await harness.until("the read to end") { harness.source.log.running == 0 && file.isIdle }
+        try await until("the read to end") { harness.source.log.running == 0 && file.isIdle }
         #expect(destination.state.withLock { $0.errors.isEmpty }, "a cancelled fetch is no failure")
         #expect(harness.counter("cancelled") == 2 && harness.counter("errors") == 0)
         harness.engine.cancel(first)
@@ -27,7 +28,7 @@ import Testing
     }
 
     @Test("A ticket cancelled before its request is refused when the request comes")
-    func cancelEarly() async {
+    func cancelEarly() async throws {
         let harness = EngineHarness()
         let (file, _) = harness.file(granules: 1)
         let ticket = harness.makeTicket()
@@ -39,7 +40,7 @@ import Testing
     }
 
     @Test("Cancels and requests that race leave no answer out, no double one, and no fetch behind")
-    func cancelRace() async {
+    func cancelRace() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let files = (0..<4).map { _ in harness.file(granules: 8) }
         await withTaskGroup { group in
@@ -54,12 +55,12 @@ import Testing
             }
         }
         // The remote is still held: only cancelling ends its reads.
-        await harness.until("peace") { files.allSatisfy { $0.file.isIdle } && harness.source.log.running == 0 }
+        try await until("peace") { files.allSatisfy { $0.file.isIdle } && harness.source.log.running == 0 }
         #expect(harness.engine.waiting == 0)
     }
 
     @Test("A task that waits ends as soon as it is cancelled, whenever that is, and leaves no fetch behind")
-    func cancelledTask() async {
+    func cancelledTask() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 8)
         let range = EngineHarness.bytes(0..<8)
@@ -70,16 +71,16 @@ import Testing
                     return nil
                 } catch { return error }
             }
-            if round % 2 == 0 { await harness.until("a request") { harness.engine.waiting > 0 } }
+            if round % 2 == 0 { try await until("a request") { harness.engine.waiting > 0 } }
             task.cancel()
             #expect(await task.value?.reason == .cancelled)
         }
-        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+        try await until("peace") { file.isIdle && harness.source.log.running == 0 }
         #expect(harness.engine.waiting == 0)
     }
 
     @Test("A waiter that gives up between the decision to fetch for it and the fetch leaves no fetch behind")
-    func cancelBeforeStart() async {
+    func cancelBeforeStart() async throws {
         let harness = EngineHarness(fetchGranules: 8)
         harness.source.behaviour.withLock { $0.failure = (0, broken) }
         let (file, _) = harness.file(granules: 8)
@@ -94,11 +95,11 @@ import Testing
         harness.engine.ensureResident(EngineHarness.bytes(5..<6), of: file, ticket: second)
         harness.source.hold(false)
         #expect(await harness.answer(second)?.code == .interrupted)
-        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+        try await until("peace") { file.isIdle && harness.source.log.running == 0 }
     }
 
     @Test("A request past its deadline fails with EIO, and others wait on")
-    func deadline() async {
+    func deadline() async throws {
         var configuration = FillEngine.Configuration()
         configuration.deadline = .seconds(100)
         let harness = EngineHarness(.init(isHeld: true), configuration)
@@ -120,7 +121,7 @@ import Testing
     @Test(
         "The deadline begins anew whenever something of the range comes, up to the longest wait",
         arguments: [false, true])
-    func progress(isBounded: Bool) async {
+    func progress(isBounded: Bool) async throws {
         var configuration = FillEngine.Configuration()
         configuration.deadline = .seconds(100)
         configuration.maxWait = isBounded ? .seconds(250) : nil
@@ -132,10 +133,10 @@ import Testing
             harness.expire(after: seconds)
             return !harness.answers(to: ticket).isEmpty
         }
-        await harness.until("all but two") { destination.state.withLock(\.writes.count) == 6 }
+        try await until("all but two") { destination.state.withLock(\.writes.count) == 6 }
         #expect(!expire(after: 90))
         harness.source.setBarrier(EngineHarness.bytes(3..<4).lowerBound)
-        await harness.until("another") { destination.state.withLock(\.writes.count) == 7 }
+        try await until("another") { destination.state.withLock(\.writes.count) == 7 }
         #expect(!expire(after: 180))
         if isBounded {
             harness.source.setBarrier(EngineHarness.bytes(3..<4).lowerBound + 500)
@@ -146,11 +147,11 @@ import Testing
             #expect(await harness.answer(ticket)?.cause.contains("nothing of it came") == true)
         }
         harness.source.setBarrier(nil)
-        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+        try await until("peace") { file.isIdle && harness.source.log.running == 0 }
     }
 
     @Test("What comes of other parts of the file is no progress of a request")
-    func otherParts() async {
+    func otherParts() async throws {
         var configuration = FillEngine.Configuration()
         configuration.deadline = .seconds(100)
         let harness = EngineHarness(fetchGranules: 1, .init(), configuration)
@@ -161,15 +162,15 @@ import Testing
         #expect(await harness.answer(harness.ask(4..<8, of: file)) == nil)
         harness.expire(after: 101)
         #expect(await harness.answer(stuck)?.reason == .deadline)
-        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+        try await until("peace") { file.isIdle && harness.source.log.running == 0 }
     }
 
     @Test("Deadlines, cancels and the shutdown wait for no file's lock", arguments: ["deadline", "cancel", "shutdown"])
-    func lockedFile(end: String) async {
+    func lockedFile(end: String) async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 8)
         let tickets = (0..<100).map { harness.ask($0 % 8..<8, of: file) }
-        await harness.until("a read") { harness.source.log.running > 0 }
+        try await until("a read") { harness.source.log.running > 0 }
         let letsGo = Mutex(false)
         let isLocked = Mutex(false)
         Thread.detachNewThread {
@@ -178,7 +179,7 @@ import Testing
                 while !letsGo.withLock({ $0 }) { usleep(1000) }
             }
         }
-        await harness.until("the lock") { isLocked.withLock { $0 } }
+        try await until("the lock") { isLocked.withLock { $0 } }
         switch end {
         case "deadline": harness.expire(after: 61)
         case "cancel": for ticket in tickets { harness.engine.cancel(ticket) }
@@ -187,16 +188,16 @@ import Testing
         let unanswered = tickets.filter { harness.answers(to: $0).count != 1 }
         #expect(unanswered.isEmpty && harness.engine.waiting == 0, "while the lock is held")
         letsGo.withLock { $0 = true }
-        await harness.until("the file to hear of it") { file.isIdle && harness.source.log.running == 0 }
+        try await until("the file to hear of it") { file.isIdle && harness.source.log.running == 0 }
     }
 
     @Test("A claim whose caller gave up while it was granted is ended, and keeps nobody waiting")
-    func abandonedClaim() async {
+    func abandonedClaim() async throws {
         for _ in 0..<200 {
             let harness = EngineHarness(.init(isHeld: true))
             let (file, _) = harness.file(granules: 2)
             let reader = harness.ask(0..<1, of: file)
-            await harness.until("a read") { harness.source.log.running == 1 }
+            try await until("a read") { harness.source.log.running == 1 }
             let claim = harness.makeTicket()
             harness.engine.claim(0..<1, of: file, ticket: claim)
             async let end: Void = { harness.source.hold(false) }()
@@ -206,38 +207,38 @@ import Testing
             if await harness.answer(claim) == nil { harness.engine.release(claim, of: file, present: 0..<0) }
             #expect(await harness.answer(reader) == nil)
             #expect(await harness.answer(harness.ask(0..<2, of: file)) == nil)
-            await harness.until("peace") { file.isIdle }
+            try await until("peace") { file.isIdle }
         }
     }
 
     @Test("Shutting down answers everyone, cancels every fetch, and refuses what comes after")
-    func shutDown() async {
+    func shutDown() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let files = (0..<10).map { _ in harness.file(granules: 8) }
         let tickets = files.flatMap { pair in (0..<10).map { _ in harness.ask(0..<8, of: pair.file) } }
         let claim = harness.makeTicket()
         harness.engine.claim(0..<2, of: files[0].file, ticket: claim)
-        await harness.until("reads") { harness.source.log.running == 20 }
+        try await until("reads") { harness.source.log.running == 20 }
         harness.engine.shutDown()
         for ticket in tickets + [claim] { #expect(await harness.answer(ticket)?.reason == .shutdown) }
-        await harness.until("peace") { files.allSatisfy { $0.file.isIdle } && harness.source.log.running == 0 }
+        try await until("peace") { files.allSatisfy { $0.file.isIdle } && harness.source.log.running == 0 }
         #expect(await harness.answer(harness.ask(0..<1, of: files[0].file))?.reason == .shutdown)
         #expect(harness.engine.waiting == 0)
     }
 
     @Test("After the shutdown the read-ahead keeps no read at the remote")
-    func readAheadAfterShutDown() async {
+    func readAheadAfterShutDown() async throws {
         var configuration = FillEngine.Configuration()
         configuration.readAhead = 8 * EngineHarness.granuleSize
         let harness = EngineHarness(.init(isHeld: true), configuration)
         let (file, _) = harness.file(granules: 16)
         harness.engine.shutDown()
         for granule in 0..<3 { _ = harness.engine.isResident(EngineHarness.bytes(granule..<granule + 1), of: file) }
-        await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+        try await until("peace") { file.isIdle && harness.source.log.running == 0 }
     }
 
     @Test("A shutdown that races with requests leaves no read at the remote behind")
-    func shutDownRace() async {
+    func shutDownRace() async throws {
         for _ in 0..<50 {
             let harness = EngineHarness(fetchGranules: 1, .init(isHeld: true))
             let (file, _) = harness.file(granules: 16)
@@ -247,12 +248,12 @@ import Testing
                 }
                 group.addTask { harness.engine.shutDown() }
             }
-            await harness.until("peace") { file.isIdle && harness.source.log.running == 0 }
+            try await until("peace") { file.isIdle && harness.source.log.running == 0 }
         }
     }
 
     @Test("A drained engine refuses fills for a while, and then serves again")
-    func refuse() async {
+    func refuse() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 8)
         let ticket = harness.ask(0..<4, of: file)
@@ -265,7 +266,7 @@ import Testing
     }
 
     @Test("After the shutdown local changes are still let through")
-    func claimAfterShutDown() async {
+    func claimAfterShutDown() async throws {
         let harness = EngineHarness()
         let (file, _) = harness.file(granules: 8)
         harness.engine.shutDown()
@@ -277,7 +278,7 @@ import Testing
     }
 
     @Test("An error at one granule fails its waiters with the cause, and nobody else")
-    func oneGranule() async {
+    func oneGranule() async throws {
         let harness = EngineHarness(fetchGranules: 8)
         harness.source.behaviour.withLock { $0.failure = (5 * EngineHarness.granuleSize + 7, broken) }
         let (file, destination) = harness.file(granules: 8)
@@ -290,13 +291,13 @@ import Testing
         #expect(await harness.answer(good) == nil)
         #expect(await harness.answer(harness.ask(0..<5, of: file)) == nil)
         #expect(await harness.answer(harness.ask(0..<2, of: other.file)) == nil)
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
         #expect(file.present.runs() == [0..<5, 6..<8])
         #expect(destination.state.withLock { Set($0.errors) } == [broken])
     }
 
     @Test("After the error is gone the granule is fetched again")
-    func recovery() async {
+    func recovery() async throws {
         let harness = EngineHarness()
         harness.source.behaviour.withLock { $0.failure = (0, broken) }
         let (file, destination) = harness.file(granules: 2)
@@ -307,7 +308,7 @@ import Testing
     }
 
     @Test("A remote that sends too little fails the rest, and keeps what came whole", arguments: [1, 4096, 5000])
-    func short(missing: Int) async {
+    func short(missing: Int) async throws {
         let harness = EngineHarness(.init(missing: missing))
         let (file, destination) = harness.file(granules: 4)
         let error = await harness.answer(harness.ask(0..<4, of: file))
@@ -318,17 +319,17 @@ import Testing
     }
 
     @Test("A remote that sends too much is an error, and nothing is written behind the end", arguments: [1, 4096])
-    func long(extra: Int) async {
+    func long(extra: Int) async throws {
         let harness = EngineHarness(.init(extra: extra))
         let (file, destination) = harness.file(granules: 4, tail: 96)
         _ = await harness.answer(harness.ask(0..<4, of: file))
-        await harness.until("the error") { destination.state.withLock { $0.errors.count } == 1 }
+        try await until("the error") { destination.state.withLock { $0.errors.count } == 1 }
         #expect(destination.state.withLock(\.errors).first?.reason == .remoteFailed)
         #expect(destination.state.withLock(\.content).count == file.layout.limit)
     }
 
     @Test("A refused write reaches the waiter as what it is, and leaves the granule absent")
-    func lowerFailure() async {
+    func lowerFailure() async throws {
         let harness = EngineHarness(fetchGranules: 1)
         let (file, destination) = harness.file(granules: 4)
         destination.state.withLock { $0.refused = 2 }
@@ -340,7 +341,7 @@ import Testing
     }
 
     @Test("A claim keeps fetches away until it is released, and what it wrote is not fetched")
-    func claim() async {
+    func claim() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, destination) = harness.file(granules: 8)
         let reader = harness.ask(0..<2, of: file)
@@ -354,12 +355,12 @@ import Testing
         #expect(harness.answers(to: blocked).isEmpty)
         harness.engine.release(claim, of: file, present: 1..<4)
         #expect(await harness.answer(blocked) == nil)
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
         #expect(destination.state.withLock { Set($0.writes.keys) } == [0, 1, 4])
     }
 
     @Test("A claim that cancels fetches does not wait for a held remote, and truncation ends the wait behind the cut")
-    func truncation() async {
+    func truncation() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 8)
         let reader = harness.ask(2..<6, of: file)

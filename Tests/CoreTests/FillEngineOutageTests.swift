@@ -1,4 +1,5 @@
 import HSMCore
+import TestSupport
 import Testing
 
 /// The engine while nobody answers at the remote.
@@ -6,9 +7,7 @@ import Testing
     private let outage = FillError(.io, .remoteFailed, "no connection", isOutage: true)
 
     private func harness(_ offline: RemoteHealth.Offline) -> EngineHarness {
-        var configuration = FillEngine.Configuration()
-        configuration.readAhead = 0
-        configuration.retries.firstPause = .milliseconds(1)
+        var configuration = FillEngine.Configuration.prompt
         configuration.offline = offline
         configuration.circuitBreaker.idleTimeout = .zero
         configuration.circuitBreaker.firstPause = .milliseconds(1)
@@ -19,7 +18,9 @@ import Testing
         return harness
     }
 
-    @Test func `with error, reads fail at once while it is down, ask nobody, and work again when it is back`() async {
+    @Test func `with error, reads fail at once while it is down, ask nobody, and work again when it is back`()
+        async throws
+    {
         let harness = harness(.error)
         let (file, destination) = harness.file(granules: 8)
         #expect(await harness.answer(harness.ask(0..<1, of: file)) == outage)
@@ -30,9 +31,9 @@ import Testing
             #expect(error?.code == .io && error?.cause.contains("no connection") == true)
         }
         #expect(harness.source.log.reads.count == reads)
-        await harness.until("probes") { harness.source.log.probes > 3 }
+        try await until("probes") { harness.source.log.probes > 3 }
         harness.source.comeBack()
-        await harness.until("it is noticed without a read") { !harness.engine.remoteHealth.isDown }
+        try await until("it is noticed without a read") { !harness.engine.remoteHealth.isDown }
         #expect(harness.source.log.reads.count == reads)
         #expect(await harness.answer(harness.ask(0..<8, of: file)) == nil)
         #expect(destination.isRight(EngineHarness.bytes(0..<8)))
@@ -41,15 +42,15 @@ import Testing
         #expect(harness.source.log.probes == probes, "nobody probes what is there")
     }
 
-    @Test func `with block, reads wait until it is back, and none of them has failed`() async {
+    @Test func `with block, reads wait until it is back, and none of them has failed`() async throws {
         let harness = harness(.block)
         let files = (0..<100).map { _ in harness.file(granules: 8) }
         let tickets = files.map { harness.ask(0..<8, of: $0.file) }
-        await harness.until("the outage is known") { harness.engine.remoteHealth.isDown }
-        await harness.until("probes") { harness.source.log.probes > 3 && harness.source.log.running == 0 }
+        try await until("the outage is known") { harness.engine.remoteHealth.isDown }
+        try await until("probes") { harness.source.log.probes > 3 && harness.source.log.running == 0 }
         let reads = harness.source.log.reads.count
         let late = harness.ask(0..<8, of: files[0].file)
-        await harness.until("more probes") { harness.source.log.probes > 6 }
+        try await until("more probes") { harness.source.log.probes > 6 }
         #expect(harness.answered == 0 && harness.source.log.reads.count == reads)
         harness.source.comeBack()
         for ticket in tickets + [late] { #expect(await harness.answer(ticket) == nil) }
@@ -57,43 +58,43 @@ import Testing
         #expect(files.allSatisfy { $0.destination.state.withLock(\.errors).isEmpty })
     }
 
-    @Test func `who waits gives up at the deadline, is told why, and the file remembers it`() async {
+    @Test func `who waits gives up at the deadline, is told why, and the file remembers it`() async throws {
         let harness = harness(.block)
         let (file, destination) = harness.file(granules: 8)
         let ticket = harness.ask(0..<1, of: file)
-        await harness.until("the outage is known") { harness.engine.remoteHealth.isDown }
+        try await until("the outage is known") { harness.engine.remoteHealth.isDown }
         harness.expire(after: 61)
         let error = await harness.answer(ticket)
         #expect(error?.reason == .deadline && error?.cause.contains("no connection") == true)
-        await harness.until("the note") { destination.state.withLock(\.errors) == [error] }
-        await harness.until("peace") { file.isIdle }
+        try await until("the note") { destination.state.withLock(\.errors) == [error] }
+        try await until("peace") { file.isIdle }
     }
 
-    @Test func `a shutdown ends the waiting, and the probes`() async {
+    @Test func `a shutdown ends the waiting, and the probes`() async throws {
         let harness = harness(.block)
         let (file, _) = harness.file(granules: 8)
         let ticket = harness.ask(0..<8, of: file)
-        await harness.until("the outage is known") { harness.engine.remoteHealth.isDown }
+        try await until("the outage is known") { harness.engine.remoteHealth.isDown }
         harness.engine.shutDown()
         #expect(await harness.answer(ticket)?.reason == .shutdown)
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
         try? await Task.sleep(for: .milliseconds(20))
         let probes = harness.source.log.probes
         try? await Task.sleep(for: .milliseconds(50))
         #expect(harness.source.log.probes == probes)
     }
 
-    @Test func `a probe that hangs is given up, and the next one finds the remote`() async {
+    @Test func `a probe that hangs is given up, and the next one finds the remote`() async throws {
         let harness = harness(.error)
         harness.source.behaviour.withLock { $0.probesHang = true }
         let (file, _) = harness.file(granules: 1)
         #expect(await harness.answer(harness.ask(0..<1, of: file)) == outage)
-        await harness.until("probes") { harness.source.log.probes > 2 }
+        try await until("probes") { harness.source.log.probes > 2 }
         harness.source.comeBack()
-        await harness.until("the return") { !harness.engine.remoteHealth.isDown }
+        try await until("the return") { !harness.engine.remoteHealth.isDown }
     }
 
-    @Test func `answers, also bad ones, are no outage, and errors of one object open nothing`() async {
+    @Test func `answers, also bad ones, are no outage, and errors of one object open nothing`() async throws {
         let harness = harness(.error)
         harness.source.comeBack()
         let (file, _) = harness.file(granules: 1)
@@ -105,16 +106,16 @@ import Testing
         }
     }
 
-    @Test func `what the remote has is not asked for while it is down`() async {
+    @Test func `what the remote has is not asked for while it is down`() async throws {
         let harness = harness(.block)
         let (file, _) = harness.file(granules: 1)
         let reader = harness.ask(0..<1, of: file)
-        await harness.until("the outage is known") { harness.engine.remoteHealth.isDown }
+        try await until("the outage is known") { harness.engine.remoteHealth.isDown }
         let ticket = harness.makeTicket()
         harness.engine.lookUp(RemoteKey([97]), ticket: ticket) { _, _ in Issue.record("found") }
         #expect(await harness.answer(ticket)?.cause.contains("down") == true)
         harness.engine.cancel(reader)
         #expect(await harness.answer(reader)?.reason == .cancelled)
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
     }
 }

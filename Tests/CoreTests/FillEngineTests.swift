@@ -1,9 +1,10 @@
 import HSMCore
+import TestSupport
 import Testing
 
 @Suite struct FillEngineTests {
     @Test("A missing range is fetched, written, and then resident")
-    func fill() async {
+    func fill() async throws {
         let harness = EngineHarness()
         let (file, destination) = harness.file(granules: 10, tail: 100)
         let range = EngineHarness.bytes(3..<5)
@@ -15,7 +16,7 @@ import Testing
         #expect(await harness.answer(harness.ask(0..<10, of: file)) == nil)
         #expect(destination.isRight(0..<file.layout.limit))
         #expect(destination.state.withLock(\.completions) > 0, "told before the waiter of the last granule is")
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
         #expect(file.isComplete && harness.engine.waiting == 0)
         #expect(harness.counter("granulesFetched") == 10 && harness.counter("bytesFetched") == file.layout.limit)
     }
@@ -25,11 +26,11 @@ import Testing
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 4)
         let ticket = harness.ask(0..<4, of: file)
-        await harness.until("the read") { !harness.source.log.reads.isEmpty }
+        try await until("the read") { !harness.source.log.reads.isEmpty }
         try await Task.sleep(for: .milliseconds(20))
         harness.source.hold(false)
         #expect(await harness.answer(ticket) == nil)
-        await harness.until("the end of the fetch") { harness.counter("remoteNanoseconds") > 0 }
+        try await until("the end of the fetch") { harness.counter("remoteNanoseconds") > 0 }
         let (waited, remote) = (harness.counter("waitNanoseconds"), harness.counter("remoteNanoseconds"))
         #expect(waited >= 20_000_000 && remote >= 20_000_000)
         #expect(harness.counter("queueNanoseconds") > 0 && harness.counter("writeNanoseconds") > 0)
@@ -37,14 +38,14 @@ import Testing
     }
 
     @Test("64 waiters of one range fetch each granule exactly once")
-    func singleFlight() async {
+    func singleFlight() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, destination) = harness.file(granules: 20)
-        await withTaskGroup { group in
+        try await withThrowingTaskGroup(of: Void.self) { group in
             for _ in 0..<64 {
                 group.addTask { #expect(await harness.answer(harness.ask(0..<20, of: file)) == nil) }
             }
-            await harness.until("64 waiters") { harness.engine.waiting == 64 }
+            try await until("64 waiters") { harness.engine.waiting == 64 }
             harness.source.hold(false)
         }
         #expect(destination.state.withLock(\.writes) == Dictionary(uniqueKeysWithValues: (0..<20).map { ($0, 1) }))
@@ -54,7 +55,7 @@ import Testing
     }
 
     @Test("Waiters of overlapping ranges from many threads fetch each granule exactly once")
-    func overlapping() async {
+    func overlapping() async throws {
         let harness = EngineHarness(fetchGranules: 3)
         let (file, destination) = harness.file(granules: 64, tail: 5)
         await withTaskGroup { group in
@@ -67,11 +68,11 @@ import Testing
             }
         }
         #expect(destination.state.withLock { $0.writes.values.allSatisfy { $0 == 1 } })
-        await harness.until("peace") { file.isIdle }
+        try await until("peace") { file.isIdle }
     }
 
     @Test("A present range is answered on the spot, and counted as a hit")
-    func hit() async {
+    func hit() async throws {
         let harness = EngineHarness()
         let (file, _) = harness.file(granules: 4)
         _ = await harness.answer(harness.ask(0..<4, of: file))
@@ -81,36 +82,36 @@ import Testing
     }
 
     @Test("No more fetches run at once than are allowed, and all come to their turn")
-    func concurrency() async {
+    func concurrency() async throws {
         var configuration = FillEngine.Configuration()
         configuration.concurrentFetches = 3
         let harness = EngineHarness(.init(isHeld: true), configuration)
         let files = (0..<20).map { _ in harness.file(granules: 1) }
         let tickets = files.map { harness.ask(0..<1, of: $0.file) }
-        await harness.until("three reads") { harness.source.log.running == 3 }
+        try await until("three reads") { harness.source.log.running == 3 }
         harness.source.hold(false)
         for ticket in tickets { #expect(await harness.answer(ticket) == nil) }
         #expect(harness.source.log.mostRunning == 3 && harness.source.log.reads.count == 20)
     }
 
     @Test("Demand overtakes the background")
-    func priority() async {
+    func priority() async throws {
         var configuration = FillEngine.Configuration()
         configuration.concurrentFetches = 4
         let harness = EngineHarness(.init(isHeld: true), configuration)
         let files = (0..<10).map { _ in harness.file(granules: 1) }
         for (file, _) in files { harness.ask(0..<1, of: file, .background) }
-        await harness.until("three reads") { harness.source.log.running == 3 }
+        try await until("three reads") { harness.source.log.running == 3 }
         let urgent = harness.file(granules: 4)
         let ticket = harness.ask(3..<4, of: urgent.file)
-        await harness.until("the demand to run") { harness.source.log.reads.last == EngineHarness.bytes(3..<4) }
+        try await until("the demand to run") { harness.source.log.reads.last == EngineHarness.bytes(3..<4) }
         harness.source.hold(false)
         #expect(await harness.answer(ticket) == nil)
-        await harness.until("all answers") { harness.answered == 11 }
+        try await until("all answers") { harness.answered == 11 }
     }
 
     @Test("Read-ahead doubles while it hits, and is fetched before it is asked for")
-    func readAhead() async {
+    func readAhead() async throws {
         var configuration = FillEngine.Configuration()
         configuration.readAhead = 16 * EngineHarness.granuleSize
         let harness = EngineHarness(fetchGranules: 64, .init(), configuration)
@@ -119,7 +120,7 @@ import Testing
             if !harness.engine.isResident(EngineHarness.bytes(granule..<granule + 1), of: file) {
                 #expect(await harness.answer(harness.ask(granule..<granule + 1, of: file)) == nil)
             }
-            await harness.until("the read-ahead") { file.isIdle }
+            try await until("the read-ahead") { file.isIdle }
         }
         let sizes = harness.source.log.reads.map { $0.count / EngineHarness.granuleSize }
         #expect(sizes.first == 1 && sizes.contains(4), "one demand, and then the first window")

@@ -1,4 +1,5 @@
 import HSMCore
+import TestSupport
 import Testing
 
 @Suite struct GranuleSetTests {

@@ -6,31 +6,15 @@ import HSMRemotes
 import HSMStore
 import HSMSystem
 import Logging
+import StoreTestSupport
+import TestSupport
 import Testing
 
 @testable import HSMDaemon
 
-/// A remote tier that has nothing.
-struct EmptySource: RemoteStore {
-    let location = "fake:"
-    let fetchUnit = 1 << 20
-
-    func read(
-        _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
-    ) async throws(FillError) {
-        throw FillError(.io, .remoteGone, "there is no \(object.key)")
-    }
-
-    func current(_ key: RemoteKey) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
-        throw FillError(.io, .remoteGone, "there is no \(key)")
-    }
-
-    func list(_ body: (RemoteEvent) throws -> Void) async throws {}
-}
-
 /// An imported lower directory of a few files, and a daemon with a fake front end on it.
 final class DaemonFixture {
-    static let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+    static let log = Logger.silent
     let folder: String
     var lower: String { folder + "/lower" }
     let registry: RuntimeDirectory
@@ -49,7 +33,7 @@ final class DaemonFixture {
             let lower = BytePath(folder + "/lower")
             daemon = try Daemon(
                 DaemonConfiguration(lower: lower, mountpoint: lower), frontEnd: builder,
-                openRemote: { _ in EmptySource() }, registry: registry, failures: RecentFailures(), log: Self.log)
+                openRemote: { _ in FakeRemote.empty() }, registry: registry, failures: RecentFailures(), log: Self.log)
             frontEnd = try #require(builder.frontEnd)
         } catch {
             system("rm -rf \(folder)")
@@ -69,11 +53,10 @@ final class DaemonFixture {
         _ recorded: [String: String] = [:], isImported: Bool = true
     ) throws -> String {
         guard geteuid() == 0 else { throw StoreError("the daemon's tests want root") }
-        var name = Array("/var/tmp/passhsm-test.XXXXXX".utf8CString)
-        try #require(mkdtemp(&name) != nil)
-        let folder = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let directory = try TemporaryDirectory()
+        let folder = directory.path
         let (lower, source) = (folder + "/lower", folder + "/source")
-        system("mkdir -p \(lower) \(source)/dir && cd \(source) && echo a >a && echo b >b && echo c >dir/c")
+        directory.shell("mkdir -p lower source/dir && cd source && echo a >a && echo b >b && echo c >dir/c")
         guard isImported else {
             _ = try Store.open(lower.utf8CString.map { $0 }, create: true, purpose: "testing", log: log)
             return folder
@@ -109,40 +92,11 @@ final class DaemonFixture {
 
     /// Runs `body` on a thread; the value waits for its end.
     static func start(_ body: @escaping @Sendable () -> Void) throws -> () throws -> Void {
-        let (finished, hasEnded) = (Condition(), Flag())
+        let hasEnded = Flag()
         try startThread(name: "test") {
             body()
             hasEnded.set()
-            finished.broadcast()
         }
         return { try until("the end") { hasEnded.isSet } }
-    }
-}
-
-/// A switch that goes on once.
-final class Flag: Sendable {
-    private let condition = Condition()
-    // Guarded by the condition's lock.
-    private nonisolated(unsafe) var value = false
-
-    var isSet: Bool {
-        condition.lock()
-        defer { condition.unlock() }
-        return value
-    }
-
-    func set() {
-        condition.lock()
-        value = true
-        condition.unlock()
-    }
-}
-
-/// Waits until `condition` holds.
-func until(_ what: String, _ condition: () throws -> Bool) throws {
-    let deadline = Deadline(seconds: 20)
-    while try !condition() {
-        try #require(!deadline.hasPassed, "not within 20 s: \(what)")
-        usleep(1000)
     }
 }

@@ -3,6 +3,7 @@ import HSMControl
 import HSMStore
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HSMDaemon
@@ -86,7 +87,7 @@ import Testing
         let error = #expect(throws: DaemonError.self) {
             try Daemon(
                 DaemonConfiguration(lower: lower, mountpoint: lower), frontEnd: builder,
-                openRemote: { _ in EmptySource() }, registry: registry, failures: RecentFailures(),
+                openRemote: { _ in FakeRemote.empty() }, registry: registry, failures: RecentFailures(),
                 log: DaemonFixture.log)
         }
         #expect(error?.description.hasSuffix("the file system has no pre-content events") == true)
@@ -102,7 +103,8 @@ import Testing
         #expect(throws: ControlError.self) {
             try Daemon(
                 DaemonConfiguration(lower: lower, mountpoint: lower), frontEnd: builder,
-                openRemote: { _ in EmptySource() }, registry: RuntimeDirectory(path: BytePath(folder + "/registry")),
+                openRemote: { _ in FakeRemote.empty() },
+                registry: RuntimeDirectory(path: BytePath(folder + "/registry")),
                 failures: RecentFailures(), log: DaemonFixture.log)
         }
         #expect(builder.frontEnd?.calls == [.start, .stop])

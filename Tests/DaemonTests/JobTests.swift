@@ -2,6 +2,7 @@ import Glibc
 import HSMControl
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HSMDaemon

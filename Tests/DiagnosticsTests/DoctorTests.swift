@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import HSMDiagnostics
 import HSMSystem
+import TestSupport
 import Testing
 
 @Suite struct DoctorTests {
@@ -50,10 +51,9 @@ import Testing
     }
 
     @Test func examiningALowerDirectoryLeavesNothingBehind() throws {
-        var template = Array("/tmp/passhsm-test-XXXXXX".utf8CString)
-        try #require(mkdtemp(&template) != nil)
-        let folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        defer { rmdir(folder) }
+        let directory = try TemporaryDirectory()
+        defer { directory.remove() }
+        let folder = directory.path
         let findings = Doctor(libfuse: "3").examine(lower: BytePath(folder))
         #expect(DirectoryReader.texts(in: folder) == [])
         #expect(findings.contains { $0.name == "extended attributes" && $0.verdict != .missing })

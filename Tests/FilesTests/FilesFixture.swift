@@ -3,38 +3,37 @@ import HSMCore
 import HSMFiles
 import HSMStore
 import HSMSystem
-import Logging
+import StoreTestSupport
 import Synchronization
+import TestSupport
 import Testing
 
 /// One file in a lower directory with a store, an engine and a remote tier: a front end without a kernel.
 final class FilesFixture: Sendable {
     static let granule = 4096
     static let size = 10 * granule
-    static let modified = RemoteEntry.Time(seconds: 1_000_000_000, nanoseconds: 123_456_789)
     /// The lower directory.
     let path: String
     let store: Store
-    let source = PatternSource()
+    /// Has the file's version 1, until it is given another one.
+    let source = FakeRemote(fetchUnit: 4 * FilesFixture.granule)
     let front: FrontEnd
     let files: ManagedFiles<FrontEnd>
     private let pool = BlockingPool(name: "test", limit: 4)
 
     /// - Parameter state: of the file; a `dual` one has its content.
     init(_ state: Record.State = .offline) throws {
-        var name = Array("/var/tmp/passhsm-test.XXXXXX".utf8CString)
-        try #require(mkdtemp(&name) != nil)
-        path = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-        store = try Store.open(name.map { $0 }, create: true, purpose: "testing", log: log)
-        try Self.make(state, in: store, "\(path)/.passhsm/tree/file")
-        var configuration = FillEngine.Configuration()
-        configuration.readAhead = 0
-        configuration.retries.firstPause = .milliseconds(1)
-        let engine = FillEngine(source: source, configuration: configuration, pool: pool)
-        let place = try Descriptor.open("\(path)/.passhsm/tree/file", O_RDONLY)
-        front = FrontEnd("\(path)/.passhsm/tree/file", TestFile(try FileHandle(of: place), store.residence(of: place)))
-        files = ManagedFiles(store: store, engine: engine, observer: front, isStrict: false, pool: pool, log: log)
+        path = try TemporaryDirectory().path
+        store = try Store.open(path.utf8CString.map { $0 }, create: true, purpose: "testing", log: .silent)
+        source.behaviour.withLock { $0.current = Self.object(version: 1) }
+        let tree = "\(path)/.passhsm/tree"
+        try store.makeFile(
+            "\(tree)/file", state, Self.object(version: 1), granuleSize: Self.granule,
+            content: state == .dual ? Self.content(version: 1) : nil)
+        let engine = FillEngine(source: source, configuration: .prompt, pool: pool)
+        let place = try Descriptor.open("\(tree)/file", O_RDONLY)
+        front = FrontEnd("\(tree)/file", TestFile(try FileHandle(of: place), store.residence(of: place)))
+        files = ManagedFiles(store: store, engine: engine, observer: front, isStrict: false, pool: pool, log: .silent)
     }
 
     func remove() {
@@ -42,22 +41,11 @@ final class FilesFixture: Sendable {
         system("rm -rf \(path)")
     }
 
-    private static func make(_ state: Record.State, in store: Store, _ path: String) throws {
-        let file = try Descriptor.open(path, O_RDWR | O_CREAT, mode: 0o644)
-        if state == .dual {
-            let bytes = PatternSource.bytes(0..<size, version: 1)
-            try file.put(bytes, at: 0)
-        } else {
-            try file.truncate(to: size)
-        }
-        let record = Record(
-            state: state, object: PatternSource.object(version: 1), modified: modified,
-            identity: try FileHandle(of: file),
-            granuleSize: granule)
-        try store.write(record, to: file)
-        try file.setTimes(
-            access: FileTime.omit, modification: timespec(tv_sec: modified.seconds, tv_nsec: modified.nanoseconds))
+    static func object(version: UInt8) -> RemoteObject {
+        RemoteObject(key: RemoteKey(Array("file".utf8)), version: RemoteVersion([version]), size: size)
     }
+
+    static func content(version: UInt8) -> [UInt8] { Pattern.bytes(0..<size, seed: Int(version)) }
 
     // MARK: What is done with the file
 
@@ -65,6 +53,8 @@ final class FilesFixture: Sendable {
 
     /// O_PATH on the file would do as well.
     func place() throws -> Descriptor { try front.open(file, O_RDONLY) }
+
+    func content() throws -> [UInt8] { try place().bytes(0..<Self.size) }
 
     func record() throws -> Record { try #require(try store.record(of: place())) }
 
@@ -189,69 +179,6 @@ final class FrontEnd: FileObserver {
     func didStayDirty(_ file: TestFile, _ lower: Descriptor) { note("dirty") }
     func forgetPages(of file: TestFile) { note("forget pages") }
     func noLongerUsed(_ file: TestFile) {}
-}
-
-/// A remote tier with one object, whose content is of its version and without zeros.
-final class PatternSource: RemoteStore {
-    let location = "pattern:"
-    let fetchUnit = 4 * FilesFixture.granule
-    let version = Atomic<Int>(1)
-
-    static func object(version: Int) -> RemoteObject {
-        RemoteObject(
-            key: RemoteKey(Array("file".utf8)), version: RemoteVersion([UInt8(version)]), size: FilesFixture.size)
-    }
-
-    static func bytes(_ range: Range<Int>, version: Int) -> [UInt8] {
-        range.map { UInt8(truncatingIfNeeded: ($0 &* 7 &+ $0 >> 12 &* 13 &+ version) % 255 + 1) }
-    }
-
-    func read(
-        _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
-    ) async throws(FillError) {
-        let version = version.load(ordering: .relaxed)
-        if object.version != Self.object(version: version).version {
-            throw FillError(.io, .remoteChanged, "another version")
-        }
-        var refusal: FillError?
-        Self.bytes(range, version: version).withUnsafeBytes { bytes in
-            do throws(FillError) { try deliver(bytes) } catch { refusal = error }
-        }
-        if let refusal { throw refusal }
-    }
-
-    func current(
-        _ key: RemoteKey
-    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
-        (Self.object(version: version.load(ordering: .relaxed)), FilesFixture.modified)
-    }
-
-    func list(_ body: (RemoteEvent) throws -> Void) async throws {}
-}
-
-extension Descriptor {
-    func put(_ bytes: [UInt8], at offset: Int) throws {
-        var failure: Errno?
-        bytes.withUnsafeBytes { buffer in
-            do throws(Errno) { try write(buffer, at: offset) } catch { failure = error }
-        }
-        if let failure { throw failure }
-    }
-
-    func content() throws -> [UInt8] {
-        var result = [UInt8](repeating: 0, count: FilesFixture.size)
-        let count = try result.withMutableBytes { buffer throws(Errno) in try read(into: buffer, at: 0) }
-        return Array(result.prefix(count))
-    }
-}
-
-/// Polls until `condition` holds.
-func until(_ what: String, _ condition: () throws -> Bool) throws {
-    let end = ContinuousClock.now + .seconds(20)
-    while try !condition() {
-        try #require(ContinuousClock.now < end, "not within twenty seconds: \(what)")
-        usleep(1000)
-    }
 }
 
 final class Counter: Sendable {

@@ -4,11 +4,12 @@ import HSMFiles
 import HSMStore
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 /// The life of a file on a real lower directory, without a mount.
 @Suite struct ManagedFilesTests {
-    private static let whole = PatternSource.bytes(0..<FilesFixture.size, version: 1)
+    private static let whole = FilesFixture.content(version: 1)
 
     private func with(_ state: Record.State = .offline, _ body: (FilesFixture) throws -> Void) throws {
         let fixture = try FilesFixture(state)
@@ -99,7 +100,7 @@ import Testing
             #expect(try fixture.record().state == .offline && fixture.place().seekData(from: 0) == nil)
             #expect(fixture.file.withState { $0.lifecycle.isIncomplete && !$0.isOwnChange })
             try fixture.fillWhole()
-            #expect(try fixture.place().content() == Self.whole)
+            #expect(try fixture.content() == Self.whole)
         }
     }
 
@@ -168,21 +169,21 @@ import Testing
             try until("the commit") { fixture.file.content == nil }
             _ = fixture.front.takeEvents()
             let record = try #require(fixture.files.refetchable(fixture.file))
-            func refetch() throws {
-                let object = PatternSource.object(version: fixture.source.version.load(ordering: .relaxed))
-                try fixture.files.refetch(fixture.file, record, object, modified: FilesFixture.modified)
+            func refetch(_ version: UInt8) throws {
+                let object = FilesFixture.object(version: version)
+                fixture.source.behaviour.withLock { $0.current = object }
+                try fixture.files.refetch(fixture.file, record, object, modified: FakeRemote.modified)
             }
-            try refetch()
+            try refetch(1)
             #expect(fixture.front.takeEvents() == [], "the same version")
-            fixture.source.version.store(2, ordering: .relaxed)
             let late = try #require(try fixture.lease())
-            try refetch()
+            try refetch(2)
             late.end()
             #expect(fixture.front.takeEvents() == ["active", "inactive"], "in use after all")
-            try refetch()
+            try refetch(2)
             #expect(fixture.front.takeEvents() == ["refetched", "forget pages"])
             try fixture.fillWhole()
-            #expect(try fixture.place().content() == PatternSource.bytes(0..<FilesFixture.size, version: 2))
+            #expect(try fixture.content() == FilesFixture.content(version: 2))
         }
         try with { fixture in
             let lease = try #require(try fixture.lease())
@@ -203,7 +204,7 @@ import Testing
             return true
         }
         #expect(bytes.value == FilesFixture.size)
-        #expect(try fixture.place().content() == Self.whole)
+        #expect(try fixture.content() == Self.whole)
         let folder = try Descriptor.open(fixture.path, O_RDONLY)
         #expect(fixture.refusal { () throws(Refusal) in try fixture.files.setPinned(true, folder) } != nil)
     }
@@ -235,7 +236,7 @@ import Testing
                     let first = (round * 3 + reader) % 10
                     try fixture.fill(round % 7 == 0 ? 0..<10 : first..<first + 1)
                     let range = first * FilesFixture.granule..<(first + 1) * FilesFixture.granule
-                    let bytes = try fixture.place().content()
+                    let bytes = try fixture.content()
                     #expect(bytes[range] == Self.whole[range])
                     lease.end()
                 }
@@ -262,7 +263,7 @@ import Testing
             #expect(try fixture.record().flags.contains(.dirty))
             var expected = Self.whole
             expected.replaceSubrange(5..<8, with: [9, 9, 9])
-            #expect(try fixture.place().content() == expected)
+            #expect(try fixture.content() == expected)
             #expect(released.value > 0 && marked.value > 0)
         }
     }

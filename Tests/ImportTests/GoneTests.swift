@@ -1,5 +1,6 @@
 import HSMCore
 import HSMStore
+import TestSupport
 import Testing
 
 @testable import HSMImport
@@ -127,10 +128,11 @@ import Testing
         fixture.options.restores = true
         let failure = FillError(.io, .remoteFailed, "unplugged")
         for unreadable in ["d", ""] {
-            let source = ScriptedSource([
-                .enter(RemoteEntry(name: [], kind: .directory, metadata: .init())),
-                .unreadable(RemoteKey(Array(unreadable.utf8)), failure), .leave,
-            ])
+            let source = FakeRemote(
+                .init(listing: [
+                    .enter(RemoteEntry(name: [], kind: .directory, metadata: .init())),
+                    .unreadable(RemoteKey(Array(unreadable.utf8)), failure), .leave,
+                ]))
             let builder = try TreeBuilder(
                 store: fixture.store(), granuleSize: GranuleLayout.defaultGranuleSize, options: fixture.options,
                 remote: ListedRemote(source))
@@ -144,35 +146,6 @@ import Testing
             fixture.shell("test \(unreadable.isEmpty ? "" : "!") -e lower/g")
             try fixture.run()
         }
-    }
-}
-
-/// A listing from memory.
-struct ScriptedSource: RemoteStore {
-    let location = "script"
-    let fetchUnit = 1 << 20
-    let events: [RemoteEvent]
-    /// What ends it.
-    let failure: FillError?
-
-    init(_ events: [RemoteEvent], failure: FillError? = nil) {
-        self.events = events
-        self.failure = failure
-    }
-
-    func read(
-        _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
-    ) async throws(FillError) { throw FillError(.io, .remoteFailed, "no content") }
-
-    func current(
-        _ key: RemoteKey
-    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
-        throw FillError(.io, .remoteGone, "nothing is known of \(key)")
-    }
-
-    func list(_ body: (RemoteEvent) throws -> Void) async throws {
-        for event in events { try body(event) }
-        if let failure { throw failure }
     }
 }
 

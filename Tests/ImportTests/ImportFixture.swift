@@ -5,6 +5,8 @@ import HSMRemotes
 import HSMStore
 import HSMSystem
 import Logging
+import StoreTestSupport
+import TestSupport
 import Testing
 
 @testable import HSMImport
@@ -12,22 +14,21 @@ import Testing
 /// A new directory for one test with a `source` in it, and the lower directory `dir` to be made, whose files `lower` leads
 /// to; ``remove()`` takes all of it away.
 struct ImportFixture: Sendable {
-    let path: String
+    private let directory: TemporaryDirectory
+    var path: String { directory.path }
     var options = Importer.Options()
-    static let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+    static let log = Logger.silent
 
     init(_ setUp: String = "true") throws {
-        var name = Array("/var/tmp/passhsm-test.XXXXXX".utf8CString)
-        try #require(mkdtemp(&name) != nil)
-        path = name.withUnsafeBufferPointer { buffer in buffer.baseAddress.map { String(cString: $0) } ?? "" }
+        directory = try TemporaryDirectory()
         shell("ln -s dir/.passhsm/tree lower; mkdir source; cd source; \(setUp)")
     }
 
-    func remove() { system("rm -rf \(path)") }
+    func remove() { directory.remove() }
 
     /// Runs lines of shell in the directory.
     func shell(_ lines: String, sourceLocation: SourceLocation = #_sourceLocation) {
-        #expect(system("cd \(path) || exit 1\n\(lines)") == 0, "\(lines)", sourceLocation: sourceLocation)
+        directory.shell(lines, sourceLocation: sourceLocation)
     }
 
     @discardableResult
@@ -35,14 +36,7 @@ struct ImportFixture: Sendable {
         -> ImportSummary
     {
         let importer = try importer(from: source)
-        // Another test's child may hold the lock for as long as it takes from fork to exec.
-        for _ in 0..<100 {
-            do { return try importer.run(progress: progress) } catch let error as StoreError {
-                guard error.description.contains("is in use") else { throw error }
-                usleep(20_000)
-            }
-        }
-        return try importer.run(progress: progress)
+        return try untilFree { try importer.run(progress: progress) }
     }
 
     func importer(from source: String = "source", into lower: String = "dir") throws -> Importer {

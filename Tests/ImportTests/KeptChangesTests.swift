@@ -2,6 +2,7 @@ import Glibc
 import HSMCore
 import HSMStore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMImport
@@ -86,7 +87,7 @@ import Testing
         let failure = FillError(.io, .remoteFailed, "unplugged")
         func breaksOff(_ events: [RemoteEvent]) throws {
             let importer = Importer(
-                try .init("\(fixture.path)/source"), ScriptedSource(events, failure: failure),
+                try .init("\(fixture.path)/source"), FakeRemote(.init(listing: events, listingFailure: failure)),
                 into: Array("\(fixture.path)/dir".utf8), log: ImportFixture.log)
             #expect(throws: failure) { try importer.run { _ in } }
         }

@@ -3,6 +3,7 @@ import Glibc
 import HSMCore
 import HSMRemotes
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMImport
@@ -41,29 +42,11 @@ import Testing
     }
 
     @Test func `local files are moved in when the source answers, and not before`() throws {
-        struct Silent: RemoteStore {
-            let location = "silent:"
-            let fetchUnit = 1 << 20
-
-            func read(
-                _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
-            ) async throws(FillError) {}
-
-            func current(
-                _ key: RemoteKey
-            ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
-                throw FillError(.io, .remoteGone, "nothing is known of \(key)")
-            }
-
-            func list(_ body: (RemoteEvent) throws -> Void) async throws {
-                throw FillError(.io, .remoteGone, "nothing is there")
-            }
-        }
         let fixture = try ImportFixture("touch f")
         defer { fixture.remove() }
         fixture.shell("mkdir -p dir/d; echo mine >dir/d/own")
         let silent = Importer(
-            try RemoteLocation("\(fixture.path)/source"), Silent(), into: Array("\(fixture.path)/dir".utf8),
+            try RemoteLocation("\(fixture.path)/source"), FakeRemote.empty(), into: Array("\(fixture.path)/dir".utf8),
             log: ImportFixture.log)
         #expect(throws: FillError.self) { try silent.run { _ in } }
         fixture.shell("test $(cat dir/d/own) = mine")

@@ -3,32 +3,18 @@ import HSMCore
 import HSMRemotes
 import HSMStore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMImport
 
-/// A web server or a bucket that lists what a test says.
-private struct ListedSource: RemoteStore {
-    let location = "http://example.org/"
-    let fetchUnit = 1 << 20
-    var entries: [RemoteEntry]
-
-    func list(_ body: (RemoteEvent) throws -> Void) async throws {
-        try body(.enter(RemoteEntry(name: [], kind: .directory, metadata: .init())))
-        for entry in entries {
-            try body(entry.kind == .directory ? .enter(entry) : .entry(entry))
-            if entry.kind == .directory { try body(.leave) }
-        }
-        try body(.leave)
+/// What a web server or a bucket lists.
+private func listing(_ entries: [RemoteEntry]) -> FakeRemote {
+    let inner = entries.flatMap { entry in
+        entry.kind == .directory ? [RemoteEvent.enter(entry), .leave] : [.entry(entry)]
     }
-
-    func read(
-        _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
-    ) async throws(FillError) { throw FillError(.io, .remoteFailed, "not asked for") }
-
-    func current(_ key: RemoteKey) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
-        throw FillError(.io, .remoteFailed, "not asked for")
-    }
+    let top = RemoteEntry(name: [], kind: .directory, metadata: .init())
+    return FakeRemote(.init(listing: [.enter(top)] + inner + [.leave]))
 }
 
 private func file(
@@ -51,7 +37,7 @@ extension ImportFixture {
     @discardableResult
     fileprivate func importRemote(_ entries: [RemoteEntry]) throws -> ImportSummary {
         let importer = Importer(
-            try RemoteLocation("http://example.org/"), ListedSource(entries: entries),
+            try RemoteLocation("http://example.org/"), listing(entries),
             into: Array("\(path)/dir".utf8), options: options, log: Self.log)
         return try importer.run { _ in }
     }

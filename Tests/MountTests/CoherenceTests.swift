@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 extension MountTests {

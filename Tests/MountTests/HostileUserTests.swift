@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 extension MountTests {
@@ -103,8 +104,7 @@ extension MountTests {
             "The daemon outlives a hostile user, others read in time, and what he took comes back",
             arguments: FrontEnd.allCases)
         func outlived(frontEnd: FrontEnd) throws {
-            let seed = Self.environment["PASSHSM_SEED"].flatMap(UInt64.init) ?? .random(in: 1...999_999)
-            print("\(frontEnd): PASSHSM_SEED=\(seed)")
+            let seed = SeededRandom(for: "\(frontEnd)").seed
             try withMirror(mounting: nil, prepare: prepare) { mirror in
                 try mirror.start(
                     frontEnd.arguments, remote: "latency=\(Int(Self.delay * 1000))ms", limit: Self.seconds + 200)

@@ -1,5 +1,6 @@
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 extension MountTests {

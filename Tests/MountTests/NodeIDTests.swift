@@ -2,6 +2,7 @@ import CLinux
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 extension MountTests {
@@ -185,7 +186,7 @@ extension MountTests {
                 let maps = try String(contentsOfFile: "/proc/\(mirror.pid)/maps", encoding: .utf8).split(
                     separator: "\n")
                 forged += maps.compactMap { UInt64($0.prefix { $0 != "-" }, radix: 16) }.map { ($0 + 64, 1) }
-                var random = SplitMix64(state: 1)
+                var random = SeededRandom(seed: 1)
                 forged += (0..<500).map { _ in (random.next(), UInt32(truncatingIfNeeded: random.next())) }
                 let top = try File.open(disk, O_RDONLY | O_DIRECTORY)
                 if let numbering = NodeNumbering(of: top, mount: top) {

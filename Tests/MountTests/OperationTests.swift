@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 extension MountTests {

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 extension MountTests {
@@ -36,9 +37,7 @@ extension MountTests {
             "After a power cut every byte is the remote's or a write, and every synced write is there",
             arguments: Disk.Kind.withShutdown)
         func cuts(kind: Disk.Kind) throws {
-            let seed = UInt64(Self.environment["PASSHSM_SEED"] ?? "") ?? UInt64.random(in: 0..<1_000_000)
-            print("power cuts on \(kind): PASSHSM_SEED=\(seed)")
-            var random = SplitMix64(state: seed)
+            var random = SeededRandom(for: "power cuts on \(kind)")
             let ledgers = (0..<Self.files).map { index in
                 Ledger("f\(index)", Pattern.bytes(0..<Self.size(index), seed: index))
             }
@@ -53,13 +52,13 @@ extension MountTests {
                     try mirror.killDaemon()
                     try disk.unmount()
                     try disk.mount()
-                    try check(mirror, ledgers, "\(kind), seed \(seed), cut \(cut)")
+                    try check(mirror, ledgers, "\(kind), seed \(random.seed), cut \(cut)")
                 }
             }
         }
 
         /// Reads, writes, syncs and releases until the power is gone.
-        private func work(_ mirror: Mirror, _ disk: Disk, _ ledgers: [Ledger], _ random: inout SplitMix64) throws {
+        private func work(_ mirror: Mirror, _ disk: Disk, _ ledgers: [Ledger], _ random: inout SeededRandom) throws {
             try mirror.start(["--fill", Bool.random(using: &random) ? "read" : "auto"], remote: "bandwidth=60M")
             let release = ["release", "-r", "--quiet", mirror.mount]
             if Bool.random(using: &random) { _ = try run([Machine.program] + release) }

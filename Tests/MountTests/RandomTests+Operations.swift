@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import HSMSystem
+import TestSupport
 
 extension MountTests.RandomOperations.Run {
     /// A range that begins in the file or not far behind it.

@@ -2,6 +2,7 @@ import CLinux
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 extension MountTests {
@@ -15,14 +16,13 @@ extension MountTests {
         @Test(
             "Whatever is done in whatever order, with crashes: a read gets what a byte array has, or EIO where it may")
         func operations() throws {
-            let seed = UInt64(Self.environment["PASSHSM_SEED"] ?? "") ?? UInt64.random(in: 0..<1_000_000)
-            print("random operations: PASSHSM_SEED=\(seed)")
+            let random = SeededRandom(for: "random operations")
             try withScratch { scratch in
                 let mirror = try Mirror(scratch, apart: true)
                 defer { _ = mirror.cleanUp() }
-                let run = try Run(mirror, SplitMix64(state: seed))
+                let run = try Run(mirror, random)
                 for step in 0..<Self.steps {
-                    do { try run.step() } catch { throw Failure("seed \(seed), step \(step): \(error)") }
+                    do { try run.step() } catch { throw Failure("seed \(random.seed), step \(step): \(error)") }
                 }
                 try run.end()
                 print("random operations: \(run.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" })")
@@ -43,7 +43,7 @@ extension MountTests.RandomOperations {
         }
 
         let mirror: Mirror
-        var random: SplitMix64
+        var random: SeededRandom
         let models = (0..<8).map { Model("f\($0)") }
         var handles: [Handle] = []
         /// How often each operation was done, and how often it was refused.
@@ -56,7 +56,7 @@ extension MountTests.RandomOperations {
         private var favourite = 0
         private var stirrer: Child?
 
-        init(_ mirror: Mirror, _ random: SplitMix64) throws {
+        init(_ mirror: Mirror, _ random: SeededRandom) throws {
             (self.mirror, self.random) = (mirror, random)
             for model in models { try changeRemote(model) }
             try mirror.importSource()

@@ -2,6 +2,7 @@ import CLinux
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 extension MountTests {

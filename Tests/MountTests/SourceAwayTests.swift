@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// A source directory that is unmounted and mounted again, behind a mount and an import.

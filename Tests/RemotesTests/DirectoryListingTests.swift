@@ -2,15 +2,16 @@ import Glibc
 import HSMCore
 import HSMRemotes
 import HSMSystem
+import TestSupport
 import Testing
 
 @Suite struct DirectoryListingTests {
-    func source(_ tree: TemporaryTree) throws -> DirectorySource {
+    func source(_ tree: TemporaryDirectory) throws -> DirectorySource {
         DirectorySource(path: Array(tree.path.utf8), location: "test")
     }
 
     @Test func `a listing holds every kind of entry, between the enter and the leave of its directory`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("mkdir -p a/b; echo hello > a/b/file; ln -s 'some where' link; mkfifo fifo; mknod null c 1 3")
         tree.shell("mknod disk b 7 300; python3 -c 'import socket; socket.socket(1).bind(\"socket\")'")
@@ -28,7 +29,7 @@ import Testing
     }
 
     @Test func `metadata comes whole: mode, owner, times to the nanosecond, attributes and ACLs`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("echo x > f; chown 12:34 f; chmod 6751 f; setfattr -n user.colour -v blue f; setfacl -m u:99:r f")
         tree.shell("setfattr -n user.passhsm -v no f; setfattr -n trusted.other -v no f")
@@ -47,7 +48,7 @@ import Testing
     }
 
     @Test func `names of one file share an identity, and a file with one name has none`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("mkdir d; echo x > one; ln one d/two; echo y > single; ln -s x sym; ln sym sym2")
         let listing = try await Listing(source(tree))
@@ -59,7 +60,7 @@ import Testing
     }
 
     @Test func `names are bytes, up to 255 of them`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell(#"touch "$(printf 'bad\377\001name\nline')" "$(printf '%0255d' 0)""#)
         let listing = try await Listing(source(tree))
@@ -69,7 +70,7 @@ import Testing
     }
 
     @Test func `only the top directory's own data is left out`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("mkdir -p .passhsm/tmp sub/.passhsm; touch sub/.passhsm/f")
         #expect(try await Listing(source(tree)).paths == ["sub", "sub/.passhsm", "sub/.passhsm/f"])
@@ -78,7 +79,7 @@ import Testing
     @Test func `a directory of more names than a buffer holds is listed whole, with its directories in between`()
         async throws
     {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("seq -f 'file-with-quite-a-long-name-%g' 6000 | xargs touch; seq 300 | xargs mkdir")
         tree.shell("for i in $(seq 300); do : > $i/inside; done")
@@ -87,7 +88,7 @@ import Testing
     }
 
     @Test func `a tree thousands of levels deep is listed with few descriptors, and read to its end`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         let component = [UInt8](repeating: 0x64, count: 40)
         let inodes = try tree.makeDeep(3000, component: component, file: [0x66], content: [1, 2, 3])
@@ -109,7 +110,7 @@ import Testing
     }
 
     @Test func `a closed directory is read on where it was left`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         // Each of 300 levels has more names than one buffer, so that levels beyond the limit are read on after a seek.
         var directory = ""
@@ -125,7 +126,7 @@ import Testing
     }
 
     @Test func `an unreadable directory is reported, and the walk goes on`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("mkdir a b; touch a/x b/y; chmod 0 a; chmod 755 .")
         let source = try source(tree)
@@ -135,7 +136,7 @@ import Testing
     }
 
     @Test func `listing leaves access times alone`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("mkdir d; echo x > d/f; touch -a -d 2001-01-01 d/f d")
         let source = try source(tree)

@@ -2,10 +2,11 @@ import Glibc
 import HSMCore
 import HSMRemotes
 import HSMSystem
+import TestSupport
 import Testing
 
 @Suite struct DirectoryReadingTests {
-    func source(_ tree: TemporaryTree) throws -> DirectorySource {
+    func source(_ tree: TemporaryDirectory) throws -> DirectorySource {
         DirectorySource(path: Array(tree.path.utf8), location: "test")
     }
 
@@ -23,7 +24,7 @@ import Testing
     }
 
     @Test func `any range is read as it is`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("head -c 3000000 /dev/urandom > f; chmod 644 f")
         let source = try source(tree)
@@ -44,7 +45,7 @@ import Testing
         for change in [
             "echo other > f", "echo more >> f", "touch f", "rm f; mkdir f", "rm f; ln -s g f", "rm f; mkfifo f",
         ] {
-            let tree = try TemporaryTree()
+            let tree = try TemporaryDirectory()
             defer { tree.remove() }
             tree.shell("echo first > f; echo first > g; touch -d 2001-01-01 f g")
             let source = try source(tree)
@@ -55,7 +56,7 @@ import Testing
     }
 
     @Test func `a change between two pieces ends the read, and nothing of the new version is delivered`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("yes old | head -c 4194304 > f; touch -d 2001-01-01 f")
         let source = try source(tree)
@@ -75,7 +76,7 @@ import Testing
     }
 
     @Test func `a range beyond the end is a change, a missing file is gone`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("mkdir d; echo first > d/f")
         let source = try source(tree)
@@ -88,7 +89,7 @@ import Testing
     }
 
     @Test func `no symlink leads out, and no key does`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("mkdir -p top/d out; echo secret > out/f; cp -p out/f top/d/f")
         let source = DirectorySource(path: Array("\(tree.path)/top".utf8), location: "test")
@@ -103,7 +104,7 @@ import Testing
     }
 
     @Test func `a cancelled task reads no further`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("head -c 4194304 /dev/zero > f")
         let source = try source(tree)
@@ -125,7 +126,7 @@ import Testing
     }
 
     @Test func `what deliver throws ends the read`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("echo x > f")
         let source = try source(tree)
@@ -137,7 +138,7 @@ import Testing
     }
 
     @Test func `a file that may not be read is a failure of the remote, without permission`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("echo x > f; chmod 755 .")
         let source = try source(tree)

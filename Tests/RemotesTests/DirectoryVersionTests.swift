@@ -2,6 +2,7 @@ import Glibc
 import HSMCore
 import HSMRemotes
 import HSMSystem
+import TestSupport
 import Testing
 
 @Suite struct DirectoryVersionTests {
@@ -28,7 +29,7 @@ import Testing
     func `a file that was rewritten, with size and modification time kept, has another version`(
         rewrite: String
     ) async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("yes a | head -c 3145728 > f; touch -d 2001-01-01 f; cp -p f kept")
         let source = DirectorySource(path: Array(tree.path.utf8), location: "test")
@@ -46,7 +47,7 @@ import Testing
     /// As versions were recorded before there were change times in them.
     @Test(arguments: ["2001-01-01 00:00:00.5", "1960-01-01 00:00:00.25", "@0", "@-1"])
     func `a version that an older import recorded holds by size and modification time`(time: String) async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("echo content > f; touch -d '\(time)' f")
         let source = DirectorySource(path: Array(tree.path.utf8), location: "test")
@@ -66,7 +67,7 @@ import Testing
     @Test func `where inode numbers and change times say nothing, size and modification time are the version`()
         async throws
     {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer {
             system("umount -l \(tree.path)/top 2>/dev/null")
             tree.remove()

@@ -1,5 +1,6 @@
 import HSMRemotes
 import HSMSystem
+import TestSupport
 import Testing
 
 @Suite struct RemoteLocationTests {
@@ -47,7 +48,7 @@ import Testing
     }
 
     @Test func `a missing source and one that is no directory are told apart`() throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("touch file; mkdir dir")
         let missing = #expect(throws: LocationError.self) {

@@ -3,6 +3,7 @@ import HSMCore
 import HSMRemotes
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 /// Delivers zeros at once, and counts the bytes.
@@ -82,7 +83,7 @@ private final class FastSource: RemoteStore {
     }
 
     @Test func `reads wait for as long as the hold exists, and a cancelled one gives up`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("touch hold")
         let inner = FastSource()
@@ -108,7 +109,7 @@ private final class FastSource: RemoteStore {
     }
 
     @Test func `reads fail for as long as the fail path exists`() async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("touch fail")
         let source = SimulatedSource(FastSource(), try SimulatedBehaviour("fail=\(tree.path)/fail"))
@@ -126,7 +127,7 @@ private final class FastSource: RemoteStore {
     @Test(arguments: ["short", "long", "garbage"]) func `answers are wrong for as long as the path exists`(
         how: String
     ) async throws {
-        let tree = try TemporaryTree()
+        let tree = try TemporaryDirectory()
         defer { tree.remove() }
         let source = SimulatedSource(FastSource(), try SimulatedBehaviour("\(how)=\(tree.path)/wrong"))
         func answer() async throws -> [UInt8] {

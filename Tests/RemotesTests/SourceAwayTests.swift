@@ -1,6 +1,7 @@
 import Glibc
 import HSMCore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMRemotes
@@ -8,8 +9,10 @@ import Testing
 /// A source directory that is not mounted, or is another one.
 @Suite struct SourceAwayTests {
     /// A directory `real` that is mounted on `source`.
-    private func withSource(_ body: (TemporaryTree, DirectorySource, RemoteObject) async throws -> Void) async throws {
-        let tree = try TemporaryTree()
+    private func withSource(_ body: (TemporaryDirectory, DirectorySource, RemoteObject) async throws -> Void)
+        async throws
+    {
+        let tree = try TemporaryDirectory()
         defer {
             system("umount -l \(tree.path)/source 2>/dev/null")
             tree.remove()

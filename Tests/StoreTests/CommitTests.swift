@@ -2,6 +2,7 @@ import Glibc
 import HSMCore
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -115,12 +116,6 @@ import Testing
         isDraining.set()
         committer.drain()
         #expect(isDone.isSet)
-    }
-
-    private final class Flag: Sendable {
-        private let value = Atomic(false)
-        var isSet: Bool { value.load(ordering: .acquiring) }
-        func set() { value.store(true, ordering: .releasing) }
     }
 
     @Test("Commits come by themselves, and are told")

@@ -1,13 +1,14 @@
 import Glibc
 import HSMCore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMStore
 
 /// The checksum of complete files: where it comes from, what takes it away, and what `verify` makes of it.
 @Suite struct ContentChecksumTests {
-    private static func checksum(_ size: Int) -> UInt32 { CRC32C.of(PatternSource.bytes(0..<size)) }
+    private static func checksum(_ size: Int) -> UInt32 { CRC32C.of(Pattern.bytes(0..<size)) }
 
     @Test("Checksums of parts make that of the whole, whatever their lengths")
     func chain() {
@@ -160,10 +161,10 @@ import Testing
     @Test("A remote that has another version is no finding; one that fails is, and for many files ends the run")
     func remoteProblems() throws {
         try withComplete { fixture in
-            fixture.source.failure.withLock { $0 = FillError(.io, .remoteChanged, "because") }
+            fixture.source.goDown(FillError(.io, .remoteChanged, "because"))
             let other = try verify(fixture, repairs: true, remote: fixture.source)
             #expect(other.findings.isEmpty && other.counts.changed == 1)
-            fixture.source.failure.withLock { $0 = FillError(.io, .remoteFailed, "because") }
+            fixture.source.goDown(FillError(.io, .remoteFailed, "because"))
             let failed = try verify(fixture, repairs: true, remote: fixture.source).findings
             #expect(failed.map(\.kind) == [.unreadable] && failed[0].cause.contains("because"))
             #expect(try fixture.record().state == .dual)

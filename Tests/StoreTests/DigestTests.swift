@@ -1,6 +1,7 @@
 import Glibc
 import HSMCore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -18,7 +19,7 @@ import Testing
         return try ContentDigest.of(size: bytes.count, algorithm, file.read(into:at:))
     }
 
-    private static func right() throws -> RemoteDigest { try digest(of: PatternSource.bytes(0..<size)) }
+    private static func right() throws -> RemoteDigest { try digest(of: Pattern.bytes(0..<size)) }
     private static func wrong() throws -> RemoteDigest {
         try #require(RemoteDigest(.sha256, [UInt8](repeating: 7, count: 32)))
     }
@@ -67,7 +68,7 @@ import Testing
     func right(algorithm: RemoteDigest.Algorithm) throws {
         let fixture = try StoreFixture()
         defer { fixture.remove() }
-        try fixture.stub(size: Self.size, digest: Self.digest(algorithm, of: PatternSource.bytes(0..<Self.size)))
+        try fixture.stub(size: Self.size, digest: Self.digest(algorithm, of: Pattern.bytes(0..<Self.size)))
         let file = try fixture.use()
         try fixture.fill(granules: 0..<4, of: file)
         try file.stored.commit()
@@ -99,13 +100,13 @@ import Testing
         #expect(try !fixture.hasMap())
         try fixture.restart()
         try fixture.change { $0.object.digest = try? Self.right() }
-        fixture.source.asked.withLock { $0 = [] }
+        fixture.source.forgetReads()
         let file = try fixture.use()
         #expect(file.granules.isEmpty)
         try fixture.fill(0..<Self.size, of: file)
         try file.stored.commit()
         #expect(try fixture.record().state == .dual && fixture.record().flags.isEmpty)
-        #expect(fixture.source.asked.withLock { $0.reduce(0) { $0 + $1.count } } == Self.size)
+        #expect(fixture.source.log.reads.reduce(0) { $0 + $1.count } == Self.size)
     }
 
     @Test("A commit that began before the content was found wrong records nothing of it")
@@ -177,10 +178,10 @@ import Testing
         do {
             let file = try useStrictly(fixture)
             #expect(file.granules.isEmpty, "what was filled before was not checked")
-            fixture.source.failure.withLock { $0 = FillError(.io, .remoteChanged, "for the test") }
+            fixture.source.goDown(FillError(.io, .remoteChanged, "for the test"))
             #expect(throws: FillError.self) { try fixture.fill(granules: 0..<1, of: file) }
             // All but one granule.
-            let bytes = PatternSource.bytes(0..<Self.size - 1000)
+            let bytes = Pattern.bytes(0..<Self.size - 1000)
             try bytes.withUnsafeBytes {
                 let whole = UnsafeRawBufferPointer(rebasing: $0[..<(9 * StoreFixture.granule)])
                 try file.stored.fill(0..<9, with: whole)
@@ -189,12 +190,12 @@ import Testing
             try file.stored.commit()
         }
         try fixture.restart()
-        fixture.source.failure.withLock { $0 = nil }
+        fixture.source.comeBack()
         let file = try useStrictly(fixture)
         if isRight {
             try fixture.fill(granules: 1..<2, of: file)
             #expect(file.fill.isComplete)
-            #expect(try fixture.lower().bytes(0..<Self.size) == PatternSource.bytes(0..<Self.size))
+            #expect(try fixture.lower().bytes(0..<Self.size) == Pattern.bytes(0..<Self.size))
             try file.stored.commit()
             #expect(try fixture.record().state == .dual)
         } else {
@@ -220,7 +221,7 @@ import Testing
         try fixture.restart()
         let file = try useStrictly(fixture)
         try fixture.fill(granules: 1..<2, of: file)
-        #expect(try fixture.lower().bytes(0..<Self.size) == PatternSource.bytes(0..<Self.size))
+        #expect(try fixture.lower().bytes(0..<Self.size) == Pattern.bytes(0..<Self.size))
     }
 
     @Test("Strictly, what has no digest is not shown, and local changes are, alone")

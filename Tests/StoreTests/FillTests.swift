@@ -2,6 +2,7 @@ import Glibc
 import HSMCore
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -29,8 +30,8 @@ import Testing
         try fixture.restart()
         let file = try fixture.use()
         #expect(file.granules == [2, 9] && !file.stored.hasPending)
-        #expect(try file.bytes(granules: 2..<3) == PatternSource.bytes(8192..<12288))
-        #expect(try file.stored.lower.bytes(36_864..<50_000) == PatternSource.bytes(36_864..<Self.size))
+        #expect(try file.bytes(granules: 2..<3) == Pattern.bytes(8192..<12288))
+        #expect(try file.stored.lower.bytes(36_864..<50_000) == Pattern.bytes(36_864..<Self.size))
     }
 
     @Test("What was filled and not committed is absent after a restart")
@@ -59,7 +60,7 @@ import Testing
         try file.stored.commit()
         let map = try Descriptor.open(fixture.map(), O_RDONLY).bytes(0..<8192)
         for granule in 1..<10 {
-            let bytes = PatternSource.bytes(granule * 4096..<min((granule + 1) * 4096, Self.size))
+            let bytes = Pattern.bytes(granule * 4096..<min((granule + 1) * 4096, Self.size))
             let place = 4096 + 256 + granule * 4
             #expect(CRC32C.of(bytes) == map[place..<place + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) })
         }
@@ -85,7 +86,7 @@ import Testing
         #expect(try !fixture.hasMap())
         let status = try fixture.lower().stat()
         #expect(status.st_mtim.tv_sec == 1_000_000_000 && status.st_mtim.tv_nsec == 123_456_789)
-        #expect(try fixture.lower().bytes(0..<Self.size + 1) == PatternSource.bytes(0..<Self.size))
+        #expect(try fixture.lower().bytes(0..<Self.size + 1) == Pattern.bytes(0..<Self.size))
         try fixture.restart()
         #expect(try fixture.store.use(fixture.lower(), engine: fixture.engine) == nil)
     }
@@ -136,7 +137,7 @@ import Testing
         #expect(file.fill.isComplete)
         try file.stored.commit()
         #expect(try fixture.record().state == .dual)
-        #expect(fixture.source.asked.withLock { $0 }.isEmpty)
+        #expect(fixture.source.log.reads.isEmpty)
     }
 
     @Test("A file whose last record was lost in a crash is finished when it is used")
@@ -193,12 +194,12 @@ import Testing
         try fixture.stub(size: Self.size)
         let file = try fixture.use()
         for (reason, flag) in [(FillError.Reason.remoteChanged, Record.Flags.stale), (.remoteGone, .lost)] {
-            fixture.source.failure.withLock { $0 = FillError(.io, reason, "because") }
+            fixture.source.goDown(FillError(.io, reason, "because"))
             #expect(throws: FillError.self) { try fixture.fill(granules: 0..<1, of: file) }
             try until("the note") { try fixture.record().flags.contains([.error, flag]) }
             #expect(try fixture.record().lastError == "EIO: because")
         }
-        fixture.source.failure.withLock { $0 = nil }
+        fixture.source.comeBack()
         try fixture.fill(0..<Self.size, of: file)
         try file.stored.commit()
         #expect(try fixture.record().flags.isEmpty && fixture.record().lastError == "")

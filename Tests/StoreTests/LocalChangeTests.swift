@@ -1,6 +1,7 @@
 import Glibc
 import HSMCore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -96,7 +97,7 @@ import Testing
             #expect(
                 try fixture.presences() == [3, 0, 3], "what is not believed is taken out before the session is ours")
             try fixture.fill(granules: 5..<6, of: file)
-            #expect(try file.bytes(granules: 5..<6) == PatternSource.bytes(5 * 4096..<6 * 4096))
+            #expect(try file.bytes(granules: 5..<6) == Pattern.bytes(5 * 4096..<6 * 4096))
         }
     }
 
@@ -142,7 +143,7 @@ import Testing
             try file.stored.commit()
             let record = try fixture.record()
             #expect(record.state == .dual && record.flags == .dirty)
-            #expect(try !fixture.hasMap() && fixture.source.asked.withLock { $0 }.isEmpty)
+            #expect(try !fixture.hasMap() && fixture.source.log.reads.isEmpty)
             #expect(try fixture.lower().stat().st_mtim.tv_sec > StoreFixture.modified.seconds)
         }
     }
@@ -180,7 +181,7 @@ import Testing
             #expect(file.fill.layout.limit == cut && file.granules == [0])
             #expect(file.fill.isPresent(4 * Self.granule..<Self.size))
             try fixture.fill(0..<Self.size, of: file)
-            let expected = PatternSource.bytes(0..<cut) + [UInt8](repeating: 0, count: Self.size - cut)
+            let expected = Pattern.bytes(0..<cut) + [UInt8](repeating: 0, count: Self.size - cut)
             #expect(try file.stored.lower.bytes(0..<Self.size) == expected)
             try file.stored.commit()
             #expect(try fixture.record().state == .dual && fixture.record().flags == .dirty)

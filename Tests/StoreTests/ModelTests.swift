@@ -1,6 +1,7 @@
 import Glibc
 import HSMCore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -28,7 +29,7 @@ import Testing
             // The map's pages tell of 960 granules each.
             let granules = self.random.below(8) == 0 ? 1100 : 40
             let size = self.random.below(granules * granule)
-            content = PatternSource.bytes(0..<size)
+            content = Pattern.bytes(0..<size)
             try fixture.stub(size: size, granuleSize: granule)
             file = try fixture.use()
         }
@@ -113,7 +114,7 @@ import Testing
                 let bytes = file.fill.layout.bytes(of: granule..<granule + 1)
                 if bytes.isEmpty { continue }
                 try #require(losesPower && !durable.contains(granule), "granule \(granule) lost: \(history)")
-                content.replaceSubrange(bytes, with: PatternSource.bytes(bytes))
+                content.replaceSubrange(bytes, with: Pattern.bytes(bytes))
             }
             written = written.filter { file.fill.present.contains($0) }
             try check()

@@ -3,6 +3,7 @@ import HSMCore
 import HSMStore
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 /// What a front end does with an incomplete file.

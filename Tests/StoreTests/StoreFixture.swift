@@ -3,7 +3,8 @@ import Glibc
 import HSMCore
 import HSMSystem
 import Logging
-import Synchronization
+import StoreTestSupport
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -14,12 +15,12 @@ import Testing
 /// is then what a killed daemon and a new one are.
 final class StoreFixture {
     static let granule = 4096
-    static let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+    static let log = Logger.silent
     /// The lower directory.
     let path: String
     /// Where its files are.
     var tree: String { "\(path)/.passhsm/tree" }
-    let source = PatternSource()
+    let source = FakeRemote(fetchUnit: 4 * StoreFixture.granule)
     let engine: FillEngine
     private(set) var store: Store
     private let isPrompt: Bool
@@ -29,18 +30,8 @@ final class StoreFixture {
     ///   - folder: an existing directory to be used instead of a new one.
     init(isPrompt: Bool = false, in folder: String? = nil) throws {
         guard geteuid() == 0 else { throw StoreError("the store's tests want root") }
-        var name = Array("/var/tmp/passhsm-test.XXXXXX".utf8CString)
-        if let folder {
-            path = folder
-        } else {
-            try #require(mkdtemp(&name) != nil)
-            path = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        }
-        var configuration = FillEngine.Configuration()
-        configuration.readAhead = 0
-        configuration.retries.firstPause = .milliseconds(1)
-        engine = FillEngine(
-            source: source, configuration: configuration, pool: BlockingPool(name: "test", limit: 4))
+        path = try folder ?? TemporaryDirectory().path
+        engine = FillEngine(source: source, configuration: .prompt, pool: BlockingPool(name: "test", limit: 4))
         self.isPrompt = isPrompt
         store = try Self.open(path, isPrompt: isPrompt)
     }
@@ -48,17 +39,10 @@ final class StoreFixture {
     func remove() { system("rm -rf \(path)") }
 
     private static func open(_ path: String, isPrompt: Bool) throws -> Store {
-        let end = ContinuousClock.now + .seconds(10)
-        while true {
-            do throws(StoreError) {
-                let committer = isPrompt ? Committer() : Committer(delay: 100_000)
-                return try Store.open(
-                    path.utf8CString.map { $0 }, create: true, purpose: "testing", log: log, committer: committer)
-            } catch {
-                // The last fetch of before may still hold it, and a child of another test from fork to exec.
-                guard error.description.contains("in use"), ContinuousClock.now < end else { throw error }
-                usleep(1000)
-            }
+        try untilFree {
+            let committer = isPrompt ? Committer() : Committer(delay: 100_000)
+            return try Store.open(
+                path.utf8CString.map { $0 }, create: true, purpose: "testing", log: log, committer: committer)
         }
     }
 
@@ -81,7 +65,7 @@ final class StoreFixture {
         try Descriptor.open("\(tree)/\(name)", flags, mode: 0o644)
     }
 
-    static let modified = RemoteEntry.Time(seconds: 1_000_000_000, nanoseconds: 123_456_789)
+    static let modified = FakeRemote.modified
 
     /// Makes a file of `size` bytes of which nothing is present.
     @discardableResult
@@ -89,18 +73,10 @@ final class StoreFixture {
         _ name: String = "file", size: Int, key: [UInt8]? = nil, state: Record.State = .offline,
         granuleSize: Int = StoreFixture.granule, digest: RemoteDigest? = nil
     ) throws -> Record {
-        let file = try lower(name, O_RDWR | O_CREAT | O_TRUNC)
-        try file.truncate(to: size)
         let object = RemoteObject(
             key: RemoteKey(key ?? Array(name.utf8)), version: RemoteVersion(Array("v1".utf8)), size: size,
             digest: digest)
-        let record = Record(
-            state: state, object: object, modified: Self.modified, identity: try FileHandle(of: file),
-            granuleSize: granuleSize)
-        try store.write(record, to: file)
-        let time = timespec(tv_sec: Self.modified.seconds, tv_nsec: Self.modified.nanoseconds)
-        try file.setTimes(access: FileTime.omit, modification: time)
-        return record
+        return try store.makeFile("\(tree)/\(name)", state, object, granuleSize: granuleSize)
     }
 
     /// Fills and commits these granules of the file, lets go of it, and opens the store again.
@@ -156,71 +132,5 @@ final class StoreFixture {
         header[20] ^= 0xff
         withUnsafeBytes(of: CRC32C.of(Array(header[4...])).littleEndian) { header.replaceSubrange(0..<4, with: $0) }
         try file.put(header, at: 0)
-    }
-}
-
-/// A remote tier in which every object has the same endless content, without zeros.
-final class PatternSource: RemoteStore {
-    let location = "pattern:"
-    let fetchUnit = 4 * StoreFixture.granule
-    /// Granules' worth of bytes that were asked for.
-    let asked = Mutex<[Range<Int>]>([])
-    let failure = Mutex<FillError?>(nil)
-
-    static func byte(at offset: Int) -> UInt8 {
-        UInt8(truncatingIfNeeded: (offset &* 7 &+ offset >> 12 &* 13) % 255 + 1)
-    }
-    static func bytes(_ range: Range<Int>) -> [UInt8] { range.map(byte(at:)) }
-
-    func read(
-        _ object: RemoteObject, range: Range<Int>, deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
-    ) async throws(FillError) {
-        asked.withLock { $0.append(range) }
-        if let failure = failure.withLock({ $0 }) { throw failure }
-        var refusal: FillError?
-        Self.bytes(range).withUnsafeBytes { bytes in
-            do throws(FillError) { try deliver(bytes) } catch { refusal = error }
-        }
-        if let refusal { throw refusal }
-    }
-
-    func current(
-        _ key: RemoteKey
-    ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
-        throw FillError(.io, .remoteGone, "nothing is known of \(key)")
-    }
-
-    func list(_ body: (RemoteEvent) throws -> Void) async throws {}
-}
-
-extension Descriptor {
-    /// The bytes of `range`, fewer at the end of the file.
-    func bytes(_ range: Range<Int>) throws -> [UInt8] {
-        var result = [UInt8](repeating: 0, count: range.count)
-        var failure: Errno?
-        var count = 0
-        result.withUnsafeMutableBytes { buffer in
-            do throws(Errno) { count = try read(into: buffer, at: range.lowerBound) } catch { failure = error }
-        }
-        if let failure { throw failure }
-        return Array(result.prefix(count))
-    }
-
-    func put(_ bytes: [UInt8], at offset: Int) throws {
-        // Swift 6.3.1 crashes on a closure with a typed error for a function that throws any.
-        var failure: Errno?
-        bytes.withUnsafeBytes { buffer in
-            do throws(Errno) { try write(buffer, at: offset) } catch { failure = error }
-        }
-        if let failure { throw failure }
-    }
-}
-
-/// Polls until `condition` holds.
-func until(_ what: String, _ condition: () throws -> Bool) throws {
-    let end = ContinuousClock.now + .seconds(20)
-    while try !condition() {
-        if ContinuousClock.now > end { throw StoreError("not within twenty seconds: \(what)") }
-        usleep(1000)
     }
 }

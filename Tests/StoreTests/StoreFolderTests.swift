@@ -128,24 +128,12 @@ import Testing
 
     /// Runs `body` on a thread of its own without CAP_SYS_ADMIN.
     private func withoutPrivilege(_ body: @escaping @Sendable () -> String) throws -> String {
-        final class Box: @unchecked Sendable {
-            // Sendable: written before `isDone` is set under the lock, and read after.
-            var result = ""
-            var isDone = false
-        }
-        let (box, condition) = (Box(), Condition())
+        let outcome = Outcome<String>()
         try startThread(name: "nobody") {
             dropAdministration()
-            let result = body()
-            condition.lock()
-            (box.result, box.isDone) = (result, true)
-            condition.unlock()
-            condition.broadcast()
+            outcome.finish(body())
         }
-        condition.lock()
-        while !box.isDone { condition.wait() }
-        condition.unlock()
-        return box.result
+        return try #require(outcome.result(seconds: 60))
     }
 
     /// capset(2) for this thread: CAP_SYS_ADMIN is no longer effective. glibc exports it without declaring it.

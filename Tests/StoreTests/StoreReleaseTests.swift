@@ -1,6 +1,7 @@
 import Glibc
 import HSMCore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -17,7 +18,7 @@ import Testing
         // Closed again: an open file is not released.
         do {
             let file = try fixture.lower()
-            try file.put(PatternSource.bytes(0..<Self.size), at: 0)
+            try file.put(Pattern.bytes(0..<Self.size), at: 0)
             let time = StoreFixture.modified
             try file.setTimes(
                 access: FileTime.omit, modification: timespec(tv_sec: time.seconds, tv_nsec: time.nanoseconds))
@@ -70,7 +71,7 @@ import Testing
         try withFile { fixture in
             try fixture.change { $0.flags = flag == "dirty" ? .dirty : .pinned }
             #expect(refusal(fixture)?.contains(flag == "dirty" ? "local changes" : "pinned") == true)
-            #expect(try fixture.lower().bytes(0..<Self.size) == PatternSource.bytes(0..<Self.size))
+            #expect(try fixture.lower().bytes(0..<Self.size) == Pattern.bytes(0..<Self.size))
         }
     }
 
@@ -89,7 +90,7 @@ import Testing
             do {
                 let reader = try fixture.lower("file", O_RDONLY)
                 #expect(refusal(fixture)?.contains("open or mapped") == true)
-                #expect(try reader.bytes(0..<Self.size) == PatternSource.bytes(0..<Self.size))
+                #expect(try reader.bytes(0..<Self.size) == Pattern.bytes(0..<Self.size))
             }
             let place = try Descriptor.openPlace(at: fixture.store.tree.root, Array("file".utf8))
             #expect(refusal(fixture) == nil)

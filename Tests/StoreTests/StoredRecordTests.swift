@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import HSMCore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -155,7 +156,7 @@ import Testing
         let size = 10 * 4096 - 100
         let names = ["offline", "clean", "dirty", "cut", "whole", "changed"]
         let long = [UInt8](repeating: 0x61, count: 2000)
-        var content = [String: [UInt8]](uniqueKeysWithValues: names.map { ($0, PatternSource.bytes(0..<size)) })
+        var content = [String: [UInt8]](uniqueKeysWithValues: names.map { ($0, Pattern.bytes(0..<size)) })
         for name in names { try fixture.stub(name, size: size, key: long + Array(name.utf8)) }
         do {
             for name in ["clean", "dirty", "cut"] {

@@ -1,6 +1,7 @@
 import Glibc
 import HSMCore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMStore
@@ -95,7 +96,7 @@ import Testing
             let file = try fixture.use("clean")
             #expect(file.granules == [2, 3, 4, 5, 9].filter { $0 != granule })
             try fixture.fill(0..<Self.size, of: file)
-            #expect(try file.stored.lower.bytes(0..<Self.size) == PatternSource.bytes(0..<Self.size))
+            #expect(try file.stored.lower.bytes(0..<Self.size) == Pattern.bytes(0..<Self.size))
         }
     }
 
@@ -173,7 +174,7 @@ import Testing
             let file = try fixture.use(name)
             #expect(file.granules.isEmpty)
             try fixture.fill(0..<Self.size, of: file)
-            #expect(try file.stored.lower.bytes(0..<60_000) == PatternSource.bytes(0..<Self.size))
+            #expect(try file.stored.lower.bytes(0..<60_000) == Pattern.bytes(0..<Self.size))
         }
     }
 

@@ -1,17 +1,16 @@
 import CLinux
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 @Suite struct FileWalkTests {
     /// A tree with a folder that is to stay hidden.
     private func withTree(_ body: (Descriptor, String) throws -> Void) throws {
-        var template = Array("/tmp/passhsm-test-XXXXXX\0".utf8CString)
-        try #require(mkdtemp(&template) != nil)
-        let path = String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        defer { system("rm -rf \(path)") }
-        system("cd \(path); mkdir hidden a a/hidden; touch hidden/secret a/file a/hidden/file file")
-        try body(Descriptor.open(path, PASSHSM_O_PATH | O_DIRECTORY), path)
+        let directory = try TemporaryDirectory()
+        defer { directory.remove() }
+        directory.shell("mkdir hidden a a/hidden; touch hidden/secret a/file a/hidden/file file")
+        try body(Descriptor.open(directory.path, PASSHSM_O_PATH | O_DIRECTORY), directory.path)
     }
 
     private func items(_ top: Descriptor, _ path: String, recursive: Bool = true) -> [String] {
@@ -60,16 +59,15 @@ import Testing
 @Suite struct ExactPathTests {
     @Test("A directory is opened by its canonical path only: not through a symlink that took a place on the way")
     func exactly() throws {
-        var template = Array("/tmp/passhsm-test-XXXXXX\0".utf8CString)
-        try #require(mkdtemp(&template) != nil)
-        let path = String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        defer { system("rm -rf \(path)") }
-        system("cd \(path); mkdir -p a/mount victim/mount")
+        let directory = try TemporaryDirectory()
+        defer { directory.remove() }
+        let path = directory.path
+        directory.shell("mkdir -p a/mount victim/mount")
         func open(_ name: String) throws(Errno) -> Descriptor {
             try Descriptor.openExactly(BytePath("\(path)/\(name)").cString)
         }
         #expect(try open("a/mount").stat().st_ino == BytePath("\(path)/a/mount").stat().st_ino)
-        system("cd \(path); mv a away; ln -s victim a; ln -s away/mount last")
+        directory.shell("mv a away; ln -s victim a; ln -s away/mount last")
         #expect(throws: Errno(rawValue: ESTALE)) { try open("a/mount") }
         #expect(throws: Errno(rawValue: ENOTDIR)) { try open("last") }
         #expect(throws: Errno(rawValue: ENOENT)) { try open("gone") }

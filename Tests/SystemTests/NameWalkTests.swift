@@ -1,16 +1,15 @@
 import CLinux
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 @Suite struct NameWalkTests {
     private func withTree(_ script: String, _ body: (Descriptor, String) throws -> Void) throws {
-        var template = Array("/tmp/passhsm-test-XXXXXX\0".utf8CString)
-        try #require(mkdtemp(&template) != nil)
-        let path = String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        defer { system("rm -rf \(path)") }
-        try #require(system("cd \(path); \(script)") == 0)
-        try body(Descriptor.open(path, PASSHSM_O_PATH | O_DIRECTORY), path)
+        let directory = try TemporaryDirectory()
+        defer { directory.remove() }
+        directory.shell(script)
+        try body(Descriptor.open(directory.path, PASSHSM_O_PATH | O_DIRECTORY), directory.path)
     }
 
     /// Paths in the order of the walk, which enters every directory; one that cannot be listed has a `!` behind it.

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// The short form of `make fuzz`, without the compiler's help: the seeds, among them all inputs that once were findings,
@@ -6,11 +7,7 @@ import Testing
 @Suite(.serialized) struct FuzzTests {
     private static let corpus = URL(fileURLWithPath: #filePath)
         .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("Corpus")
-    private static let seed: UInt64 = {
-        let seed = ProcessInfo.processInfo.environment["PASSHSM_SEED"].flatMap(UInt64.init) ?? .random(in: 1...999_999)
-        print("PASSHSM_SEED=\(seed)")
-        return seed
-    }()
+    private static let seed = SeededRandom(for: "fuzz targets").seed
 
     private static func seeds(_ target: FuzzTarget) throws -> [(name: String, bytes: [UInt8])] {
         let folder = corpus.appendingPathComponent(target.name)
@@ -32,7 +29,7 @@ import Testing
     func mutations(target: FuzzTarget) throws {
         let seed = Self.seed
         var mutator = Mutator(
-            seeds: try Self.seeds(target).map(\.bytes), maxLength: target.maxLength, random: SplitMix64(state: seed))
+            seeds: try Self.seeds(target).map(\.bytes), maxLength: target.maxLength, random: SeededRandom(seed: seed))
         // Where an input ends the process, it is found in this file.
         let last = FileManager.default.temporaryDirectory.appendingPathComponent("passhsm-fuzz-\(target.name)-\(seed)")
         guard FileManager.default.createFile(atPath: last.path, contents: nil) else {

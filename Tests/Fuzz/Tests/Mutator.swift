@@ -1,6 +1,8 @@
+import TestSupport
+
 /// Makes inputs of seeds, as the generator's numbers have it: the same numbers, the same inputs.
 struct Mutator {
-    private var random: SplitMix64
+    private var random: SeededRandom
     private let seeds: [[UInt8]]
     private let maxLength: Int
 
@@ -20,7 +22,7 @@ struct Mutator {
             Array(repeating: 0, count: 7) + [0x80], [0, 0, 0, 0, 1, 0, 0, 0],
         ]
 
-    init(seeds: [[UInt8]], maxLength: Int, random: SplitMix64) {
+    init(seeds: [[UInt8]], maxLength: Int, random: SeededRandom) {
         self.seeds = seeds
         self.maxLength = maxLength
         self.random = random

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 /// Filling when a file is opened, and by ranges: what the kernel tells of, and what it does not.

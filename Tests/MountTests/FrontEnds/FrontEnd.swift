@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 /// The two ways by which the kernel tells of accesses.

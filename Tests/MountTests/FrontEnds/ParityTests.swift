@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 extension MountTests.FrontEnds {
@@ -15,7 +16,7 @@ extension MountTests.FrontEnds {
 
     /// A trace of accesses: scattered ones, a stream, and jumps in between.
     private static let trace: [Range<Int>] = {
-        var random = SplitMix64(state: 7)
+        var random = SeededRandom(seed: 7)
         var result: [Range<Int>] = []
         for _ in 0..<20 {
             let offset = Int(random.next() % UInt64(size / 4096)) * 4096

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 /// Every system call that reads of a cold file gets the source's bytes, however a mount fills.

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 /// Remote tiers that are asked through a network, and content that is compared with digests.

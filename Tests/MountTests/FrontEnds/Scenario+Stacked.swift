@@ -1,5 +1,6 @@
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
 /// What lies below a mount, and what is stacked on one: a lower directory that is a file system of its own.

@@ -152,12 +152,3 @@ func shell(_ script: String, in directory: String? = nil, _ arguments: [String] 
     guard output.code == 0 else { throw Failure("\(output)") }
     return output.out
 }
-
-/// Polls until `condition` holds.
-func until(_ what: String, seconds: Double = 20, _ condition: () throws -> Bool) throws {
-    let end = Clock.now + seconds
-    while try !condition() {
-        if Clock.now > end { throw Failure("not within \(seconds) s: \(what)") }
-        usleep(2000)
-    }
-}

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HSMSystem
+import TestSupport
 
 /// A file system on an image of its own, whose power can fail.
 final class Disk {

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// What these tests need of the machine: root, /dev/fuse, and the program beside the test bundle.
 enum Machine {
@@ -40,10 +41,7 @@ final class Scratch {
     let path: String
 
     init() throws {
-        let base = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
-        var name = Array("\(base)/passhsm-test.XXXXXX".utf8CString)
-        guard mkdtemp(&name) != nil else { throw Failure("mkdtemp: \(String(cString: strerror(errno)))") }
-        path = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        path = try TemporaryDirectory(in: ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp").path
         // Some tests act as other users.
         chmod(path, 0o755)
     }

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// A source, its lower directory, and the mount of it: what nearly every test is about.

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// nginx on loopback ports, serving one directory by HTTP, and by HTTPS and HTTP/2 with a certificate of its own
 /// authority. Ends with ``stop()``, and with the value.

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// An S3 store on a loopback port, whose credentials are ``environment``. Ends with ``stop()``, and with the value.
 final class S3Server {

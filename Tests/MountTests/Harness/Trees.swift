@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// Trees to mirror, and how two of them are compared.
 enum Trees {

@@ -1,25 +1,10 @@
 import CLinux
 import Glibc
 import HSMSystem
+import TestSupport
 import Testing
 
-/// A new directory for one test; ``remove()`` takes it away with everything in it.
-struct TemporaryTree: Sendable {
-    let path: String
-
-    init() throws {
-        var name = Array("/var/tmp/passhsm-test.XXXXXX".utf8CString)
-        try #require(mkdtemp(&name) != nil)
-        path = name.withUnsafeBufferPointer { buffer in buffer.baseAddress.map { String(cString: $0) } ?? "" }
-    }
-
-    func remove() { system("rm -rf \(path)") }
-
-    /// Runs a line of shell in the directory.
-    func shell(_ line: String, sourceLocation: SourceLocation = #_sourceLocation) {
-        #expect(system("cd \(path) && \(line)") == 0, "\(line)", sourceLocation: sourceLocation)
-    }
-
+extension TemporaryDirectory {
     /// Makes `count` directories inside each other, and the file `name` with `content` in the last one.
     ///
     /// - Returns: the directories' inode numbers.
