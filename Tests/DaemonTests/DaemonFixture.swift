@@ -65,7 +65,7 @@ final class DaemonFixture {
         var options = Importer.Options()
         options.mountSettings = recorded
         let importer = Importer(
-            location, try location.openDirectory(), into: Array(lower.utf8), options: options, log: log)
+            location, try location.open(), into: Array(lower.utf8), options: options, log: log)
         #expect(try importer.run { _ in }.isClean)
         return folder
     }

@@ -42,7 +42,7 @@ struct ImportFixture: Sendable {
     func importer(from source: String = "source", into lower: String = "dir") throws -> Importer {
         let location = try RemoteLocation("\(path)/\(source)")
         return Importer(
-            location, try location.openDirectory(), into: Array("\(path)/\(lower)".utf8), options: options,
+            location, try location.open(), into: Array("\(path)/\(lower)".utf8), options: options,
             log: Self.log)
     }
 

@@ -180,7 +180,7 @@ import Testing
     @Test func `the counter finds as many names as the import`() throws {
         let fixture = try ImportFixture("mkdir -p a/b .passhsm/x; touch a/1 a/b/2 3; ln -s a l; mkfifo p")
         defer { fixture.remove() }
-        let counter = TreeCounter(try RemoteLocation("\(fixture.path)/source"))
+        let counter = TreeCounter(BytePath("\(fixture.path)/source"))
         for _ in 0..<500 where counter.total == nil { usleep(10_000) }
         var last: ImportProgress?
         try fixture.run { last = $0 }

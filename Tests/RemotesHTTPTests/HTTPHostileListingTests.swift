@@ -1,5 +1,6 @@
 import FaultServers
 import HSMCore
+import HSMSystem
 import Testing
 
 @testable import HSMRemotes
@@ -82,7 +83,7 @@ import Testing
 
     @Test(arguments: ["<a ", "<a href=", "<a href='", "<", "&amp", "<a href=x", "<title>"])
     func `a page is read in a time that grows with its size only`(piece: String) throws {
-        let place = try #require(try RemoteLocation("http://h/t/").web)
+        let place = try WebAddress(BytePath("http://h/t/"))
         let start = "<title>Index of /t</title><a href=f>f</a>"
         let page = Array((start + String(repeating: piece, count: 50_000)).utf8)
         #expect(try HTTPIndexPage(html: page, of: place).names.first?.bytes == Array("f".utf8))
@@ -106,7 +107,7 @@ import Testing
 
     @Test func `names that are held at once are bounded`() throws {
         let budget = ListingBudget()
-        let place = try #require(try RemoteLocation("http://h/").web)
+        let place = try WebAddress(BytePath("http://h/"))
         let links = (0..<1000).map { "<a href=\($0)>" }.joined()
         let page = try HTTPIndexPage(html: Array("<title>Index of</title>\(links)".utf8), of: place)
         #expect(page.names.count == 1000)

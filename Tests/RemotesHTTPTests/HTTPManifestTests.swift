@@ -54,7 +54,7 @@ import Testing
         let own = try FaultServer(replies)
         let other = try FaultServer(replies)
         defer { [own, other].forEach { $0.stop() } }
-        let address = try #require(try RemoteLocation(own.url + "tree").web)
+        let address = try WebAddress(BytePath(own.url + "tree"))
         let transport = try HTTPTransport(options: .init(), environment: [:])
         let secret = try HTTPCredentials(host: "127.0.0.1", environment: ["PASSHSM_HTTP_BEARER": "s3"])
         for place in [own.url + "list", own.url + "moved", other.url + "list"] {

@@ -58,7 +58,7 @@ func source(
 ) throws -> HTTPSource {
     var options = HTTPTransport.Options()
     options.idleTimeout = idleTimeout
-    let address = try #require(try RemoteLocation(url).web)
+    let address = try WebAddress(BytePath(url))
     return HTTPSource(
         address, transport: try HTTPTransport(options: options, environment: environment),
         credentials: try HTTPCredentials(host: address.host, environment: environment),

@@ -28,7 +28,7 @@ import Testing
     ) throws -> S3Source {
         let environment = ["HOME": "/nonexistent"].merging(credentials) { $1 }
         return try S3Source(
-            try #require(try RemoteLocation(location).bucket),
+            try BucketAddress(BytePath(location)),
             transport: try HTTPTransport(options: .init(), environment: proxy.map { ["http_proxy": $0] } ?? [:]),
             credentials: try CredentialChain(profile: nil, environment: environment))
     }

@@ -1,6 +1,7 @@
 import FaultServers
 import HSMCore
 import HSMRemotes
+import HSMSystem
 import Testing
 
 /// A store that answers what it should not.
@@ -23,8 +24,8 @@ import Testing
     static func source(_ url: String, idleTimeout: Duration = .seconds(20)) throws -> S3Source {
         var options = HTTPTransport.Options()
         options.idleTimeout = idleTimeout
-        var address = try #require(try RemoteLocation("s3://bucket/top").bucket)
-        address.endpoint = try RemoteLocation(url).web
+        var address = try BucketAddress(BytePath("s3://bucket/top"))
+        address.endpoint = try WebAddress(BytePath(url))
         let environment = ["AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": "/nonexistent"]
         return try S3Source(
             address, transport: try HTTPTransport(options: options, environment: [:]),

@@ -1,4 +1,5 @@
 import HSMRemotes
+import HSMSystem
 import Testing
 
 @Suite struct BucketAddressTests {
@@ -23,7 +24,7 @@ import Testing
         ("s3://data?endpoint=http://h:1&style=virtual", "http://data.h:1/"),
     ])
     func `a bucket is named by path or as a host`(_ argument: String, _ base: String) throws {
-        #expect(try RemoteLocation(argument).bucket?.base(region: "eu-x").url == base)
+        #expect(try BucketAddress(BytePath(argument)).base(region: "eu-x").url == base)
     }
 
     @Test(arguments: [

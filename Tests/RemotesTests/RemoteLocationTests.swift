@@ -20,20 +20,20 @@ import Testing
         let bytes = (1...255).filter { $0 != 0x2f }.map { UInt8($0) }
         let text = bytes.map { "%" + ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
         let location = try RemoteLocation("file:///" + text)
-        #expect(location.path == [0x2f] + bytes)
-        #expect(try RemoteLocation(location.url).path == location.path)
+        #expect(location.address.directory?.bytes == [0x2f] + bytes)
+        #expect(try RemoteLocation(location.url).address.directory?.bytes == [0x2f] + bytes)
     }
 
     @Test func `a path that is not text is a place like others`() throws {
         let location = try RemoteLocation(BytePath([0x2f, 0xff, 0x61]))
-        #expect(location.path == [0x2f, 0xff, 0x61])
+        #expect(location.address.directory?.bytes == [0x2f, 0xff, 0x61])
         #expect(location.url == "file:///%FFa")
     }
 
     @Test func `a relative path begins at the current directory`() throws {
         let location = try RemoteLocation("some/where")
-        #expect(location.path?.first == 0x2f)
-        #expect(location.path?.ends(with: "/some/where") == true)
+        #expect(location.address.directory?.bytes.first == 0x2f)
+        #expect(location.address.directory?.bytes.ends(with: "/some/where") == true)
     }
 
     @Test(arguments: [
@@ -47,17 +47,29 @@ import Testing
         #expect(error?.description.contains(reason) == true, "\(error?.description ?? "")")
     }
 
+    @Test func `an option that only other kinds have is refused, with what it is for`() throws {
+        var directory = try RemoteLocation("/data")
+        let option = #expect(throws: LocationError.self) { try directory.set([("region", "eu")]) }
+        #expect(option?.description == "--endpoint, --region, --profile and --style are for s3:// sources")
+        var access = RemoteAccess()
+        access.manifest = BytePath("/list")
+        for location in [directory, try RemoteLocation("s3://data")] {
+            let manifest = #expect(throws: LocationError.self) { _ = try location.open(access) }
+            #expect(manifest?.description == "--manifest is for http:// and https:// sources")
+        }
+    }
+
     @Test func `a missing source and one that is no directory are told apart`() throws {
         let tree = try TemporaryDirectory()
         defer { tree.remove() }
         tree.shell("touch file; mkdir dir")
         let missing = #expect(throws: LocationError.self) {
-            _ = try RemoteLocation(tree.path + "/none").openDirectory()
+            _ = try RemoteLocation(tree.path + "/none").open()
         }
         #expect(missing?.description == "the source \(tree.path)/none does not exist")
-        let file = #expect(throws: LocationError.self) { _ = try RemoteLocation(tree.path + "/file").openDirectory() }
+        let file = #expect(throws: LocationError.self) { _ = try RemoteLocation(tree.path + "/file").open() }
         #expect(file?.description == "the source \(tree.path)/file is not a directory")
-        #expect(try RemoteLocation(tree.path + "/dir").openDirectory().location == "file://\(tree.path)/dir")
+        #expect(try RemoteLocation(tree.path + "/dir").open().location == "file://\(tree.path)/dir")
     }
 }
 

@@ -11,7 +11,7 @@ import Testing
         let location = try RemoteLocation(argument)
         #expect(location.url == url)
         #expect(try RemoteLocation(url) == location)
-        #expect(location.path == nil)
+        #expect(location.address.directory == nil)
     }
 
     @Test(arguments: [

@@ -1,6 +1,5 @@
 import ArgumentParser
 import HSMControl
-import HSMRemotes
 import HSMStore
 import HSMSystem
 
@@ -31,7 +30,7 @@ struct AdoptCommand: ParsableCommand {
     func run() throws {
         let log = logging.logger()
         let store = try Store.openForAdoption(lower.path.cString, log: log)
-        let display = quiet ? nil : TreeDisplay(try RemoteLocation(lower.path))
+        let display = quiet ? nil : TreeDisplay(lower.path)
         defer { display?.finish() }
         let counts: AdoptCounts
         do {

@@ -3,7 +3,6 @@ import Glibc
 import HSMControl
 import HSMCore
 import HSMDaemon
-import HSMRemotes
 import HSMStore
 import HSMSystem
 import Logging

@@ -19,7 +19,7 @@ struct ImportCommand: ParsableCommand {
             The exit status is 1 when something could not be read, or is in conflict with local changes.
             """)
 
-    @Argument(help: "What holds the files: a directory's path, or a file://, http://, https:// or s3:// URL.")
+    @Argument(help: "What holds the files: \(RemoteKinds.forms).")
     var source: PathArgument
 
     @Argument(help: "The directory to build; made when it is missing.")
@@ -69,11 +69,13 @@ struct ImportCommand: ParsableCommand {
 
     func run() throws {
         let recorded = try recorded
-        let location = try RemoteTier.complete(try location, after: rebind ? nil : recorded)
-        let tier = RemoteTier(
-            location, authorities: try authorities(recorded), manifest: manifest?.path, readsMetadata: store.metadata)
+        let location = try location.completed(after: rebind ? nil : recorded?.source)
         var options = Importer.Options()
         options.authorities = try authorities(recorded)
+        var access = RemoteAccess()
+        access.authorities = options.authorities ?? ""
+        access.manifest = manifest?.path
+        access.readsMetadata = store.metadata
         options.mountSettings = mount.settings.recorded
         options.granuleSize = granule?.size
         options.rights = try rights.given(for: location)
@@ -84,8 +86,8 @@ struct ImportCommand: ParsableCommand {
         options.rebind = rebind
         try MountCommand.expectNotNested(lower.path)
         let importer = Importer(
-            location, try tier.open(), into: lower.path.bytes, options: options, log: logging.logger())
-        let display = quiet ? nil : TreeDisplay(location)
+            location, try location.open(access), into: lower.path.bytes, options: options, log: logging.logger())
+        let display = quiet ? nil : TreeDisplay(location.address.directory)
         let summary: ImportSummary
         do {
             defer { display?.finish() }
@@ -100,7 +102,11 @@ struct ImportCommand: ParsableCommand {
     }
 
     private var location: RemoteLocation {
-        get throws(LocationError) { try store.applied(to: try RemoteLocation(source.path)) }
+        get throws(LocationError) {
+            var location = try RemoteLocation(source.path)
+            try location.set(store.given)
+            return location
+        }
     }
 
     /// The configuration that an earlier import has recorded; nil when there was none.

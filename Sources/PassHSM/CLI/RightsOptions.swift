@@ -33,7 +33,7 @@ struct RightsOptions: ParsableArguments {
         given.group = gid
         given.fileMode = fileMode
         given.directoryMode = dirMode
-        if location.path != nil && given != .init() {
+        if !location.address.isForeign && given != .init() {
             throw CommandError(
                 "--uid, --gid, --file-mode and --dir-mode are for web servers and buckets: a directory's rights are copied"
             )

@@ -18,23 +18,10 @@ struct StoreOptions: ParsableArguments {
     @Flag(inversion: .prefixedNo, help: "Ask for each object's metadata: its modification time, mode, owner, checksum.")
     var metadata = true
 
-    /// - Throws: `LocationError` when options are given for a location that is no bucket, or `--endpoint` is no URL of
-    ///   an endpoint.
-    func applied(to location: RemoteLocation) throws(LocationError) -> RemoteLocation {
-        guard var bucket = location.bucket else {
-            if endpoint != nil || region != nil || profile != nil || style != nil {
-                throw LocationError("--endpoint, --region, --profile and --style are for s3:// sources")
-            }
-            return location
-        }
-        if let endpoint {
-            bucket.endpoint = try RemoteLocation(endpoint).web
-            guard bucket.endpoint != nil else { throw LocationError("\(endpoint) is not the URL of an endpoint") }
-        }
-        bucket.region = region ?? bucket.region
-        bucket.profile = profile ?? bucket.profile
-        bucket.style = style ?? bucket.style
-        return RemoteLocation(bucket)
+    /// What is given, by the options' names.
+    var given: [(name: String, value: String)] {
+        [("endpoint", endpoint), ("region", region), ("profile", profile), ("style", style?.rawValue)]
+            .compactMap { name, value in value.map { (name, $0) } }
     }
 }
 

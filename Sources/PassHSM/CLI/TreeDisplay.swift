@@ -1,14 +1,14 @@
 import HSMControl
 import HSMImport
-import HSMRemotes
+import HSMSystem
 
 /// The progress of a command that goes through a directory tree, on stderr. Used by one thread at a time.
 final class TreeDisplay {
     private let counter: TreeCounter
     private let display = ProgressLine()
 
-    /// - Parameter location: the directory whose names are counted for the bar.
-    init(_ location: RemoteLocation) { counter = TreeCounter(location) }
+    /// - Parameter directory: its names are counted for the bar; nil: there is none.
+    init(_ directory: BytePath?) { counter = TreeCounter(directory) }
 
     /// Shows the progress, at most as often as ``ProgressLine`` allows.
     func show(_ progress: ImportProgress) {

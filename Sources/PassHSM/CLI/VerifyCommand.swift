@@ -2,7 +2,6 @@ import ArgumentParser
 import Glibc
 import HSMControl
 import HSMDaemon
-import HSMRemotes
 import HSMStore
 import HSMSystem
 
@@ -61,10 +60,10 @@ struct VerifyCommand: ParsableCommand {
         let log = logging.logger()
         let store = try Store.open(
             lower.path.cString, create: false, purpose: "verify", log: log, keepsLeftovers: true)
-        let display = TreeDisplay(try RemoteLocation(LowerPath(lower: lower.path).file))
+        let display = TreeDisplay(LowerPath(lower: lower.path).file)
         defer { display.finish() }
         var report = Report()
-        let remote = try againstRemote ? RemoteTier(store.configuration()).open() : nil
+        let remote = try againstRemote ? store.configuration().openRemote() : nil
         let verifier = try Verifier(store, repairs: repair, remote: remote) { finding in
             if json {
                 report.findings.append(Report.Item(finding))

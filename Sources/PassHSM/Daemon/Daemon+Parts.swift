@@ -32,7 +32,7 @@ extension Daemon {
         let engine = FillEngine(
             source: configuration.simulate.map { SimulatedSource(source, $0) } ?? source, configuration: limits,
             pool: pool)
-        let isForeign = try RemoteLocation(stored.source).path == nil
+        let isForeign = try RemoteLocation(stored.source).address.isForeign
         return FrontEndParts(
             configuration: configuration, settings: settings,
             withholdsRights: isForeign && !settings.trustRemoteRights, store: store, engine: engine, pool: pool,

@@ -35,7 +35,7 @@ package final class Daemon: Sendable {
     /// - Throws: why the mount cannot be used.
     package init(
         _ configuration: DaemonConfiguration, frontEnd builder: any FrontEndBuilder,
-        openRemote: (StoreConfiguration) throws -> any RemoteStore = { try RemoteTier($0).open() },
+        openRemote: (StoreConfiguration) throws -> any RemoteStore = { try $0.openRemote() },
         registry: RuntimeDirectory = .standard(), failures: RecentFailures, log: Logger
     ) throws {
         (self.configuration, self.log) = (configuration, log)

@@ -108,7 +108,7 @@ package struct Importer: Sendable {
         let withdraws = rights.isForeign && !rights.trustsRemote && !configuration.withholdsRights
         let before = try store.importedNames()
         // If no file system is recorded for the source, this directory may only be the mount point of the real source.
-        let isDoubtful = location.path != nil && recorded.sourceFileSystem.isEmpty
+        let isDoubtful = !configuration.sourceFileSystem.isEmpty && recorded.sourceFileSystem.isEmpty
         let refusesEmpty = before?.isEmpty != true && !options.deleteLimit.isEverything
         // Only the one task below uses both, and this thread waits for it.
         nonisolated(unsafe) let progress = progress
@@ -158,13 +158,12 @@ package struct Importer: Sendable {
         return false
     }
 
-    /// The recorded form of the file system of a directory as the source, and whether it is the file system of the
+    /// The recorded form of the file system that the source is on, and whether it is the file system of the
     /// import before.
     ///
     /// - Throws: when it is another one, unless the directory is to be bound anew (`--rebind`).
     private func fileSystem(after configuration: StoreConfiguration) throws -> (text: String, isSame: Bool) {
-        guard location.path != nil else { return ("", true) }
-        let found = try location.sourceIdentity
+        guard let found = try location.address.fileSystem() else { return ("", true) }
         guard !configuration.sourceFileSystem.isEmpty, isLocation(of: configuration) else { return (found.text, true) }
         let before = try? SourceIdentity(text: configuration.sourceFileSystem)
         let isSame = before.map { found.isSame(as: $0) } ?? false
@@ -179,13 +178,13 @@ package struct Importer: Sendable {
 
     private func isLocation(of configuration: StoreConfiguration) -> Bool {
         guard let old = try? RemoteLocation(configuration.source) else { return false }
-        return location.isSamePlace(as: old, isComplete: configuration.isSourceComplete)
+        return location.address.isSamePlace(as: old.address, isComplete: configuration.isSourceComplete)
     }
 
     /// The rights by this import's options, and by those of earlier imports.
     private func rights(with configuration: StoreConfiguration) throws(ImportError) -> RemoteRights {
         RemoteRights(
-            isForeign: location.path == nil,
+            isForeign: location.address.isForeign,
             trustsRemote: try RemoteRights.trustsRemote(by: configuration.mountSettings),
             given: options.rights.over(try RemoteRights.Given(recorded: configuration.importSettings)),
             umask: options.umask)
@@ -198,7 +197,7 @@ package struct Importer: Sendable {
     /// Makes the lower directory, when it is missing and neither directory would be inside the other.
     private func prepareLower() throws {
         do {
-            guard let path = location.path else {
+            guard let path = location.address.directory?.bytes else {
                 if try existingLower() == nil { try makeLower() }
                 return
             }
@@ -221,7 +220,7 @@ package struct Importer: Sendable {
     }
 
     private func makeLower() throws(Errno) {
-        let mode: mode_t = location.path == nil ? 0o777 & ~options.umask : 0o755
+        let mode: mode_t = location.address.isForeign ? 0o777 & ~options.umask : 0o755
         _ = try withName(lower) { path throws(Errno) in try check { mkdir(path, mode) } }
     }
 

@@ -1,5 +1,4 @@
 import Glibc
-import HSMRemotes
 import HSMStore
 import HSMSystem
 import Synchronization
@@ -11,11 +10,12 @@ package final class TreeCounter: Sendable {
     private let isFinished = Atomic<Bool>(false)
     private let isCancelled = Atomic<Bool>(false)
 
-    /// Starts to count the names below `location`, if it is a directory of this machine and there is a thread.
-    /// Directories that cannot be read are left out.
-    package init(_ location: RemoteLocation) {
+    /// Starts to count the names below `directory`, if there is one, and a thread. Directories that cannot be read are
+    /// left out.
+    package init(_ directory: BytePath?) {
+        guard let directory else { return }
         try? startThread(name: "count") { [weak self] in
-            guard let path = location.path, let top = try? Descriptor.openTop(path) else { return }
+            guard let top = try? Descriptor.openTop(directory.bytes) else { return }
             try? self?.walk(top)
         }
     }

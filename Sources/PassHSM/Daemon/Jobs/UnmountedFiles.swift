@@ -13,7 +13,7 @@ package struct UnmountedFiles: FileActions {
     /// - Throws: why the remote tier cannot be opened.
     package init(_ store: Store) throws {
         self.store = store
-        source = try RemoteTier(store.configuration()).open()
+        source = try store.configuration().openRemote()
     }
 
     package var top: Descriptor { store.tree.root }

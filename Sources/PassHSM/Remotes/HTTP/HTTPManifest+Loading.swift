@@ -14,10 +14,9 @@ extension HTTPManifest {
     package init(
         _ place: BytePath, of address: WebAddress, _ transport: HTTPTransport, _ credentials: HTTPCredentials
     ) throws(LocationError) {
-        let location = try RemoteLocation(place)
-        if let path = location.path {
+        if let path = try RemoteLocation(place).address.directory {
             let text: [UInt8]
-            do throws(Errno) { text = try SmallFile.read(BytePath(path), limit: Self.maxSize) } catch {
+            do throws(Errno) { text = try SmallFile.read(path, limit: Self.maxSize) } catch {
                 throw LocationError("the manifest \(place): \(error.text)")
             }
             try self.init(text)

@@ -63,6 +63,12 @@ package final class HTTPTransport: Sendable {
         _ = HTTPClient.defaultEventLoopGroup
     }
 
+    package convenience init(_ access: RemoteAccess) throws(LocationError) {
+        var options = Options()
+        if !access.authorities.isEmpty { options.authorities = access.authorities }
+        try self.init(options: options, environment: access.environment)
+    }
+
     deinit {
         for client in clients.withLockedValue({ $0 }).values { client.shutdown { _ in } }
     }

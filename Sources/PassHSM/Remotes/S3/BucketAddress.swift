@@ -63,19 +63,10 @@ package struct BucketAddress: Hashable, Sendable {
         guard let text = String(validating: value, as: UTF8.self) else {
             throw LocationError("\(argument): \(name) is not text in UTF-8")
         }
-        switch name {
-        case "endpoint":
-            endpoint = try RemoteLocation(text).web
-            guard endpoint != nil else {
-                throw LocationError("\(text) is not the URL of an endpoint (http:// or https://)")
-            }
-        case "region": region = text
-        case "profile": profile = text
-        case "style":
-            style = Style(rawValue: text)
-            guard style != nil else { throw LocationError("the style \(text) is unknown; use path or virtual") }
-        default: throw LocationError("\(argument): \(name) is unknown; use endpoint, profile, region or style")
+        guard Self.options.contains(name) else {
+            throw LocationError("\(argument): \(name) is unknown; use endpoint, profile, region or style")
         }
+        try set(name, to: text)
     }
 
     package var url: String {

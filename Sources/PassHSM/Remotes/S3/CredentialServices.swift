@@ -78,10 +78,9 @@ struct CredentialServices: Sendable {
     }
 
     private func address(_ role: AssumedRole) throws(FillError) -> WebAddress {
-        do throws(LocationError) {
-            if let address = try RemoteLocation(role.service).web { return address }
-        } catch {}
-        throw FillError(.permission, .remoteFailed, "AWS_ENDPOINT_URL_STS is not an http:// or https:// URL")
+        do throws(LocationError) { return try WebAddress(endpoint: role.service) } catch {
+            throw FillError(.permission, .remoteFailed, "AWS_ENDPOINT_URL_STS is not an http:// or https:// URL")
+        }
     }
 
     private func parameters(_ action: String, _ role: AssumedRole) -> [(String, String)] {
