@@ -27,6 +27,14 @@ import Testing
         #expect(try BucketAddress(BytePath(argument)).base(region: "eu-x").url == base)
     }
 
+    @Test(arguments: BucketAddress.options)
+    func `an option without a value is refused, because no address with it could be read again`(_ option: String) throws
+    {
+        var location = try RemoteLocation("s3://data")
+        let error = #expect(throws: LocationError.self) { try location.set([(option, "")]) }
+        #expect(error?.description == "--\(option) has no value")
+    }
+
     @Test(arguments: [
         ("s3://", "bucket's name"), ("s3://a", "bucket's name"), ("s3://da ta", "bucket's name"),
         ("s3://data/%zz", "%25"), ("s3://data/a/../b", ".."), ("s3://data?x=y", "x is unknown"),

@@ -12,6 +12,7 @@ extension BucketAddress: RemoteAddress {
     }
 
     package mutating func set(_ option: String, to value: String) throws(LocationError) {
+        guard !value.isEmpty else { throw LocationError("--\(option) has no value") }
         switch option {
         case "endpoint": endpoint = try WebAddress(endpoint: value)
         case "region": region = value
