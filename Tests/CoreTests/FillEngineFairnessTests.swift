@@ -55,7 +55,7 @@ import Testing
         harness.source.setBarrier(nil)
         for ticket in tickets { #expect(await harness.answer(ticket) == nil) }
         try await until("peace") { hanging.allSatisfy { $0.file.isIdle } }
-        #expect(harness.source.log.mostRunning == 9)
+        #expect(harness.source.log.maxRunning == 9)
     }
 
     @Test("A fetch that waits before it asks again has no place meanwhile")

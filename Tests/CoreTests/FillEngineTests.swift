@@ -91,7 +91,7 @@ import Testing
         try await until("three reads") { harness.source.log.running == 3 }
         harness.source.hold(false)
         for ticket in tickets { #expect(await harness.answer(ticket) == nil) }
-        #expect(harness.source.log.mostRunning == 3 && harness.source.log.reads.count == 20)
+        #expect(harness.source.log.maxRunning == 3 && harness.source.log.reads.count == 20)
     }
 
     @Test("Demand overtakes the background")

@@ -108,7 +108,7 @@ final class FakeBuilder: FrontEndBuilder {
 
     var frontEnd: FakeFrontEnd? { made.withLock { $0 } }
     var lowerPath: BytePath? { nil }
-    func longestWait(log: Logger) -> Duration? { nil }
+    func maxWait(log: Logger) -> Duration? { nil }
     func prepare(_ directory: LowerDirectory) throws(Errno) {}
     func remark(with settings: MountSettings) -> String { "; filled at \(settings.fill.text)" }
 

@@ -15,7 +15,7 @@ extension MountTests {
         /// Of the remote.
         private static let delay = 0.1
         /// What a read may take beyond the remote's delay. In the short form a busy machine's own pauses count too.
-        private static let mostSeconds = longSeconds == nil ? 15.0 : 1.0
+        private static let maxSeconds = longSeconds == nil ? 15.0 : 1.0
         private static let user = 54_321
         private static let (largeSize, coldSize, coldCount) = (4 << 20, 4096, 60)
 
@@ -123,7 +123,7 @@ extension MountTests {
                 let output = try program.wait(seconds: 1)
                 #expect(output.code == 0, "\(output)")
                 let during = try Resources(of: mirror.pid)
-                #expect(worst < Self.mostSeconds && count > 5, "\(count) cold reads, the worst \(worst) s too long")
+                #expect(worst < Self.maxSeconds && count > 5, "\(count) cold reads, the worst \(worst) s too long")
                 // Everything is let go of: handles, locks, waits.
                 var after = during
                 let isBack: ()? = try? until("what the user took to come back", seconds: 60) {

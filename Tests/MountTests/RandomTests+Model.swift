@@ -47,7 +47,7 @@ extension MountTests.RandomOperations {
         }
 
         /// It was imported again, or opened while nobody had it open and the mount takes new versions.
-        func mayRenew() {
+        func mayRefetch() {
             guard !isDirty else { return }
             candidates += later.filter { new in !candidates.contains { $0.version == new.version } }
         }

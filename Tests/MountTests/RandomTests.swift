@@ -161,7 +161,7 @@ extension MountTests.RandomOperations {
             let output = try run([Machine.program, "import", "--restore", mirror.source, mirror.lower])
             guard output.code <= 1 else { throw Failure("\(output)") }
             for model in models {
-                if removed.contains(where: { $0 === model }) { model.imported() } else { model.mayRenew() }
+                if removed.contains(where: { $0 === model }) { model.imported() } else { model.mayRefetch() }
                 model.note("import")
             }
             try begin()
@@ -202,7 +202,7 @@ extension MountTests.RandomOperations {
             let isWritable = flags == O_RDWR
             if writing && random.isTrue(15) { flags |= O_APPEND }
             if random.isTrue(10) { flags |= PASSHSM_O_DIRECT }
-            if refetches && !handles.contains(where: { $0.model === model }) { model.mayRenew() }
+            if refetches && !handles.contains(where: { $0.model === model }) { model.mayRefetch() }
             if isWritable { model.mayBeDirty = true }
             model.note("open \(isWritable ? "for writing" : "")")
             return try attempt("open", model) {

@@ -88,7 +88,7 @@ extension MountTests {
         }
 
         /// How many requests for content were under way at once, of all that `body` makes.
-        private func mostRequests(files: Int, _ body: (Mirror) throws -> Void) throws -> Int {
+        private func maxRequests(files: Int, _ body: (Mirror) throws -> Void) throws -> Int {
             var server: Nginx?
             var proxy: FaultProxy?
             defer {
@@ -96,7 +96,7 @@ extension MountTests {
                 server?.stop()
             }
             let now = Mutex(0)
-            let most = Mutex(0)
+            let peak = Mutex(0)
             try withMirror { mirror throws in
                 for index in 0..<files { try Pattern.write(mirror.remote("file-\(index)"), size: 1000, seed: index) }
                 let nginx = try Nginx(serving: mirror.source, in: mirror.scratch.path + "/nginx")
@@ -110,33 +110,33 @@ extension MountTests {
                         $0 += 1
                         return $0
                     }
-                    most.withLock { $0 = max($0, count) }
+                    peak.withLock { $0 = max($0, count) }
                     usleep(300_000)
                     now.withLock { $0 -= 1 }
                 }
                 try body(mirror)
             }
-            return most.withLock { $0 }
+            return peak.withLock { $0 }
         }
 
         @Test("However many files are read at once, no more requests are under way than are allowed")
         func bound() throws {
-            let most = try mostRequests(files: 200) { mirror throws in
+            let peak = try maxRequests(files: 200) { mirror throws in
                 #expect(try crowd(0..<200, mirror).allSatisfy(\.isFinite))
             }
-            #expect((48...64).contains(most))
+            #expect((48...64).contains(peak))
         }
 
         @Test("A recall of small files asks for many at once")
         func recall() throws {
-            let most = try mostRequests(files: 200) { mirror throws in
+            let peak = try maxRequests(files: 200) { mirror throws in
                 #expect(try passhsm("recall", "-r", mirror.mount, seconds: 60).code == 0)
                 for index in 0..<200 {
                     #expect(try File.bytes(mirror.at("file-\(index)")) == Pattern.bytes(0..<1000, seed: index))
                 }
             }
             // Of the places for requests some are kept for readers.
-            #expect((32...48).contains(most))
+            #expect((32...48).contains(peak))
         }
     }
 }

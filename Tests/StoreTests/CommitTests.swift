@@ -158,7 +158,7 @@ import Testing
         let names = ["a", "b", "c"]
         for name in names { try fixture.stub(name, size: Self.size) }
         let files = try names.map { try fixture.use($0).stored }
-        let committer = Committer(delay: 0.01, mostWaiting: 1)
+        let committer = Committer(delay: 0.01, maxWaiting: 1)
         try committer.start()
         let asked = Told()
         fixture.store.afterCommit { [files] handle in

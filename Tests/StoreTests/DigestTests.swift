@@ -273,7 +273,7 @@ import Testing
     @Test(
         "A new version takes the file's place as a whole, and a dirty or complete file is left",
         arguments: [100, 100_000, 0])
-    func renew(size: Int) throws {
+    func refetch(size: Int) throws {
         let fixture = try StoreFixture()
         defer { fixture.remove() }
         try fixture.stub(size: Self.size)
@@ -281,7 +281,7 @@ import Testing
         try fixture.change { $0.flags.formUnion([.stale, .error, .pinned]) }
         let new = RemoteObject(key: RemoteKey(Array("file".utf8)), version: RemoteVersion([50]), size: size)
         let time = RemoteEntry.Time(seconds: 5, nanoseconds: 6)
-        #expect(try fixture.store.renew(fixture.lower(), new, modified: time))
+        #expect(try fixture.store.refetch(fixture.lower(), new, modified: time))
         let record = try fixture.record()
         #expect(record.object == new && record.limit == size && record.modified == time && record.epoch == 2)
         #expect(record.state == .offline && record.flags == .pinned)
@@ -294,7 +294,7 @@ import Testing
                 $0.state = flags.isEmpty ? .dual : .offline
             }
             let before = try fixture.record()
-            #expect(try !fixture.store.renew(fixture.lower(), new, modified: time))
+            #expect(try !fixture.store.refetch(fixture.lower(), new, modified: time))
             #expect(try fixture.record() == before)
         }
     }

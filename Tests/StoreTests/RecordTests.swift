@@ -30,8 +30,8 @@ import Testing
     ) throws -> Record {
         let value = try RecordValue(bytes)
         try #require(value.owner.isOf(handle))
-        switch value.place {
-        case .here(let here): return Record(value, handle, here, at: nil)
+        switch value.objectLocation {
+        case .inline(let here): return Record(value, handle, here, at: nil)
         case .table(let reference): return Record(value, handle, try #require(object), at: reference)
         case .keyFile(let rest):
             var whole = rest

@@ -42,7 +42,7 @@ package final class FakeRemote: RemoteStore {
         package var reads: [Range<Int>] = []
         package var probes = 0
         package var running = 0
-        package var mostRunning = 0
+        package var maxRunning = 0
     }
 
     /// When everything that there is was modified.
@@ -84,7 +84,7 @@ package final class FakeRemote: RemoteStore {
         state.withLock {
             $0.reads.append(range)
             $0.running += 1
-            $0.mostRunning = max($0.mostRunning, $0.running)
+            $0.maxRunning = max($0.maxRunning, $0.running)
         }
         defer { state.withLock { $0.running -= 1 } }
         try await wait("while held") { $0.isHeld }

@@ -65,15 +65,15 @@ final class FileTargets {
     }
 
     /// The number of paths in one request: a request is a line of at most a mebibyte.
-    private static let most = 100
+    private static let maxPaths = 100
 
     /// Does the work. Throws when a file was left as it was, after all such files were reported.
     func run(_ action: FileRequest.Action, _ summary: (WorkReport) -> String) throws {
         defer { display.finish() }
         for group in groups {
             let files = try group.daemon == nil ? UnmountedFiles(Self.open(group.root, action)) : nil
-            for start in stride(from: 0, to: group.paths.count, by: Self.most) {
-                let paths = Array(group.paths[start..<min(start + Self.most, group.paths.count)])
+            for start in stride(from: 0, to: group.paths.count, by: Self.maxPaths) {
+                let paths = Array(group.paths[start..<min(start + Self.maxPaths, group.paths.count)])
                 let request = FileRequest(action, paths: paths, isRecursive: arguments.recursive)
                 if let daemon = group.daemon {
                     try ControlClient(daemon, in: registry).work(request) { take($0, group) }

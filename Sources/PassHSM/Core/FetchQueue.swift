@@ -30,7 +30,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         var place: UInt64
     }
 
-    private struct Place {
+    private struct QueuedFetch {
         let id: ID
         let number: UInt64
     }
@@ -45,7 +45,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
     /// The waiting fetches of one priority. Stale places stay in it until their turn comes or ``compact()`` removes
     /// them.
     private struct Waiting {
-        var users: [User: RoundRobin<Owner, Place>] = [:]
+        var users: [User: RoundRobin<Owner, QueuedFetch>] = [:]
         var turns = Fifo<User>()
     }
 
@@ -165,7 +165,7 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         entries[id] = Entry(priority: priority, owner: owner, place: lastPlace)
         let index = priority.rawValue
         if waiting[index].users[owner.user] == nil { waiting[index].turns.append(owner.user) }
-        waiting[index].users[owner.user, default: .init()].add(Place(id: id, number: lastPlace), of: owner)
+        waiting[index].users[owner.user, default: .init()].add(QueuedFetch(id: id, number: lastPlace), of: owner)
     }
 
     /// - Parameter isBeyond: takes only from users that have no running fetch.
@@ -197,9 +197,9 @@ struct FetchQueue<ID: Hashable & Sendable>: Sendable {
         users.count > 1 && users[user]?.running ?? 0 >= max(1, limit * 3 / 4)
     }
 
-    private mutating func nextPlace(_ places: inout RoundRobin<Owner, Place>) -> ID? {
-        let (files, most) = (files, files.count > 1 ? max(1, limit / 2) : .max)
-        while let place = places.next({ files[$0]?.running ?? 0 < most }) {
+    private mutating func nextPlace(_ places: inout RoundRobin<Owner, QueuedFetch>) -> ID? {
+        let (files, maxRunning) = (files, files.count > 1 ? max(1, limit / 2) : .max)
+        while let place = places.next({ files[$0]?.running ?? 0 < maxRunning }) {
             if entries[place.id]?.place == place.number, entries[place.id]?.standing == .waiting { return place.id }
             stale -= 1
         }

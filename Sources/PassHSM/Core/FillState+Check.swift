@@ -6,7 +6,7 @@ extension FillState {
     package mutating func checked(_ error: FillError?, _ actions: inout [Action]) {
         endCheck(error)
         if let error { return failAll(error, &actions) }
-        for run in release() { becamePresent(run, &actions) }
+        for run in admitHeld() { becamePresent(run, &actions) }
     }
 
     /// Notes that `granules` of a fetch are in the lower file.

@@ -63,8 +63,8 @@ extension FillState {
     /// Where a fetch that begins at `granule` has to end: at the fetch size, at `limit`, or before the next granule
     /// that is present, held, doubtful or claimed.
     private func endOfGap(_ granule: Int, before limit: Int) -> Int {
-        let (most, overflow) = granule.addingReportingOverflow(limits.fetchGranules)
-        let behind = granule + 1..<max(granule + 1, min(overflow ? .max : most, limit, claims.start(after: granule)))
+        let (end, overflow) = granule.addingReportingOverflow(limits.fetchGranules)
+        let behind = granule + 1..<max(granule + 1, min(overflow ? .max : end, limit, claims.start(after: granule)))
         let obstacles = [present, held, doubtful].map { $0.firstRun(in: behind)?.lowerBound ?? behind.upperBound }
         return obstacles.min() ?? behind.upperBound
     }

@@ -257,7 +257,7 @@ package struct FillState: Sendable {
     }
 
     /// Ends the holding back. Returns the granules that were held.
-    mutating func release() -> [Range<Int>] {
+    mutating func admitHeld() -> [Range<Int>] {
         defer { held = GranuleSet() }
         check = .none
         return held.runs()

@@ -25,7 +25,7 @@ extension Daemon {
         let source = try openRemote(stored)
         let pool = try Self.pool()
         var limits = FillEngine.Configuration()
-        limits.maxWait = builder.longestWait(log: log)
+        limits.maxWait = builder.maxWait(log: log)
         let deadline = Duration.seconds(settings.deadline.seconds)
         limits.deadline = min(deadline, limits.maxWait ?? deadline)
         limits.offline = settings.offline

@@ -54,7 +54,7 @@ extension Doctor {
     func privileges() -> [Finding] {
         let user = OwnProcess.user
         let limit = Capabilities.descriptorLimit()
-        let descriptors = "\(limit.now) now, \(limit.most) at most"
+        let descriptors = "\(limit.now) now, \(limit.max) at most"
         return [
             Finding("user", .ok, "\(user)"),
             capabilities.mayAdministrate
@@ -65,7 +65,7 @@ extension Doctor {
                 ? Finding("CAP_DAC_READ_SEARCH", .ok, "held: inodes are known by handle")
                 : Finding("CAP_DAC_READ_SEARCH", .missing, "each known inode needs a descriptor"),
             Finding(
-                "RLIMIT_NOFILE", limit.most >= 4096 || capabilities.mayOpenHandles ? .ok : .limited, descriptors),
+                "RLIMIT_NOFILE", limit.max >= 4096 || capabilities.mayOpenHandles ? .ok : .limited, descriptors),
         ]
     }
 }

@@ -23,7 +23,7 @@ final class EventHandler: Sendable {
     private let log: Logger
     /// Runs what may block on the lower file system.
     private let pool: BlockingPool
-    private static let mostReadByRanges = 1000
+    private static let maxReadByRanges = 1000
     private static let large = 1 << 20
 
     init(
@@ -62,7 +62,7 @@ final class EventHandler: Sendable {
     /// Answers `event`, now or later. Called on the reader's thread: does not block for long.
     ///
     /// - Parameter descriptor: open on the file.
-    func handle(_ event: WaitingEvent, _ descriptor: Descriptor) {
+    func handle(_ event: PendingEvent, _ descriptor: Descriptor) {
         let file = tracked.hold(event.handle)
         do throws(Errno) {
             let step = try files.transitionIfFree(file) { () throws(Errno) in
@@ -82,7 +82,7 @@ final class EventHandler: Sendable {
     }
 
     /// As ``handle(_:_:)`` for an event that an earlier daemon left: only the file handle is known. May block.
-    func handleInherited(_ event: WaitingEvent) {
+    func handleInherited(_ event: PendingEvent) {
         let file = tracked.hold(event.handle)
         pool.run { [self] in proceed(event, file) }
     }
@@ -90,7 +90,7 @@ final class EventHandler: Sendable {
     /// Takes the next step of an event; comes back after each wait. Drops `file`.
     ///
     /// - Parameter isIncomplete: the record has just said that the file is incomplete, so it is not read again.
-    private func proceed(_ event: WaitingEvent, _ file: TrackedFile, isIncomplete: Bool = false) {
+    private func proceed(_ event: PendingEvent, _ file: TrackedFile, isIncomplete: Bool = false) {
         defer { tracked.drop(file) }
         do throws(Errno) {
             let decision = try files.transition(file) { () throws(Errno) in
@@ -107,7 +107,7 @@ final class EventHandler: Sendable {
     }
 
     private func decideLocked(
-        _ event: WaitingEvent, _ file: TrackedFile, isIncomplete: Bool
+        _ event: PendingEvent, _ file: TrackedFile, isIncomplete: Bool
     ) throws(Errno) -> Decision {
         var step = Step.activate
         if !isIncomplete || file.content != nil {
@@ -126,7 +126,7 @@ final class EventHandler: Sendable {
         return Decision(step: step, lease: lease)
     }
 
-    private func fill(_ event: WaitingEvent, _ lease: consuming Lease<TrackedFiles>, _ range: Range<Int>?) {
+    private func fill(_ event: PendingEvent, _ lease: consuming Lease<TrackedFiles>, _ range: Range<Int>?) {
         let (file, content) = (lease.file, lease.content)
         let held = HeldLease(lease)
         let ticket = engine.makeTicket { [self] error in
@@ -160,7 +160,7 @@ final class EventHandler: Sendable {
         let user = CallerSyscall.user(of: event.thread) ?? 0
         if let range {
             // Each file that is kept active costs descriptors, so their number is limited.
-            if tracked.count < Self.mostReadByRanges { file.withState { $0.lifecycle.keepActive() } }
+            if tracked.count < Self.maxReadByRanges { file.withState { $0.lifecycle.keepActive() } }
             // The question also tells the read-ahead of this access.
             if engine.isResident(range, of: content.fill, user: user) { return engine.finish(ticket) }
             engine.ensureResident(range, of: content.fill, user: user, ticket: ticket)
@@ -171,7 +171,7 @@ final class EventHandler: Sendable {
 
     /// Whether an event that waited for the whole of `content` needs nothing more. It can then be answered without
     /// waking another thread. False, at once, while another thread holds the transition lock.
-    private func isAllowed(_ event: WaitingEvent, _ file: TrackedFile, _ content: IncompleteFile) -> Bool {
+    private func isAllowed(_ event: PendingEvent, _ file: TrackedFile, _ content: IncompleteFile) -> Bool {
         files.transitionIfFree(file) {
             file.content === content && content.fill.isComplete && !isFinishedFirst(content, for: event)
                 && isHarmless(event, false)
@@ -182,12 +182,12 @@ final class EventHandler: Sendable {
 
     /// Whether the record has to be final before the event is allowed. A large file's record would otherwise be written
     /// while the file is read, and tar(1) would report that the file has changed.
-    private func isFinishedFirst(_ content: IncompleteFile, for event: WaitingEvent) -> Bool {
+    private func isFinishedFirst(_ content: IncompleteFile, for event: PendingEvent) -> Bool {
         event.isOpen && content.fill.layout.limit > Self.large
     }
 
     private func stepLocked(
-        _ event: WaitingEvent, _ file: TrackedFile, _ descriptor: Descriptor, mayBlock: Bool
+        _ event: PendingEvent, _ file: TrackedFile, _ descriptor: Descriptor, mayBlock: Bool
     ) throws(Errno) -> Step {
         if let content = file.content {
             if !content.fill.isComplete { return mayBlock ? fillStep(event, content) : .later }
@@ -214,7 +214,7 @@ final class EventHandler: Sendable {
     }
 
     /// The step for a file with missing content.
-    private func fillStep(_ event: WaitingEvent, _ content: IncompleteFile) -> Step {
+    private func fillStep(_ event: PendingEvent, _ content: IncompleteFile) -> Step {
         if content.fill.isComplete && isHarmless(event, true) { return .allow }
         if let range = event.range {
             // A file that is cut off by its path is filled whole first: see the type. So is a file that is mapped or
@@ -232,7 +232,7 @@ final class EventHandler: Sendable {
 
     /// The step for a file that is complete on disk. The file becomes dirty before it can be changed.
     private func completeStep(
-        _ event: WaitingEvent, _ file: TrackedFile, _ descriptor: Descriptor, _ record: Record, _ mayBlock: Bool
+        _ event: PendingEvent, _ file: TrackedFile, _ descriptor: Descriptor, _ record: Record, _ mayBlock: Bool
     ) throws(Errno) -> Step {
         let isMarked = file.withState { $0.lifecycle.mark != nil }
         if record.flags.contains(.dirty) {
@@ -257,9 +257,9 @@ final class EventHandler: Sendable {
     }
 
     /// Whether the access changes nothing and, for an open, the new descriptor cannot either.
-    private func isHarmless(_ event: WaitingEvent, _ mayBlock: Bool) -> Bool {
-        guard let caller = CallerSyscall(event.thread, mayBlock: mayBlock) else { return false }
-        return event.isOpen ? caller.opensForReading : !caller.mayTruncate
+    private func isHarmless(_ event: PendingEvent, _ mayBlock: Bool) -> Bool {
+        guard let syscall = CallerSyscall(event.thread, mayBlock: mayBlock) else { return false }
+        return event.isOpen ? syscall.opensForReading : !syscall.mayTruncate
     }
 
     // MARK: Looking after files

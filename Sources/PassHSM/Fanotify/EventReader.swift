@@ -6,7 +6,7 @@ import Synchronization
 
 /// The one thread that reads a group's events and hands them on.
 final class EventReader: Sendable {
-    private let link: WaitingEvent.Link
+    private let link: PendingEvent.Link
     private let handler: EventHandler
     private let log: Logger
     /// In bytes. Each event of one read opens a descriptor, and all of these together may use only a part of the
@@ -16,7 +16,7 @@ final class EventReader: Sendable {
     /// descriptor for its fill, and the reserve is for fills and `status`.
     private let limit: Int
 
-    init(link: WaitingEvent.Link, handler: EventHandler, log: Logger) {
+    init(link: PendingEvent.Link, handler: EventHandler, log: Logger) {
         self.link = link
         self.handler = handler
         self.log = log
@@ -73,7 +73,7 @@ final class EventReader: Sendable {
             let handle = try FileHandle(of: file)
             link.table.enter(
                 EventTable.Entry(number: event.number, thread: event.thread, range: range, file: handle))
-            let waiting = WaitingEvent(
+            let waiting = PendingEvent(
                 number: event.number, range: range, thread: event.thread, handle: handle, descriptor: file, link: link)
             // This process must not wait for itself. Only regular files have content to fill.
             if try file.stat().st_mode & S_IFMT != S_IFREG || CallerSyscall.isOwn(event.thread) {

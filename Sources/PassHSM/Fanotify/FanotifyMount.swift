@@ -142,7 +142,7 @@ package final class FanotifyMount: Sendable {
         if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
         engine.shutDown()
         try? MountTable.unmount(mountpoint, lazily: true)
-        let deadline = Deadline(seconds: Self.patience)
+        let deadline = Deadline(seconds: Self.closeTimeout)
         while session.group.hasMount(session.mount.mountID) {
             if deadline.hasPassed {
                 log.warning("files are still open; what is missing of them is denied from now on")
@@ -153,7 +153,7 @@ package final class FanotifyMount: Sendable {
     }
 
     /// Seconds that users get to close their files.
-    private static let patience = 2.0
+    private static let closeTimeout = 2.0
 
     package var status: Status {
         Status(

@@ -8,7 +8,7 @@ import Synchronization
 /// The parts of a mount that outlive its daemon: the group, the table of waiting events, the mount, and the guardian
 /// that holds them.
 package final class FanotifySession: Sendable {
-    let link: WaitingEvent.Link
+    let link: PendingEvent.Link
     var group: EventGroup { link.group }
     /// The session was taken over from another daemon.
     package let isInherited: Bool
@@ -22,7 +22,7 @@ package final class FanotifySession: Sendable {
     private let log: Logger
     private let guardian: Mutex<GuardianLink?>
     private let isEnding = Atomic<Bool>(false)
-    private let inherited: Mutex<[WaitingEvent]>
+    private let inherited: Mutex<[PendingEvent]>
 
     /// Makes a new session. Its guardian runs when this returns; nothing is mounted yet.
     ///
@@ -31,7 +31,7 @@ package final class FanotifySession: Sendable {
         _ guarded: GuardedMount, at address: GuardianAddress, log: Logger,
         startGuardian: @escaping @Sendable () throws -> Void
     ) throws {
-        link = WaitingEvent.Link(
+        link = PendingEvent.Link(
             try EventGroup(), try EventTable(count: max(1024, Capabilities.descriptorLimit().now)))
         lower = try guarded.lower.withCString { path throws(Errno) in
             try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
@@ -58,14 +58,14 @@ package final class FanotifySession: Sendable {
             return nil
         }
         let table = try EventTable(descriptors[1])
-        link = WaitingEvent.Link(EventGroup(descriptors[0]), table)
+        link = PendingEvent.Link(EventGroup(descriptors[0]), table)
         lower = descriptors[2]
         (guarded, self.address, self.log) = (mount, address, log)
         unattached = Mutex(nil)
         self.startGuardian = startGuardian
         isInherited = true
         guardian = Mutex(connection)
-        var waiting: [WaitingEvent] = []
+        var waiting: [PendingEvent] = []
         let placeholder = try Descriptor.open("/dev/null", O_RDONLY)
         for entry in table.entries {
             // A placeholder with the number of a waiting event keeps new events from getting that number.
@@ -74,7 +74,7 @@ package final class FanotifySession: Sendable {
                 holder = Descriptor(owning: entry.number)
             }
             waiting.append(
-                WaitingEvent(
+                PendingEvent(
                     number: entry.number, range: entry.range, thread: entry.thread, handle: entry.file,
                     descriptor: holder, link: link))
         }
@@ -105,7 +105,7 @@ package final class FanotifySession: Sendable {
     }
 
     /// The events that the last daemon left. Later calls return none.
-    func takeInherited() -> [WaitingEvent] {
+    func takeInherited() -> [PendingEvent] {
         inherited.withLock { events in
             defer { events = [] }
             return events

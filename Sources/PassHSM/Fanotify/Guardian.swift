@@ -9,7 +9,7 @@ import Logging
 /// From then on the guardian denies every access with EIO, until a daemon takes over after all, or the mount is gone.
 /// The guardian has one thread. It touches neither the mount nor the lower file system.
 package final class Guardian {
-    private struct Kept {
+    private struct GuardedState {
         let mount: GuardedMount
         let group: EventGroup
         let table: EventTable
@@ -19,7 +19,7 @@ package final class Guardian {
     private let address: GuardianAddress
     private let listener: LocalSocket
     private let log: Logger
-    private var kept: Kept?
+    private var kept: GuardedState?
     /// The daemon's connection; nil when it is gone.
     private var daemon: LocalSocket?
     private var clients: [LocalSocket] = []
@@ -30,7 +30,7 @@ package final class Guardian {
     private let start = ContinuousClock.now
     private var nextLook = ContinuousClock.now
     /// How long the guardian waits for its first daemon.
-    private static let patience = Duration.seconds(15)
+    private static let firstDaemonTimeout = Duration.seconds(15)
     private static let period: Int32 = 100
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
 
@@ -65,7 +65,7 @@ package final class Guardian {
     }
 
     private var isDone: Bool {
-        guard let kept else { return ContinuousClock.now - start > Self.patience }
+        guard let kept else { return ContinuousClock.now - start > Self.firstDaemonTimeout }
         guard daemon == nil, .now >= nextLook else { return false }
         let (hasMount, pause) = kept.group.look(for: kept.mount.mountID)
         nextLook = .now + pause
@@ -96,7 +96,7 @@ package final class Guardian {
     // MARK: Denying
 
     /// Denies the events that the daemon had read.
-    private func denyWaiting(_ kept: Kept) {
+    private func denyWaiting(_ kept: GuardedState) {
         let limit = max(kept.table.count, Capabilities.descriptorLimit().now)
         let denied = kept.group.denyAll(below: limit)
         for number in 0..<Int32(clamping: kept.table.count) { kept.table.remove(number) }
@@ -104,7 +104,7 @@ package final class Guardian {
     }
 
     /// Reads new events and denies them.
-    private func denyNext(_ kept: Kept) {
+    private func denyNext(_ kept: GuardedState) {
         // The read fails for an event that the kernel has denied itself.
         guard let batch = try? kept.group.read(into: buffer) else { return }
         for event in batch.events where event.number >= 0 {
@@ -150,7 +150,7 @@ package final class Guardian {
             guard kept == nil, descriptors.count == 3, let table = try? EventTable(descriptors[1]) else {
                 return .refused("something is kept already")
             }
-            kept = Kept(mount: mount, group: EventGroup(descriptors[0]), table: table, descriptors: descriptors)
+            kept = GuardedState(mount: mount, group: EventGroup(descriptors[0]), table: table, descriptors: descriptors)
             serveFrom(socket)
             return .done
         case .take:

@@ -58,7 +58,7 @@ extension ManagedFiles {
         // An open from here on waits for the transition lock.
         guard file.withState({ $0.lifecycle.isUnused }) else { return false }
         let lower = try observer.open(file, O_RDWR)
-        guard try store.renew(lower, object, modified: modified) else { return false }
+        guard try store.refetch(lower, object, modified: modified) else { return false }
         let residence = store.residence(of: lower)
         file.withState { $0.lifecycle.note(residence) }
         observer.didRefetch(file)

@@ -151,7 +151,7 @@ package struct Importer: Sendable {
         while let step = try walk.next() {
             switch step {
             case .name(let name, _), .left(let name, _, _, _):
-                if try Existing(try Descriptor.openPlace(at: walk.current, name), store).isImported { return true }
+                if try LocalEntry(try Descriptor.openPlace(at: walk.current, name), store).isImported { return true }
             case .failed: return true
             }
         }

@@ -24,8 +24,8 @@ struct ListedRemote {
     }
 
     /// Compares a lower file with the object of the source.
-    func compare(_ object: RemoteObject, _ lower: Descriptor) -> ContentComparison.Answer {
-        pool.wait { [source] () async -> ContentComparison.Answer in
+    func compare(_ object: RemoteObject, _ lower: Descriptor) -> ContentComparison.Outcome {
+        pool.wait { [source] () async -> ContentComparison.Outcome in
             var comparison = ContentComparison(lower)
             return await comparison.run(object, source)
         }

@@ -31,7 +31,7 @@ extension TreeBuilder {
 
     /// Updates a clean file of which the source has another version.
     private func bringUpToDate(
-        _ existing: Existing, _ entry: RemoteEntry, _ object: RemoteObject
+        _ existing: LocalEntry, _ entry: RemoteEntry, _ object: RemoteObject
     ) throws(Errno) {
         switch try comparison(existing, object) {
         case .same(let checksum): try keepContent(of: existing, entry, object, checksum)
@@ -45,7 +45,8 @@ extension TreeBuilder {
     /// version, too.
     ///
     /// - Returns: nil when the content cannot be equal, or is not here.
-    private func comparison(_ existing: Existing, _ object: RemoteObject) throws(Errno) -> ContentComparison.Answer? {
+    private func comparison(_ existing: LocalEntry, _ object: RemoteObject) throws(Errno) -> ContentComparison.Outcome?
+    {
         guard existing.kind == S_IFREG, let record = existing.record, record.state == .dual,
             remote.agrees(record.object, object, true)
         else { return nil }
@@ -54,7 +55,7 @@ extension TreeBuilder {
 
     /// Keeps the content, and sets the source's present owner, mode and attributes, and its version in the record.
     private func keepContent(
-        of existing: Existing, _ entry: RemoteEntry, _ object: RemoteObject, _ checksum: UInt32
+        of existing: LocalEntry, _ entry: RemoteEntry, _ object: RemoteObject, _ checksum: UInt32
     ) throws(Errno) {
         guard var record = existing.record else { return }
         let path = path(of: entry.name)
@@ -80,7 +81,7 @@ extension TreeBuilder {
     }
 
     /// The reason why the source's version may not replace the existing name; nil when it may.
-    private func refusal(_ existing: Existing, _ object: RemoteObject) -> String? {
+    private func refusal(_ existing: LocalEntry, _ object: RemoteObject) -> String? {
         guard existing.isClean, let record = existing.record else { return existing.reason }
         if existing.kind != S_IFREG || record.object.key == object.key { return nil }
         // If it has further names, it is left of a file that had several names in the source too.
@@ -90,7 +91,7 @@ extension TreeBuilder {
     }
 
     /// Clears marks that the source had lost or changed the file: the source has this version.
-    private func confirm(_ old: Record, _ existing: Existing, _ object: RemoteObject) throws(Errno) {
+    private func confirm(_ old: Record, _ existing: LocalEntry, _ object: RemoteObject) throws(Errno) {
         var record = old
         record.flags.subtract([.lost, .stale])
         // The version's form may be new, or belong to the disk that the source is on now.
@@ -101,7 +102,7 @@ extension TreeBuilder {
         try records.replace(with: record, of: existing.place, showing: old.changeTime(existing.status))
     }
 
-    private func replace(_ existing: Existing, by entry: RemoteEntry, _ object: RemoteObject) throws(Errno) {
+    private func replace(_ existing: LocalEntry, by entry: RemoteEntry, _ object: RemoteObject) throws(Errno) {
         let flags = existing.record?.flags.intersection(.pinned) ?? []
         let old = existing.kind == S_IFREG ? existing : nil
         let changes =
@@ -133,7 +134,7 @@ extension TreeBuilder {
 
     /// Makes a stub that has no name in the tree yet: size, record, owner, mode, attributes, times.
     private func makeStub(
-        _ entry: RemoteEntry, _ object: RemoteObject, flags: Record.Flags = [], replacing old: Existing? = nil,
+        _ entry: RemoteEntry, _ object: RemoteObject, flags: Record.Flags = [], replacing old: LocalEntry? = nil,
         keeping changes: LocalChanges = .init()
     ) throws(Errno) -> Stub {
         let stub = try makeNamelessFile()

@@ -8,7 +8,7 @@ import HSMSystem
 extension TreeBuilder {
     /// Marks gone names. Removes them instead if this was requested and they are not too many:
     /// ``ImportSummary/refusal``.
-    func settleGone() throws(ImportError) {
+    func flagOrRemoveGone() throws(ImportError) {
         if isFirst { return }
         seen.sort()
         if options.deleteGone {
@@ -26,11 +26,11 @@ extension TreeBuilder {
             let directory = walk.current
             switch step {
             case .name(let name, let path):
-                let existing = try Existing(try Descriptor.openPlace(at: directory, name), store)
+                let existing = try LocalEntry(try Descriptor.openPlace(at: directory, name), store)
                 if try noteGone(existing, name, in: directory, path) { walk.didRemove() }
             case .left(let name, let path, let wasTouched, let modified):
                 if !isSeen(path) || blocked[path] != nil {
-                    let child = try Existing(try Descriptor.openPlace(at: directory, name), store)
+                    let child = try LocalEntry(try Descriptor.openPlace(at: directory, name), store)
                     if removeGoneDirectory(child, name, in: directory, path) { return walk.didRemove() }
                 }
                 if wasTouched { try directory.setTimes(of: name, access: nil, modification: modified) }
@@ -42,13 +42,13 @@ extension TreeBuilder {
         }
     }
 
-    /// The count of names that ``settleGone()`` would remove.
+    /// The count of names that ``flagOrRemoveGone()`` would remove.
     private func countGone() throws(ImportError) -> Int {
         var count = 0
         try walk { (walk: inout TreeWalk, step: TreeWalk.Step) throws(Errno) in
             switch step {
             case .name(let name, let path):
-                let existing = try Existing(try Descriptor.openPlace(at: walk.current, name), store)
+                let existing = try LocalEntry(try Descriptor.openPlace(at: walk.current, name), store)
                 guard existing.isClean, let record = existing.record else { return }
                 let key = record.object.key.bytes
                 // Further names of a file go together with the recorded one.
@@ -95,7 +95,7 @@ extension TreeBuilder {
     ///
     /// - Returns: whether the name was removed.
     private func noteGone(
-        _ existing: Existing, _ name: [UInt8], in directory: Descriptor, _ path: [UInt8]
+        _ existing: LocalEntry, _ name: [UInt8], in directory: Descriptor, _ path: [UInt8]
     ) throws(Errno) -> Bool {
         guard var record = existing.record, record.state != .local else { return false }
         guard record.object.key.bytes == path else {
@@ -120,7 +120,7 @@ extension TreeBuilder {
     }
 
     private func removeGoneDirectory(
-        _ existing: Existing, _ name: [UInt8], in directory: Descriptor, _ path: [UInt8]
+        _ existing: LocalEntry, _ name: [UInt8], in directory: Descriptor, _ path: [UInt8]
     ) -> Bool {
         guard options.deleteGone, existing.isClean, existing.record?.object.key.bytes == path else { return false }
         // A directory that is not empty stays: it holds something local, or names that are decided on at the end.
@@ -134,11 +134,11 @@ extension TreeBuilder {
 
     /// Called at the end of the import: removes a name of a file whose recorded name was removed, and the directories
     /// that only such names kept.
-    func removeStray(_ stray: LinkRegistry.Place) throws(ImportError) {
+    func removeStray(_ stray: LinkRegistry.LinkedFile) throws(ImportError) {
         guard links.severed.contains(stray.inode) else { return }
         try attempt(stray.path) { () throws(Errno) in
             var (parent, name) = try open(stray.path)
-            let existing = try Existing(try Descriptor.openPlace(at: parent, name), store)
+            let existing = try LocalEntry(try Descriptor.openPlace(at: parent, name), store)
             guard existing.isClean, existing.status.st_ino == stray.inode else { return }
             try keepingTimes(of: parent) { () throws(Errno) in try parent.unlink(name) }
             forget(existing)
@@ -147,7 +147,7 @@ extension TreeBuilder {
             while let slash = path.lastIndex(of: 0x2f), links.fullDirectories.contains(Array(path[..<slash])) {
                 path.removeSubrange(slash...)
                 (parent, name) = try open(path)
-                let directory = try Existing(try Descriptor.openPlace(at: parent, name), store)
+                let directory = try LocalEntry(try Descriptor.openPlace(at: parent, name), store)
                 let isRemoved = try keepingTimes(of: parent) { () throws(Errno) in
                     removeGoneDirectory(directory, name, in: parent, path)
                 }

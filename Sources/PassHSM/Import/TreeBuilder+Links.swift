@@ -3,37 +3,12 @@ import HSMCore
 import HSMStore
 import HSMSystem
 
-/// The files of the source with several names, as far as the listing has met them.
-struct LinkRegistry {
-    /// The place of such a file in the lower tree.
-    struct Place {
-        let path: [UInt8]
-        let inode: ino_t
-    }
-
-    /// A file whose recorded name is not the name by which it was met.
-    struct Orphan {
-        let path: [UInt8]
-        let recordedKey: RemoteKey
-    }
-
-    var places: [[UInt64]: Place] = [:]
-    /// Files whose recorded name was not met yet.
-    var orphans: [[UInt64]: Orphan] = [:]
-    /// Lower files of which this import removed a name.
-    var severed: Set<ino_t> = []
-    /// Names that the source does not have, of files that are recorded under another name.
-    var strays: [Place] = []
-    /// Directories that are gone in the source, and were not empty when the walk left them.
-    var fullDirectories: Set<[UInt8]> = []
-}
-
 extension TreeBuilder {
     /// Remembers the place of a file with several names, when its first name is there.
     func register(_ entry: RemoteEntry, _ status: stat, _ recordedKey: RemoteKey) {
         guard let identity = entry.linkIdentity else { return }
         let path = path(of: entry.name)
-        links.places[identity] = .init(path: path, inode: status.st_ino)
+        links.files[identity] = .init(path: path, inode: status.st_ino)
         links.orphans[identity] =
             recordedKey.bytes == path ? nil : .init(path: path, recordedKey: recordedKey)
     }
@@ -42,11 +17,11 @@ extension TreeBuilder {
     ///
     /// - Returns: false when this is the file's first name.
     func placeLink(_ entry: RemoteEntry) throws(Errno) -> Bool {
-        guard let identity = entry.linkIdentity, let place = links.places[identity] else { return false }
+        guard let identity = entry.linkIdentity, let file = links.files[identity] else { return false }
         let isRecorded = links.orphans[identity]?.recordedKey.bytes == path(of: entry.name)
         let existing = try look(entry.name)
         if existing == nil, isRemoved(entry) { return true }
-        if let existing, existing.status.st_ino == place.inode {
+        if let existing, existing.status.st_ino == file.inode {
             summary.counts.links += 1
             summary.counts.unchanged += 1
             if isRecorded { links.orphans[identity] = nil }
@@ -59,8 +34,8 @@ extension TreeBuilder {
             return true
         }
         // If the link fails for any reason, a separate file serves readers as well.
-        guard (try? link(place, entry.name, replacing: existing != nil)) != nil else {
-            links.places[identity] = nil
+        guard (try? link(file, entry.name, replacing: existing != nil)) != nil else {
+            links.files[identity] = nil
             return false
         }
         touch()
@@ -75,9 +50,9 @@ extension TreeBuilder {
         return true
     }
 
-    private func link(_ place: LinkRegistry.Place, _ name: [UInt8], replacing: Bool) throws(Errno) {
-        let (parent, last) = try open(place.path)
-        guard try parent.stat(last).st_ino == place.inode else { throw Errno(rawValue: ESTALE) }
+    private func link(_ file: LinkRegistry.LinkedFile, _ name: [UInt8], replacing: Bool) throws(Errno) {
+        let (parent, last) = try open(file.path)
+        guard try parent.stat(last).st_ino == file.inode else { throw Errno(rawValue: ESTALE) }
         if replacing {
             let temporary = makeTemporaryName()
             try parent.link(last, into: store.temporary, temporary)
@@ -99,7 +74,7 @@ extension TreeBuilder {
     func giveKey(_ orphan: LinkRegistry.Orphan) throws(ImportError) {
         try attempt(orphan.path) { () throws(Errno) in
             let (parent, name) = try open(orphan.path)
-            let existing = try Existing(try Descriptor.openPlace(at: parent, name), store)
+            let existing = try LocalEntry(try Descriptor.openPlace(at: parent, name), store)
             guard var record = existing.record, record.object.key == orphan.recordedKey else { return }
             record.object.key = RemoteKey(orphan.path)
             record.flags.remove(.lost)

@@ -11,7 +11,7 @@ extension TreeBuilder {
     ///   - old: the file that it replaces, if there is one.
     ///   - changes: the local changes of that file, which are kept.
     func apply(
-        _ entry: RemoteEntry, to file: Descriptor, replacing old: Existing?, keeping changes: LocalChanges
+        _ entry: RemoteEntry, to file: Descriptor, replacing old: LocalEntry?, keeping changes: LocalChanges
     ) throws(Errno) {
         let keepsRights = rights.isForeign || changes.rights
         let values =
@@ -24,7 +24,7 @@ extension TreeBuilder {
             if level.hasDefaultACL { try dropInheritedACL(of: path, entry) }
             if let acl {
                 try acl.withBytes { value throws(Errno) in
-                    try ExtendedAttributes.set(Existing.accessListName, of: path, .follow, to: value)
+                    try ExtendedAttributes.set(LocalEntry.accessListName, of: path, .follow, to: value)
                 }
             }
         }

@@ -56,7 +56,7 @@ extension TreeBuilder {
         }
     }
 
-    private func isSame(_ existing: Existing, _ entry: RemoteEntry) throws(Errno) -> Bool {
+    private func isSame(_ existing: LocalEntry, _ entry: RemoteEntry) throws(Errno) -> Bool {
         switch (entry.kind, existing.kind) {
         case (.symlink(let target), S_IFLNK): try current.readLink(entry.name) == target
         case (.fifo, S_IFIFO), (.socket, S_IFSOCK): true

@@ -47,7 +47,7 @@ extension TreeBuilder {
     private func withdraw(from place: Descriptor, _ status: stat, _ path: [UInt8]) -> Bool {
         do {
             // A record that cannot be believed counts, too.
-            let isImported = try Existing(place, store).isImported
+            let isImported = try LocalEntry(place, store).isImported
             guard isImported, status.st_mode & S_IFMT != S_IFLNK else { return true }
             hasTouched = true
             try place.withProcPath { path throws(Errno) in _ = try check { chmod(path, status.st_mode & 0o1777) } }

@@ -126,7 +126,7 @@ final class TreeBuilder {
             try handle(event)
             if entries % 64 == 0 { progress(ImportProgress(counts: summary.counts, entries: entries)) }
         }
-        try settleGone()
+        try flagOrRemoveGone()
         try links.orphans.values.forEach(giveKey)
         try links.strays.forEach(removeStray)
         try attempt([]) { () throws(Errno) in try records.flush() }
@@ -222,7 +222,7 @@ final class TreeBuilder {
     }
 
     private func enterTop(_ entry: RemoteEntry) throws(Errno) {
-        let record = try Existing(current, store).record
+        let record = try LocalEntry(current, store).record
         isFirst = record == nil
         levels.append(try makeLevel(entry, current, isNew: false, record: record, isManaged: true))
         if record == nil { try writeRecord(of: current, .unfinishedDirectory, key: []) }

@@ -100,12 +100,12 @@ package final class Adopter {
 
     /// Such a record tells only the remote object that the directory, link or special file was made of.
     private func adoptOther(_ place: Descriptor, _ path: [UInt8]) throws(Errno) {
-        if case .foreign(let record, _) = find(place, path) { try store.write(record, to: place) }
+        if case .foreign(let record, _) = ownership(of: place, path) { try store.write(record, to: place) }
     }
 
     private func adoptFile(_ file: AdoptedFile) throws(Errno) {
         let (record, owner): (Record, RecordValue.Owner)
-        switch find(file.place, file.path) {
+        switch ownership(of: file.place, file.path) {
         case .foreign(let found, let old): (record, owner) = (found, old)
         case .own:
             counts.own += 1
@@ -148,7 +148,7 @@ package final class Adopter {
         report(path, cause)
     }
 
-    private enum Found {
+    private enum Ownership {
         /// The file has no record.
         case local
         case own
@@ -158,7 +158,7 @@ package final class Adopter {
         case unknown
     }
 
-    private func find(_ place: Descriptor, _ path: [UInt8]) -> Found {
+    private func ownership(of place: Descriptor, _ path: [UInt8]) -> Ownership {
         let bytes: [UInt8]
         do throws(Errno) { bytes = try store.value(of: place) } catch {
             if error.rawValue == ENODATA || error.rawValue == EOPNOTSUPP { return .local }
@@ -169,8 +169,8 @@ package final class Adopter {
             let value = try RecordValue(bytes)
             guard let own = try? FileHandle(of: place) else { throw RecordError("the file has no handle") }
             if value.owner.isOf(own) { return .own }
-            switch value.place {
-            case .here(let object): return .foreign(Record(value, own, object, at: nil), value.owner)
+            switch value.objectLocation {
+            case .inline(let object): return .foreign(Record(value, own, object, at: nil), value.owner)
             case .table(let reference):
                 let object = try store.objects.object(at: reference, size: value.size)
                 return .foreign(Record(value, own, object, at: reference), value.owner)

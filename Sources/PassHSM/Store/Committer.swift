@@ -10,7 +10,7 @@ final class Committer: Sendable {
     /// From this count of files on, the whole file system is synced instead.
     private static let manyFiles = 8
     /// When so many files wait, ``waitForRoom(_:)`` blocks callers that fill more: this bounds the descriptors.
-    private let mostWaiting: Int
+    private let maxWaiting: Int
     /// A group of this size does not wait any longer.
     private static let fullGroup = 512
 
@@ -21,18 +21,18 @@ final class Committer: Sendable {
     /// The count of groups that are being committed.
     private nonisolated(unsafe) var groups = 0
 
-    /// - Parameter mostWaiting: the bound of files that wait, and of files that are being committed. Nil: as many as
+    /// - Parameter maxWaiting: the bound of files that wait, and of files that are being committed. Nil: as many as
     ///   the reserve of descriptors has room for.
-    init(delay: Double = 0.1, mostWaiting: Int? = nil) {
+    init(delay: Double = 0.1, maxWaiting: Int? = nil) {
         self.delay = delay
         let reserve = Capabilities.descriptorReserve(limit: Capabilities.descriptorLimit().now)
-        self.mostWaiting = mostWaiting ?? min(2048, max(4, reserve / 4))
+        self.maxWaiting = maxWaiting ?? min(2048, max(4, reserve / 4))
     }
 
     /// Blocks while too many files wait. The committing thread must not call it: only that thread makes room.
     func waitForRoom(_ file: StoredFile) {
         condition.lock()
-        while waiting.count >= mostWaiting && waiting[ObjectIdentifier(file)] == nil {
+        while waiting.count >= maxWaiting && waiting[ObjectIdentifier(file)] == nil {
             _ = condition.wait(seconds: 0.1)
         }
         condition.unlock()

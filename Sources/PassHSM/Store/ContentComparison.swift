@@ -4,7 +4,7 @@ import HSMSystem
 
 /// Compares a lower file with its remote object. Used by one task.
 package struct ContentComparison {
-    package enum Answer: Sendable {
+    package enum Outcome: Sendable {
         /// All bytes are equal; their checksum.
         case same(UInt32)
         /// The range from the first byte that differs to the last one.
@@ -24,7 +24,7 @@ package struct ContentComparison {
     package init(_ lower: Descriptor) { self.lower = lower }
 
     /// Compares. Must be called once only. Blocks in reads of the lower file.
-    package mutating func run(_ object: RemoteObject, _ remote: any RemoteStore) async -> Answer {
+    package mutating func run(_ object: RemoteObject, _ remote: any RemoteStore) async -> Outcome {
         do throws(FillError) {
             while offset < object.size {
                 let end = min(object.size, offset + remote.fetchUnit)
@@ -37,7 +37,7 @@ package struct ContentComparison {
         } catch {
             return [.remoteChanged, .remoteGone].contains(error.reason) ? .other : .failed(error.cause)
         }
-        return difference.map(Answer.differs) ?? .same(checksum)
+        return difference.map(Outcome.differs) ?? .same(checksum)
     }
 
     private mutating func take(_ bytes: UnsafeRawBufferPointer) throws(FillError) {

@@ -72,7 +72,7 @@ extension ImportedNames {
     private static let headerSize = 12
     private static let entrySize = 16
     /// The largest file in bytes: it has more names than a file system holds.
-    private static let longest = 1 << 40
+    private static let maxBytes = 1 << 40
 
     /// Reads a whole file with the right checksum; nil for anything else.
     init?(_ bytes: [UInt8]) {
@@ -114,7 +114,7 @@ extension ImportedNames {
     static func read(from directory: Descriptor) throws(StoreError) -> ImportedNames? {
         do throws(Errno) {
             let file = try Descriptor.openOwn(at: directory, Self.file, O_RDONLY)
-            var bytes = [UInt8](repeating: 0, count: min(try file.stat().st_size, longest))
+            var bytes = [UInt8](repeating: 0, count: min(try file.stat().st_size, maxBytes))
             _ = try bytes.withMutableBytes { buffer throws(Errno) in try file.read(into: buffer, at: 0) }
             return ImportedNames(bytes) ?? ImportedNames()
         } catch {

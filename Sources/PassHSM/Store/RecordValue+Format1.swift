@@ -48,6 +48,6 @@ extension RecordValue {
         owner = .handle(identity)
         let object = RemoteObject(
             key: RemoteKey(Array(key)), version: RemoteVersion(Array(versionBytes)), size: Int(size), digest: digest)
-        place = isElsewhere ? .keyFile(object) : .here(object)
+        objectLocation = isElsewhere ? .keyFile(object) : .inline(object)
     }
 }

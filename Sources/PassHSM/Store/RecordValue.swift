@@ -18,9 +18,9 @@ struct RecordValue: Sendable {
         }
     }
 
-    /// The place of the remote object's key, version and digest.
-    enum Place: Sendable, Equatable {
-        case here(RemoteObject)
+    /// Where the remote object's key, version and digest are.
+    enum ObjectLocation: Sendable, Equatable {
+        case inline(RemoteObject)
         case table(ObjectReference)
         /// Format 1: the key is in `keys/`, and the rest is here.
         case keyFile(RemoteObject)
@@ -37,7 +37,7 @@ struct RecordValue: Sendable {
     var contentChecksum: UInt32?
     var lastError: String
     var owner: Owner
-    var place: Place
+    var objectLocation: ObjectLocation
 
     /// - Throws: `RecordError` for anything except a whole record of a known version with the right checksum.
     init(_ bytes: [UInt8]) throws(RecordError) {
@@ -189,12 +189,12 @@ extension RecordValue {
             guard let table = reader.takeVariable().flatMap({ UInt32(exactly: $0) }),
                 let offset = reader.takeVariable(), let check = reader.take(UInt32.self), reader.isAtEnd
             else { throw RecordError("the record's reference is malformed") }
-            place = .table(ObjectReference(table: table, offset: offset, checksum: check))
+            objectLocation = .table(ObjectReference(table: table, offset: offset, checksum: check))
         } else {
             guard let object = RemoteObject(stored: Array(reader.takeRest()), size: size) else {
                 throw RecordError("the record's object is malformed")
             }
-            place = .here(object)
+            objectLocation = .inline(object)
         }
     }
 }

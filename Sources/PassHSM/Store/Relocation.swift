@@ -27,7 +27,8 @@ struct Relocation {
     ///   - isNew: the store has no configuration yet.
     ///   - mayBegin: files at the top may be moved. If something is in the way, they stay.
     /// - Returns: whether files were moved.
-    func settle(_ configuration: inout StoreConfiguration, isNew: Bool, mayBegin: Bool) throws(StoreError) -> Bool {
+    func moveIfNeeded(_ configuration: inout StoreConfiguration, isNew: Bool, mayBegin: Bool) throws(StoreError) -> Bool
+    {
         if isNew {
             if configuration.layout == .inside { try makeTree() }
             try configuration.write(to: folder)

@@ -206,7 +206,7 @@ final class ResidencyMap {
 
     /// Drops the descriptor before ``sync()``, which then does not report a failed write: for changes whose loss does
     /// no harm.
-    func putDown() { unsynced = nil }
+    func dropDescriptor() { unsynced = nil }
 
     private static func readPage(_ page: Int, of file: Descriptor) throws(Errno) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: pageSize)

@@ -114,7 +114,7 @@ extension Store {
     }
 
     /// Leaves the note, and moves the top's record into the tree, when a store is opened for use.
-    func settleTop() {
+    func finalizeTop() {
         guard layout == .inside else { return }
         relocation.leaveNote(temporary)
         // The directory that the files were moved from still has the top's record.

@@ -41,7 +41,7 @@ extension Store {
         guard let handle = FileHandle(name: String(decoding: name, as: UTF8.self)), tree.opensHandles,
             let file = try? tree.open(handle, PASSHSM_O_PATH), let found = try? believedValue(of: file)
         else { return true }
-        if case .keyFile = found.0.place { return true }
+        if case .keyFile = found.0.objectLocation { return true }
         return false
     }
 }

@@ -70,7 +70,7 @@ package final class Store: Sendable {
         adopts: Bool = false, prepare: (LowerDirectory) throws(Errno) -> Void = { _ in }
     ) throws(StoreError) -> Store {
         let store = try Store(path, create: create, locked: true, log: log, committer: committer, prepare: prepare)
-        store.settleTop()
+        store.finalizeTop()
         try store.expectRecords(path, isMovable: adopts)
         store.writeLock(purpose)
         if !keepsLeftovers { store.removeLeftovers() }
@@ -149,7 +149,7 @@ package final class Store: Sendable {
         attribute = configuration.attribute
         if locked {
             let relocation = Relocation(lower: lower, folder: directory, shown: shown, log: log)
-            hasMovedFiles = try relocation.settle(&configuration, isNew: isNew, mayBegin: create)
+            hasMovedFiles = try relocation.moveIfNeeded(&configuration, isNew: isNew, mayBegin: create)
         } else {
             hasMovedFiles = false
         }
@@ -186,8 +186,8 @@ package final class Store: Sendable {
     /// - Throws: `RecordError` when the record cannot be believed: it is damaged, or was copied from another file.
     package func record(of file: Descriptor) throws(RecordError) -> Record? {
         guard let (value, identity) = try believedValue(of: file) else { return nil }
-        switch value.place {
-        case .here(let object): return Record(value, identity, object, at: nil)
+        switch value.objectLocation {
+        case .inline(let object): return Record(value, identity, object, at: nil)
         case .table(let reference):
             return Record(value, identity, try objects.object(at: reference, size: value.size), at: reference)
         case .keyFile(var object):

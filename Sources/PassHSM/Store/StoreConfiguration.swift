@@ -43,7 +43,7 @@ package struct StoreConfiguration: Equatable, Sendable {
     private static let mountPrefix = "mount."
     private static let importPrefix = "import."
     /// The largest file, in bytes.
-    private static let longest = 64 << 10
+    private static let maxBytes = 64 << 10
 
     static func read(from directory: Descriptor) throws(StoreError) -> StoreConfiguration {
         guard let bytes = try content(in: directory) else { return .init() }
@@ -98,7 +98,7 @@ package struct StoreConfiguration: Equatable, Sendable {
     /// Nil when there is no file. Every other failure is an error: there may be a configuration that says where the
     /// records are.
     private static func content(in directory: Descriptor) throws(StoreError) -> [UInt8]? {
-        var bytes = [UInt8](repeating: 0, count: longest + 1)
+        var bytes = [UInt8](repeating: 0, count: maxBytes + 1)
         var count = 0
         do throws(Errno) {
             let file = try Descriptor.openOwn(at: directory, Self.file, O_RDONLY)
@@ -107,7 +107,7 @@ package struct StoreConfiguration: Equatable, Sendable {
             if error.rawValue == ENOENT { return nil }
             throw StoreError("the store's configuration cannot be read: \(error.text)")
         }
-        guard count <= longest else { throw StoreError("the store's configuration is longer than \(longest) bytes") }
+        guard count <= maxBytes else { throw StoreError("the store's configuration is longer than \(maxBytes) bytes") }
         return Array(bytes[..<count])
     }
 

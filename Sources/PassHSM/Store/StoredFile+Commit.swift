@@ -104,7 +104,7 @@ extension StoredFile {
         if record != durable.record || !record.flags.contains(.dirty) { try writeRecordLocked(record) }
         try Failpoint.reach("commit.recorded")
         // If the map loses fills, they are fetched again.
-        if !record.flags.contains(.dirty) { durable.residencyMap?.putDown() }
+        if !record.flags.contains(.dirty) { durable.residencyMap?.dropDescriptor() }
     }
 
     private func finishLocked(_ commit: Commit) throws(Errno) {

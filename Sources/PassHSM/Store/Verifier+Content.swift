@@ -75,17 +75,17 @@ extension Verifier {
         _ file: VerifiedFile, _ record: Record, _ lower: Descriptor, with remote: any RemoteStore
     ) -> UInt32? {
         let object = record.object
-        let answer = pool.wait { () async -> ContentComparison.Answer in
-            var answer = ContentComparison.Answer.failed("")
+        let outcome = pool.wait { () async -> ContentComparison.Outcome in
+            var outcome = ContentComparison.Outcome.failed("")
             for attempt in 0..<Self.maxAttempts {
                 var comparison = ContentComparison(lower)
-                answer = await comparison.run(object, remote)
-                guard case .failed = answer, attempt + 1 < Self.maxAttempts else { break }
+                outcome = await comparison.run(object, remote)
+                guard case .failed = outcome, attempt + 1 < Self.maxAttempts else { break }
                 try? await Task.sleep(for: .milliseconds(200 << (2 * attempt)))
             }
-            return answer
+            return outcome
         }
-        if case .failed(let cause) = answer {
+        if case .failed(let cause) = outcome {
             var text = "cannot be compared with the remote: \(cause)"
             failures += 1
             if failures >= Self.maxFailures {
@@ -97,7 +97,7 @@ extension Verifier {
         }
         failures = 0
         read(object.size)
-        switch answer {
+        switch outcome {
         case .same(let checksum): return checksum
         case .differs(let range): wrong(file, record, range, "the bytes are not those that the remote has")
         case .other: counts.changed += 1

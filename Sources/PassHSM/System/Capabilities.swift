@@ -28,7 +28,7 @@ package struct Capabilities: Sendable {
     }
 
     /// RLIMIT_NOFILE: how many descriptors this process may have now, and how far it may raise that.
-    package static func descriptorLimit() -> (now: Int, most: Int) {
+    package static func descriptorLimit() -> (now: Int, max: Int) {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return (0, 0) }
         return (Int(clamping: limit.rlim_cur), Int(clamping: limit.rlim_max))

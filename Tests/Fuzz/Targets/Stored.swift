@@ -40,8 +40,8 @@ extension FuzzTarget {
         var object = RemoteObject(
             key: RemoteKey(Array(repeating: 0x6b, count: 2000)), version: RemoteVersion([]), size: value.size)
         var reference: ObjectReference?
-        switch value.place {
-        case .here(let here): object = here
+        switch value.objectLocation {
+        case .inline(let here): object = here
         case .keyFile(let rest): (object.version, object.digest) = (rest.version, rest.digest)
         case .table(let place): reference = place
         }
@@ -61,7 +61,7 @@ extension FuzzTarget {
         do {
             let again = try RecordValue(record.encoded(reference))
             try expect(again.owner.isOf(identity), "a record that is written is another file's")
-            if case .here(let here) = again.place { object = here }
+            if case .inline(let here) = again.objectLocation { object = here }
             try expect(
                 Record(again, identity, object, at: nil) == record,
                 "a record that is written is read as another: \(record), \(again)")

@@ -11,7 +11,7 @@ struct FanotifyBuilder: FrontEndBuilder {
 
     var kind: FrontEndKind { .fanotify }
     var lowerPath: BytePath? { session.isInherited ? session.lowerPath : nil }
-    func longestWait(log: Logger) -> Duration? { nil }
+    func maxWait(log: Logger) -> Duration? { nil }
     func prepare(_ directory: LowerDirectory) throws(Errno) { try session.prepare(directory) }
 
     func build(_ parts: FrontEndParts) throws(Errno) -> any FrontEnd {

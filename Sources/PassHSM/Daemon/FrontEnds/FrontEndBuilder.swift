@@ -11,7 +11,7 @@ package protocol FrontEndBuilder: Sendable {
     /// The path to open the lower directory by when a mount covers its own path; nil: its own path.
     var lowerPath: BytePath? { get }
     /// The limit for every fill's time beside the deadline; nil: none.
-    func longestWait(log: Logger) -> Duration?
+    func maxWait(log: Logger) -> Duration?
     /// To be called before files of the lower directory are opened, with the daemon's own way to it.
     func prepare(_ directory: LowerDirectory) throws(Errno)
     /// Makes the front end; nothing is mounted yet.

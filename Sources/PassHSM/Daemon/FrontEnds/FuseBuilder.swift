@@ -15,17 +15,17 @@ struct FuseBuilder: FrontEndBuilder {
     func remark(with settings: MountSettings) -> String { reason }
 
     /// Less time than the kernel allows a request: at the kernel's limit the kernel aborts the whole connection.
-    func longestWait(log: Logger) -> Duration? {
-        var longest: Duration?
+    func maxWait(log: Logger) -> Duration? {
+        var shortest: Duration?
         for name in ["max_request_timeout", "default_request_timeout"] {
             guard let value = SmallFile.text("/proc/sys/fs/fuse/\(name)").flatMap({ Int($0) }), value > 0 else {
                 continue
             }
             let seconds = max(1, value - 2)
-            longest = min(longest ?? .seconds(seconds), .seconds(seconds))
+            shortest = min(shortest ?? .seconds(seconds), .seconds(seconds))
             log.warning("fs.fuse.\(name) is \(value) s: a fill that takes longer than \(seconds) s fails")
         }
-        return longest
+        return shortest
     }
 
     func build(_ parts: FrontEndParts) throws(Errno) -> any FrontEnd {

@@ -22,14 +22,14 @@ package struct UnregisteredMount {
     /// daemon that hangs would make it hang too.
     var isDead: Bool {
         let (finished, path) = (Condition(), entry.mountpoint)
-        let answer = Answer()
+        let result = ProbeResult()
         let isAsked: Void? = try? startThread(name: "probe") {
             var numbers = statvfs()
             let error = path.cString.withUnsafeBufferPointer { text in
                 text.baseAddress.map { statvfs($0, &numbers) == 0 ? 0 : errno } ?? EINVAL
             }
             finished.lock()
-            answer.error = error
+            result.error = error
             finished.unlock()
             finished.broadcast()
         }
@@ -38,13 +38,13 @@ package struct UnregisteredMount {
         let end = ContinuousClock.now + .seconds(2)
         finished.lock()
         defer { finished.unlock() }
-        while answer.error == nil && ContinuousClock.now < end { _ = finished.wait(seconds: 0.1) }
+        while result.error == nil && ContinuousClock.now < end { _ = finished.wait(seconds: 0.1) }
         // ECONNABORTED: the kernel was tearing the connection down.
-        return [ENOTCONN, ECONNABORTED].contains(answer.error ?? 0)
+        return [ENOTCONN, ECONNABORTED].contains(result.error ?? 0)
     }
 
     /// Guarded by the condition's lock.
-    private final class Answer: @unchecked Sendable {
+    private final class ProbeResult: @unchecked Sendable {
         var error: Int32?
     }
 

@@ -7,7 +7,7 @@ import Synchronization
 /// held back is logged with the next line after their minute is over. Safe on every thread.
 final class LogLimit: Sendable {
     /// Different lines in a minute.
-    private static let most = 256
+    private static let maxLines = 256
     private static let period: Duration = .seconds(60)
 
     private struct Line {
@@ -35,7 +35,7 @@ final class LogLimit: Sendable {
                 state.lines[key]?.heldBack += 1
                 return (notes, false)
             }
-            guard state.lines.count < Self.most else {
+            guard state.lines.count < Self.maxLines else {
                 state.others += 1
                 return (notes, false)
             }

@@ -8,7 +8,7 @@ import Synchronization
 package final class RecentFailures: Sendable {
     package init() {}
 
-    private static let most = 10
+    private static let maxFailures = 10
     /// A leaf lock.
     private let failures = Mutex<[StatusReport.Failure]>([])
 
@@ -20,7 +20,7 @@ package final class RecentFailures: Sendable {
 
     private func add(_ cause: String) {
         failures.withLock { failures in
-            if failures.count == Self.most { failures.removeFirst() }
+            if failures.count == Self.maxFailures { failures.removeFirst() }
             failures.append(StatusReport.Failure(cause: cause, time: time(nil)))
         }
     }

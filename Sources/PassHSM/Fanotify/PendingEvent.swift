@@ -4,7 +4,7 @@ import Synchronization
 
 /// An event with a thread that waits for its answer. It is answered once. An event that is dropped unanswered is
 /// answered with EIO.
-final class WaitingEvent: Sendable {
+final class PendingEvent: Sendable {
     let number: Int32
     /// Nil: an open.
     let range: Range<Int>?
@@ -70,31 +70,5 @@ final class WaitingEvent: Sendable {
         // Last: from here on the kernel may give its number to another event.
         let last = descriptor.withLock { $0.take() }
         _ = consume last
-    }
-}
-
-/// Counts events of each kind, and their outcomes.
-package final class EventCounters: Sendable {
-    package enum Name: Int, CaseIterable, Sendable {
-        case open, access, allowed, denied
-        /// The waiting thread was killed before the answer.
-        case abandoned
-        /// The kernel did not take the answer.
-        case unanswered
-        case answeredTwice
-        /// Taken over from another daemon.
-        case inherited
-        /// The kernel could not hand an event over, and has denied it.
-        case unreadable
-    }
-
-    private let counts = Mutex([Int](repeating: 0, count: Name.allCases.count))
-
-    func add(_ name: Name, _ count: Int = 1) { counts.withLock { $0[name.rawValue] += count } }
-
-    /// All of them, by name.
-    package var snapshot: [(name: String, value: Int)] {
-        let counts = counts.withLock { $0 }
-        return Name.allCases.map { (name: "\($0)", value: counts[$0.rawValue]) }
     }
 }

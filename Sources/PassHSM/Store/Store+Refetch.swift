@@ -11,7 +11,7 @@ extension Store {
     ///
     /// - Parameter lower: open for reading and writing; the daemon must not have the file in use.
     /// - Returns: false when there is nothing to do: the file is complete, or dirty.
-    package func renew(
+    package func refetch(
         _ lower: Descriptor, _ object: RemoteObject, modified: RemoteEntry.Time
     ) throws(Errno) -> Bool {
         let old: Record?
