@@ -103,10 +103,10 @@ let package = Package(
                 "HSMDiagnostics", arguments, logging,
             ],
             path: "Sources/PassHSM/CLI", swiftSettings: swift),
-        // What `make bench` runs on every subject.
+        // The latency loops that `make bench` runs on every subject.
         .executableTarget(
             name: "bench-driver", dependencies: ["HSMSystem"], path: "bench/driver", swiftSettings: swift),
-        // What HostileUserTests run as another user.
+        // The program that HostileUserTests run as another user.
         .executableTarget(name: "hostile-user", path: "Tests/HostileUser", cSettings: [.define("_GNU_SOURCE")]),
         support("FaultServers", []),
         // What the tests share; the second is apart, so that the first needs little.

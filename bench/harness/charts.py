@@ -12,7 +12,7 @@ def quoted(text):
 
 
 def draw(folder, name, chart):
-    """Ratios as points with their intervals, a colour a subject; the names of the files that were made."""
+    """Draws ratios as points with their intervals, in one colour for each subject. Returns the names of the files."""
     if not shutil.which("gnuplot"):
         return []
     rows, subjects = chart

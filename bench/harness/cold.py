@@ -1,4 +1,4 @@
-"""What is measured on files that have to be fetched: each time on a lower directory that was just imported."""
+"""Workloads on files that have to be fetched. Each measurement has a lower directory that was just imported."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ class ColdWorkload(Workload):
     folder = None
 
     def remote(self, remotes):
-        """What is imported for it, and nothing else."""
+        """The folder to import, and nothing else."""
         return os.path.join(remotes, self.folder)
 
 
@@ -123,7 +123,7 @@ class Grep(ColdWorkload):
 
 
 class Copy(Subject):
-    """What filling is compared with: the same bytes copied into a lower directory by cp(1), and then read there."""
+    """The baseline of fills: cp(1) copies the same bytes into a lower directory, and they are read there."""
 
     name = "cp, then native"
     absence = None
@@ -167,7 +167,7 @@ def empty(directory):
 
 
 def on_cold(bench, subject, remote, body):
-    """What `body` answers of the path of a mount over a directory that was just imported."""
+    """Calls `body` with the path of a mount over a directory that was just imported, and returns its result."""
     empty(bench.cold_lower)
     path = subject.start(remote, bench.cold_lower, bench.mount)
     try:
@@ -181,13 +181,13 @@ def cold_workloads(sizes):
 
 
 def remotes(is_quick):
-    """The delays and bandwidths that the remote is made to have, by what they are called."""
+    """The simulated delays and bandwidths of the remote, by name."""
     some = {"directory": "latency=0ms", "20 ms": "latency=20ms"}
     return some if is_quick else {**some, "5 ms": "latency=5ms", "20 ms, 100 MB/s": "latency=20ms,bandwidth=100M"}
 
 
 def cold_subjects(program, remote, options=(), granule="64K", suffix=""):
-    """Both front ends, as `options` want them."""
+    """Both front ends, with `options`."""
     options = ["--simulate", remote, *options]
     fanotify = ["--frontend", "fanotify", "--allow-holes", *options]
     return [ColdMount("PassHSM FUSE" + suffix, program, options, granule),

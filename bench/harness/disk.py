@@ -1,4 +1,4 @@
-"""A file system of its own for what is measured: an image in a loop device."""
+"""A separate file system for the measured files, in an image on a loop device."""
 
 import os
 import subprocess

@@ -32,7 +32,7 @@ def measure(bench):
 
 
 def rounds(bench):
-    """Fewer than elsewhere: there is much to vary, and what grows with nothing shows all the same."""
+    """The number of rounds, which is smaller than elsewhere: there are many variants, and growth shows in few rounds."""
     return min(3, bench.options.rounds)
 
 
@@ -83,7 +83,7 @@ def known_inodes(bench, subject, folder, count, round_number):
 
 
 def partial_files(bench):
-    """Of each file the first granule is there; they are larger than what is filled when it is opened."""
+    """Files with their first granule present, too large to be filled when they are opened."""
     for count in bench.sizes.partial:
         remote = os.path.join(bench.options.directory, f"remote-{count}")
         shutil.rmtree(remote, ignore_errors=True)

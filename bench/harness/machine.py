@@ -1,4 +1,4 @@
-"""The machine that the numbers are of: what it is, and what else runs on it."""
+"""The machine of the measurements: its properties, and its other work."""
 
 import glob
 import os
@@ -60,7 +60,7 @@ def busy_seconds():
 
 
 class Process:
-    """What a running process has used so far."""
+    """The resources that a running process has used so far."""
 
     def __init__(self, pid):
         self.pid = pid

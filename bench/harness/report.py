@@ -16,7 +16,7 @@ HEADINGS = {
 
 class Records:
     def __init__(self, folder, subjects):
-        """`subjects`: the order in which they are told."""
+        """`subjects`: the order of the columns."""
         with open(os.path.join(folder, "records.jsonl")) as file:
             self.all = [json.loads(line) for line in file]
         places = {name: place for place, name in enumerate(subjects)}
@@ -38,7 +38,7 @@ class Records:
 
 
 def cost_ratio(records, baseline, **wanted):
-    """How many times the baseline's cost: rates are turned round, so that more than 1 is always worse."""
+    """The cost as a multiple of the baseline's. Rates are inverted, so that more than 1 is always worse."""
     values, sample = records.rounds(**wanted)
     base, _ = records.rounds(**{**wanted, "subject": baseline})
     common = sorted(set(values) & set(base))
@@ -170,7 +170,7 @@ REPOSITORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."
 
 
 def discussion(folder):
-    """What somebody wrote about this run, in `discussion.md` beside it."""
+    """The text about this run in `discussion.md`, if a person has written one."""
     path = os.path.join(folder, "discussion.md")
     if not os.path.exists(path):
         return []

@@ -1,4 +1,4 @@
-"""What is compared: each shows the lower directory at a path, one at a time."""
+"""The subjects of the comparison. Each shows the lower directory at a path, one at a time."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ class Subject:
     # Files are opened with O_DIRECT, so that each read and write is a request of its own.
     opens_direct = False
     process = None
-    # What bringing the files took that are then read.
+    # The seconds that it took to bring the files that are read afterwards.
     seconds_before = 0.0
 
     def takes(self, workload):
@@ -41,7 +41,7 @@ class Subject:
         return not self.is_scale or round_number in (1, 2, 3)
 
     def before(self, workload):
-        """What is measured with the workload, and comes before it."""
+        """Work that is measured together with the workload, and comes before it."""
 
 
 def tree(lower):
@@ -75,7 +75,7 @@ class Mounted(Subject):
         self.child = None
 
     def below(self, lower):
-        """What is mounted."""
+        """The source argument of the mount."""
         return tree(lower)
 
     def command(self, lower, mountpoint):

@@ -1,4 +1,4 @@
-"""What is measured on complete files: each workload answers its figures, by name, on a path."""
+"""Workloads on complete files. Each measures on a path, and returns its figures by name."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class Workload:
         pass
 
     def warm(self, path):
-        """What is not measured comes first: the caches of the subject."""
+        """Prepares the caches of the subject. This is not measured."""
 
     def measure(self, path, subject):
         raise NotImplementedError
@@ -183,7 +183,7 @@ def make_tree(path, count):
 
 
 class Command(Workload):
-    """What people do with a source tree."""
+    """Work of a developer on a source tree."""
 
     def __init__(self, name, sizes, command, before=None, folder="source"):
         super().__init__(name, sizes)
