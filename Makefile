@@ -10,13 +10,13 @@ SOURCES = Sources Tests bench/driver Package.swift
 	test-power test-hostile fuzz demo bench clean
 
 help:
-	@echo "make demo       mount a real tree, read every file of it, compare every digest"
-	@echo "make test       all tests; the mount tests want root and /dev/fuse"
+	@echo "make demo       mount a real tree, read every file, compare every digest"
+	@echo "make test       all tests; the mount tests need root and /dev/fuse"
 	@echo "make test-long  the mount tests in their long forms (a million names, 200,000 files, 100 mounts)"
 	@echo "make test-power crashes and power cuts in their long forms"
 	@echo "make test-hostile  a hostile user on a mount for an hour; HOSTILE_SECONDS=3600"
-	@echo "make fuzz       libFuzzer on every parser of foreign bytes; FUZZ_SECONDS=600: of each"
-	@echo "make bench      the comparison with native and others, with a report; QUICK=1: in a few minutes"
+	@echo "make fuzz       libFuzzer on every parser of foreign bytes; FUZZ_SECONDS=600 for each"
+	@echo "make bench      the comparison with other file systems, with a report; QUICK=1 takes a few minutes"
 	@echo "make lint       swift-format, as in CI;  make format: bring the sources into line"
 	@echo "make build      debug build;  make release: release build, .build/release/passhsm"
 
@@ -55,7 +55,7 @@ test-power: build
 test-long: build test-sources
 	PASSHSM_LONG=1 scripts/run-tests mount
 
-# A target's findings end it with an error; Tests/Fuzz/README.md says what to do with them.
+# A finding ends its target with an error; Tests/Fuzz/README.md explains the next steps.
 fuzz: install-packages
 	@scripts/fuzz
 

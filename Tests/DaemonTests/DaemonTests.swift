@@ -50,7 +50,7 @@ import Testing
             #"{"command":"evict","paths":["a"]}"#, #"{"command":"Pin","paths":["a"]}"#, #"{"paths":["a"]}"#,
             #"{"command":"unpin"}"#, #"{"command":"unpin","paths":"a"}"#, #"{"command":["unpin"],"paths":["a"]}"#,
         ] {
-            #expect(try fixture.ask(line, socket).error?.hasPrefix("not a request: ") == true, "\(line)")
+            #expect(try fixture.ask(line, socket).error?.hasPrefix("invalid request: ") == true, "\(line)")
         }
         // No other command is work on files either.
         for line in [#"{"command":"status","paths":["a"]}"#, #"{"command":"drain","paths":["a"]}"#] {
@@ -72,8 +72,8 @@ import Testing
             }
             return text
         }
-        #expect(try refusal([:], isImported: false).hasSuffix("was never imported"))
-        #expect(try refusal(["fill": "never"]).hasPrefix("the configuration says fill=never: "))
+        #expect(try refusal([:], isImported: false).hasSuffix("was never imported; run `passhsm import` first"))
+        #expect(try refusal(["fill": "never"]).hasPrefix("the recorded setting fill=never: "))
         #expect(try refusal(["passthrough": "maybe"]).contains("passthrough=maybe"))
     }
 
@@ -90,7 +90,7 @@ import Testing
                 openRemote: { _ in FakeRemote.empty() }, registry: registry, failures: RecentFailures(),
                 log: DaemonFixture.log)
         }
-        #expect(error?.description.hasSuffix("the file system has no pre-content events") == true)
+        #expect(error?.description.hasSuffix("no pre-content events; use --frontend fuse") == true)
         #expect(registry.all() == [])
     }
 

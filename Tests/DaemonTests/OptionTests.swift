@@ -27,13 +27,13 @@ import Testing
         try roundTrips(RemoteHealth.Offline.allCases)
         try roundTrips(FrontEndOption.allCases)
         try roundTrips(LogLevel.allCases)
-        #expect(refusal(FillPolicy.self, "never") == "it is none of auto, open, read")
+        #expect(refusal(FillPolicy.self, "never") == "choose one of auto, open, read")
         #expect(refusal(FuseMount.Cache.self, "") != nil)
         #expect(refusal(FuseMount.OnChange.self, "Error") != nil)
         #expect(refusal(VerifyPolicy.self, "strict ") != nil)
-        #expect(refusal(RemoteHealth.Offline.self, "maybe") == "it is none of block, error")
-        #expect(refusal(FrontEndOption.self, "nfs") == "it is none of fuse, fanotify, auto")
-        #expect(refusal(LogLevel.self, "trace") == "it is none of error, warning, info, debug")
+        #expect(refusal(RemoteHealth.Offline.self, "maybe") == "choose one of block, error")
+        #expect(refusal(FrontEndOption.self, "nfs") == "choose one of fuse, fanotify, auto")
+        #expect(refusal(LogLevel.self, "trace") == "choose one of error, warning, info, debug")
     }
 
     @Test("A switch is yes or no, and nothing else is taken for either")

@@ -94,7 +94,7 @@ extension ImportFixture {
         let error = #expect(throws: ImportError.self) {
             try fixture.importRemote([file("file", 0o644), file("new", 0o644)])
         }
-        #expect(error?.description.hasPrefix("the configuration says ") == true)
+        #expect(error?.description.hasPrefix("the recorded setting ") == true)
         fixture.shell("cmp dir/.passhsm/config with; test ! -e lower/new; cp kept dir/.passhsm/config")
         #expect(try fixture.importRemote([file("file", 0o644), file("new", 0o644)]).counts.new == 1)
     }

@@ -118,7 +118,7 @@ extension MountTests {
                 let output = try adopt(new)
                 #expect(output.code == 0, "\(output)")
                 #expect(
-                    output.out.contains("2 complete, 3 with local changes, 1 in part, 2 offline (0 had content"),
+                    output.out.contains("2 complete, 3 with local changes, 1 partial, 2 offline (0 had content"),
                     "\(output)")
                 let partial = try new.state("partial", inLower: true)
                 #expect(try partial.ranges == old.state("partial", inLower: true).ranges && partial.presentBytes > 0)
@@ -152,7 +152,7 @@ extension MountTests {
                 let output = try adopt(new)
                 #expect(output.code == 1 && output.err.contains("small: left as it is: "), "\(output)")
                 #expect(
-                    output.out.contains("0 complete, 3 with local changes, 0 in part, 4 offline (2 had"), "\(output)")
+                    output.out.contains("0 complete, 3 with local changes, 0 partial, 4 offline (2 had"), "\(output)")
                 #expect(try File.bytes(new.tree + "/small", 3..<10) == Array("changed".utf8), "it is not touched")
                 let again = try adopt(new, "--refetch-changed")
                 #expect(again.code == 0, "\(again)")
@@ -168,7 +168,7 @@ extension MountTests {
                 try shell("rm \"$1\"/.passhsm/partial/*", [new.lower])
                 let output = try adopt(new)
                 #expect(
-                    output.code == 1 && output.out.contains("1 with local changes, 0 in part, 3 offline"), "\(output)")
+                    output.code == 1 && output.out.contains("1 with local changes, 0 partial, 3 offline"), "\(output)")
                 for name in ["written", "cut"] { #expect(output.err.contains("\(name): left as it is"), "\(output)") }
                 try new.start(["--fill", "read"])
                 for name in ["written", "cut"] { #expect(File.readError(new.at(name)) == EIO) }
@@ -206,7 +206,7 @@ extension MountTests {
                     try shell("cp -a \"$1\" \"$1.copy\"", [new.tree + "/" + name])
                 }
                 let output = try adopt(new)
-                #expect(output.code == 0 && output.out.contains("9 were their own already"), "\(output)")
+                #expect(output.code == 0 && output.out.contains("9 needed nothing"), "\(output)")
                 var all = content
                 var states = Self.states
                 for name in Self.names where name != "d/inside" {
@@ -215,7 +215,7 @@ extension MountTests {
                 }
                 try check(new, all, states)
                 let idle = try adopt(new)
-                #expect(idle.code == 0 && idle.out.contains("0 complete, 0 with local changes, 0 in part, 0 offline"))
+                #expect(idle.code == 0 && idle.out.contains("0 complete, 0 with local changes, 0 partial, 0 offline"))
             }
         }
     }

@@ -118,7 +118,7 @@ extension MountTests {
                 #expect(try logged(["--log-level", "info"]) == [true, true, false])
                 #expect(try logged(["--log-level", "debug"]) == [true, true, true])
                 let output = try passhsm("mount", mirror.lower, "--log-level", "trace")
-                #expect(output.code == 64 && output.err.contains("none of error, warning, info, debug"), "\(output)")
+                #expect(output.code == 64 && output.err.contains("one of error, warning, info, debug"), "\(output)")
             }
         }
 
@@ -175,7 +175,7 @@ extension MountTests {
                 let place = elsewhere ? mirror.scratch.path + "/else where" : mirror.mount
                 mkdir(place, 0o755)
                 let output = try passhsm("mount", mirror.lower, place, "--log", mirror.logPath)
-                #expect(output.code == 0 && output.err.contains("taken away"), "\(output)")
+                #expect(output.code == 0 && output.err.contains("its daemon was gone"), "\(output)")
                 #expect(try File.sameContent(place + "/file", mirror.remote("file")))
                 #expect(mirror.isMounted == !elsewhere)
                 #expect(try passhsm("unmount", place).code == 0)
@@ -196,7 +196,7 @@ extension MountTests {
                     done; true
                     """
                 let text = try shell(script, [Machine.program, mirror.scratch.path, mirror.mount])
-                let reason = "is a mount of user 0, whose daemon answers nobody else: ask as user 0"
+                let reason = "is a mount of user 0; only user 0 can ask its daemon"
                 let line = "passhsm: \(mirror.mount) \(reason)\n"
                 #expect(text == line + line)
                 #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))

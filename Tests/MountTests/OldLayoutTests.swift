@@ -40,8 +40,8 @@ extension MountTests {
         func works(frontEnd: FrontEnd) throws {
             try withOldDirectory { mirror throws in
                 for (arguments, text) in [
-                    (["state", "partial"], "partial"), (["pin", "dir/stub"], "1 files pinned"),
-                    (["unpin", "-r", "."], "3 files unpinned"), (["release", "partial"], "1 files released"),
+                    (["state", "partial"], "partial"), (["pin", "dir/stub"], "1 file pinned"),
+                    (["unpin", "-r", "."], "3 files unpinned"), (["release", "partial"], "1 file released"),
                     (["verify", "."], "nothing wrong"),
                 ] {
                     let output = try run([Machine.program] + arguments, in: mirror.lower)
@@ -50,7 +50,7 @@ extension MountTests {
                 let output = try run(
                     [Machine.program, "mount", mirror.lower, "--log", mirror.logPath] + frontEnd.arguments)
                 #expect(
-                    output.code == 0 && output.out.contains("WARNING: this lower directory is as earlier"), "\(output)")
+                    output.code == 0 && output.out.contains("WARNING: an earlier version made this"), "\(output)")
                 #expect(output.out.components(separatedBy: "WARNING").count == 2)
                 try expectContent(mirror)
                 try shell("mkdir new; echo new >new/file; mv dir/stub new/moved", in: mirror.mount)

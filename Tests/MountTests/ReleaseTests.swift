@@ -234,7 +234,7 @@ extension MountTests {
                 try until("waiting fills") { try mirror.status().waiting >= 4 }
                 try done("unmount", mirror.mount)
                 let output = try recall.wait(seconds: 20)
-                #expect(output.code == 1 && output.err.contains("the mount ends"), "\(output)")
+                #expect(output.code == 1 && output.err.contains("the mount is ending"), "\(output)")
                 mirror.letGo()
                 try mirror.start()
                 try done("recall", "-r", mirror.mount)

@@ -95,16 +95,16 @@ extension MountTests {
                 }
                 for isMounted in [false, true] {
                     if isMounted { try mirror.start() }
-                    try expect(["pin", "stub"], "1 files pinned")
+                    try expect(["pin", "stub"], "1 file pinned")
                     try expect(["state", mirror.lower + "/stub"], "pinned")
                     try expect(["state", ".passhsm/tree/stub"], "pinned")
                     try expect(["unpin", "-r", "."], "2 files unpinned")
-                    try expect(["unpin", "./dir/../dir/stub2"], "1 files unpinned")
-                    try expect(["release", mirror.lower + "/dir/stub2"], "1 files released")
+                    try expect(["unpin", "./dir/../dir/stub2"], "1 file unpinned")
+                    try expect(["release", mirror.lower + "/dir/stub2"], "1 file released")
                     try expect(["release", "dir"], "\(mirror.lower)/dir: it is not a regular file", code: 1)
                     for command in ["state", "pin"] { try expect([command, "none"], "none: No such file", code: 1) }
                 }
-                try expect(["recall", "dir/stub2"], "1 files recalled")
+                try expect(["recall", "dir/stub2"], "1 file recalled")
                 try mirror.stop()
                 try expect(["state", "dir/stub2"], "dual")
                 try expect(["verify", "."], "nothing wrong")

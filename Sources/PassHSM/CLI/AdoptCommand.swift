@@ -9,17 +9,17 @@ struct AdoptCommand: ParsableCommand {
         commandName: "adopt",
         abstract: "Take over a lower directory that was copied, moved to another disk, or restored from a backup.",
         discussion: """
-            Each file keeps what can be proven of it: local changes always, complete files by checksum, or size, time and \
-            blocks, parts of files by their checksums. The rest is fetched again when it is next read. Nothing may be \
-            mounted. Broken off, it is run again.
+            Local changes are always kept. Complete files are kept if their checksum, or their size, time and blocks, \
+            are right; parts of files if their checksums are. All other content is fetched again when a program reads \
+            it. The directory must not be mounted. If the command is interrupted, run it again.
 
-            The exit status is 1 when a file was left as it is, because only it may have what is in it.
+            The exit status is 1 when a file was left as it is, because it may hold the only copy of its content.
             """)
 
     @Argument(help: "The lower directory.")
     var lower: PathArgument
 
-    @Flag(help: "Fetch files again that were changed beside a mount or not copied whole, and do not leave them.")
+    @Flag(help: "Fetch files again that were changed without a mount or not copied whole, instead of leaving them.")
     var refetchChanged = false
 
     @Flag(help: "Show no progress and no summary.")
@@ -41,7 +41,7 @@ struct AdoptCommand: ParsableCommand {
                 display?.show(counts.names, "\(counts.complete) complete, \(counts.dirty) dirty, \(counts.left) left")
             }.run()
         } catch {
-            throw CommandError("\(lower.path): \(error.text); run again, it goes on")
+            throw CommandError("\(lower.path): \(error.text); run `passhsm adopt` again to continue")
         }
         display?.finish()
         if !quiet { Output.lines(lines(counts)) }
@@ -50,9 +50,10 @@ struct AdoptCommand: ParsableCommand {
 
     private func lines(_ counts: AdoptCounts) -> [String] {
         [
-            "\(lower.path): \(counts.complete) complete, \(counts.dirty) with local changes, \(counts.partial) in part, "
-                + "\(counts.offline) offline (\(counts.givenUp) had content that was not proven), \(counts.left) left; "
-                + "\(counts.own) were their own already"
+            "\(lower.path): \(counts.complete) complete, \(counts.dirty) with local changes, "
+                + "\(counts.partial) partial, "
+                + "\(counts.offline) offline (\(counts.givenUp) had content that was not proven), "
+                + "\(counts.left) left as they are; \(counts.own) needed nothing"
         ]
     }
 }

@@ -12,7 +12,8 @@ struct DaemonLauncher {
         let output: Descriptor
         do throws(Errno) { output = try DaemonLog.open(log) } catch {
             let isRefused = error.rawValue == EPERM || error.rawValue == ELOOP
-            throw CommandError("the log \(log): " + (isRefused ? "not a file of this user's, or a link" : error.text))
+            let cause = isRefused ? "is a link, or not a file of this user" : "cannot be opened: \(error.text)"
+            throw CommandError("the log \(log) \(cause); choose another one with --log")
         }
         let start = try output.stat().st_size
         let (reader, child) = try spawn(output)

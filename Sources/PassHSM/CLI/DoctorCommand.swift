@@ -6,9 +6,10 @@ import HSMSystem
 /// `passhsm doctor`: shows the abilities of this machine and of a lower directory.
 struct DoctorCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "doctor", abstract: "Examine what works here, and what mount will use. Changes nothing.")
+        commandName: "doctor",
+        abstract: "Check this machine, and a lower directory, for the features that mount uses. Changes nothing.")
 
-    @Argument(help: "A lower directory to examine as well.")
+    @Argument(help: "A lower directory to check as well.")
     var lower: PathArgument?
 
     @Flag(help: "Print a JSON array.")

@@ -54,7 +54,7 @@ final class FileTargets {
         }
         guard let found else {
             _ = try path.linkStat()
-            throw CommandError("neither in a mount nor in a lower directory")
+            throw CommandError("it is neither in a mount nor in a lower directory of PassHSM")
         }
         let below = found.below
         if let index = groups.firstIndex(where: { $0.root == found.root }) {

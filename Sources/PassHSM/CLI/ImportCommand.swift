@@ -13,49 +13,49 @@ struct ImportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "import", abstract: "Build a lower directory from a source: names and metadata, no content.",
         discussion: """
-            Run again, it goes on where it broke off, and takes in what the source has changed since. What was changed \
-            locally stays as it is, and is reported.
+            Run it again to continue an interrupted import, or to bring the directory up to date with its source. \
+            Files with local changes stay as they are, and are reported.
 
-            The exit status is 1 when something could not be read, or is in conflict with local changes.
+            The exit status is 1 when a file could not be read, or is in conflict with local changes.
             """)
 
-    @Argument(help: "What holds the files: \(RemoteKinds.forms).")
+    @Argument(help: "The source of the files: \(RemoteKinds.forms).")
     var source: PathArgument
 
-    @Argument(help: "The directory to build; made when it is missing.")
+    @Argument(help: "The directory to build. It is created if it is missing.")
     var lower: PathArgument
 
     @Option(
         help: ArgumentHelp(
-            "A list of the source's files, lines of JSON, instead of index pages.", valueName: "file|url"))
+            "A list of the source's files (lines of JSON), to use instead of index pages.", valueName: "file|url"))
     var manifest: PathArgument?
 
-    @Option(help: ArgumentHelp("Certificate authorities (PEM) to trust beside the system's.", valueName: "file"))
+    @Option(help: ArgumentHelp("Certificate authorities (PEM) to trust besides the system's.", valueName: "file"))
     var caFile: PathArgument?
 
-    @Option(help: "The unit in which content is fetched and known to be there, from 4K to 1M, for new files (64K).")
+    @Option(help: "The size of the parts of a new file that can be present or missing, from 4K to 1M (default: 64K).")
     var granule: GranuleArgument?
 
     @OptionGroup(title: "S3") var store: StoreOptions
 
-    @OptionGroup(title: "Owners and modes of what a web server or a bucket has, also of later imports")
+    @OptionGroup(title: "Owners and modes of files from a web server or a bucket, recorded for later imports")
     var rights: RightsOptions
 
-    @OptionGroup(title: "How later mounts are, unless they are told otherwise") var mount: MountSettingsArguments
+    @OptionGroup(title: "Settings to record for later mounts") var mount: MountSettingsArguments
 
-    @Flag(help: "Remove what is gone in the source, where it holds no local changes.")
+    @Flag(help: "Remove names that the source no longer has, unless they have local changes.")
     var delete = false
 
     @Option(
         help: ArgumentHelp(
-            "How much of the tree --delete may remove; beyond, nothing is removed (10%; of small trees five names).",
+            "How many names --delete may remove; if more are gone, it removes none. In a small tree, five at least.",
             valueName: "number|percent%"))
     var maxDelete = DeleteLimit.usual
 
-    @Flag(help: "Make anew what was removed or renamed in the lower directory.")
+    @Flag(help: "Recreate names that were removed or renamed in the lower directory.")
     var restore = false
 
-    @Flag(help: "Import although the lower directory was imported from another source, or from another file system.")
+    @Flag(help: "Accept another source, or another file system of the source, than the recorded one.")
     var rebind = false
 
     @Flag(help: "Show no progress and no summary.")
@@ -134,14 +134,14 @@ struct ImportCommand: ParsableCommand {
         let problems = [
             (counts.conflicts, "in conflict with local changes"), (counts.unreadable, "unreadable"),
             (counts.skipped, "skipped"),
-            (counts.removed, "removed or renamed here, and left so (--restore makes them anew)"),
+            (counts.removed, "removed or renamed here and left so (--restore recreates them)"),
         ].filter { $0.0 > 0 }.map { "\($0.0) \($0.1)" }
         let first = """
             \(lower): \(counts.new) new, \(counts.changed) changed, \(counts.unchanged) unchanged, \(counts.gone) gone
             """
         let second = """
-            \(source): \(counts.files) files of \(TextTable.size(counts.bytes)), \
-            \(counts.directories) directories, \(counts.links) links
+            \(source): \(TextTable.count(counts.files, "file")) of \(TextTable.size(counts.bytes)), \
+            \(TextTable.count(counts.directories, "directory", "directories")), \(TextTable.count(counts.links, "link"))
             """
         return [first, second] + (problems.isEmpty ? [] : [problems.joined(separator: ", ")])
     }

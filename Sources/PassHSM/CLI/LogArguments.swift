@@ -6,7 +6,7 @@ import Logging
 struct LogArguments: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "The least severe lines that are logged: error, warning, info or debug (info).", valueName: "level"),
+            "Log lines of this level and above: error, warning, info or debug (default: info).", valueName: "level"),
         completion: .list(LogLevel.choices), transform: LogLevel.init(parsing:))
     var logLevel: LogLevel?
 

@@ -10,38 +10,39 @@ struct MountCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "mount", abstract: "Mount a lower directory.",
         discussion: """
-            Returns when the mount can be used; the daemon goes on in the background. Where the content comes from, and \
-            the options that were given to the import, are recorded in the lower directory.
+            The command returns when the mount is ready, and leaves a daemon in the background. The lower directory \
+            has recorded its source, and the settings that were given to the import.
             """)
 
-    @Argument(help: "The directory to show, with files that may be incomplete.")
+    @Argument(help: "The lower directory: the one that an import has built.")
     var lower: PathArgument
 
-    @Argument(help: ArgumentHelp("Where to show it; else it is the same directory.", valueName: "mountpoint"))
+    @Argument(help: ArgumentHelp("The directory to mount on (default: the lower directory).", valueName: "mountpoint"))
     var place: PathArgument?
 
     @Option(
-        name: .customLong("frontend"), help: "How the kernel tells of accesses: fuse (the default), fanotify or auto.",
+        name: .customLong("frontend"), help: "The interface to the kernel: fuse, fanotify or auto (default: fuse).",
         completion: .list(FrontEndOption.choices), transform: FrontEndOption.init(parsing:))
     var frontEnd: FrontEndOption?
 
     @Option(
         help: ArgumentHelp(
-            "How long readers wait for a new daemon when this one dies (fanotify; 30).", valueName: "seconds"),
+            "With fanotify, how long readers wait for a new daemon when this one dies (default: 30).",
+            valueName: "seconds"),
         transform: TakeoverTime.init(parsing:))
     var takeover: TakeoverTime?
 
     @Flag(
         help: ArgumentHelp(
             """
-            With --frontend fanotify, mount also where the lower directory is a part of its file system: programs in other \
-            mount namespaces (containers, services) then read zeros for what is not there.
+            With --frontend fanotify, accept a lower directory that is not the top of its file system. Programs in \
+            other mount namespaces (containers, services) then read zeros in place of missing content.
             """))
     var allowHoles = false
 
-    @OptionGroup(title: "What an import may have recorded") var given: MountSettingsArguments
+    @OptionGroup(title: "Settings (default: those that the import has recorded)") var given: MountSettingsArguments
 
-    @Option(help: ArgumentHelp("The log of a daemon in the background.", valueName: "file"))
+    @Option(help: ArgumentHelp("The log file of the background daemon.", valueName: "file"))
     var log: PathArgument?
 
     @OptionGroup var logging: LogArguments
@@ -114,11 +115,12 @@ struct MountCommand: ParsableCommand {
             lower: registry.canonical(lower.path), mountpoint: registry.canonical(mountpoint.path),
             except: registry.all()
         ) { place in
-            PassHSMCommand.printError("the mount on \(place), whose daemon was gone, was taken away")
+            PassHSMCommand.printError("removed the mount on \(place): its daemon was gone")
         }
-        let lowerPath = try Self.directory(lower.path, "the lower directory")
+        let lowerPath = try Self.directory(
+            lower.path, "the lower directory", missing: "`passhsm import` makes one")
         try Self.expectNotNested(lowerPath)
-        let mountPath = try Self.directory(mountpoint.path, "the mount point")
+        let mountPath = try Self.directory(mountpoint.path, "the mount point", missing: "create it first")
         if let daemon = try registry.daemon(forLower: lowerPath) {
             try EndingDaemon(daemon).wait(
                 orRefuse: "\(lowerPath) is already mounted on \(daemon.mountpoint) by process \(daemon.pid)")
@@ -139,21 +141,25 @@ struct MountCommand: ParsableCommand {
     /// A lower directory inside another one would be shown, filled and released by both.
     static func expectNotNested(_ lower: BytePath) throws {
         if let outer = try LowerState.outerDirectory(of: lower) {
-            throw CommandError("\(lower) is inside \(outer), which is another lower directory, or a mount of one")
+            throw CommandError(
+                "\(lower) is inside \(outer), which is another lower directory, or a mount of one; choose a directory "
+                    + "outside of it")
         }
     }
 
-    private static func directory(_ path: BytePath, _ role: String) throws -> BytePath {
+    /// - Parameter missing: the way out when the directory does not exist.
+    private static func directory(_ path: BytePath, _ role: String, missing: String) throws -> BytePath {
         do throws(Errno) {
             let real = try path.real()
             guard try real.stat().st_mode & S_IFMT == S_IFDIR else { throw Errno(rawValue: ENOTDIR) }
             return real
         } catch {
             if error.rawValue == ENOTCONN {
-                throw CommandError("\(path) is a mount whose daemon is gone; `passhsm unmount` takes it away")
+                throw CommandError("\(path) is a mount whose daemon is gone; `passhsm unmount` removes it")
             }
             let text = String(cString: strerror(error.rawValue))
-            throw CommandError("\(role) \(path): \(text)")
+            let wayOut = error.rawValue == ENOENT ? "; \(missing)" : ""
+            throw CommandError("\(role) \(path): \(text)\(wayOut)")
         }
     }
 }

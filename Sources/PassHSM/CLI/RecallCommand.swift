@@ -4,10 +4,10 @@ import HSMControl
 /// `passhsm recall`: fills files whole.
 struct RecallCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "recall", abstract: "Fill files whole now, and wait for it.",
+        commandName: "recall", abstract: "Fetch all content of files, and wait until it is here.",
         discussion: """
-            Needs a mounted lower directory. What programs read comes first; a recall that is broken off leaves what it \
-            has filled. The exit status is 1 when a file could not be filled.
+            The files have to be in a mount. Reads of programs come first. If the command is interrupted, the content \
+            that it has fetched stays. The exit status is 1 when a file could not be filled.
             """, aliases: ["restore", "stage"])
 
     @OptionGroup var arguments: FileArguments
@@ -15,8 +15,9 @@ struct RecallCommand: ParsableCommand {
     func run() throws {
         let targets = try FileTargets(arguments)
         guard targets.offline.isEmpty else {
-            throw CommandError("\(targets.offline[0].path): not in a mount; recall needs one")
+            let path = targets.offline[0].path
+            throw CommandError("\(path): it is not in a mount, and recall needs one: run `passhsm mount` first")
         }
-        try targets.run(.recall) { "\($0.files) files recalled, \(TextTable.size($0.bytes))" }
+        try targets.run(.recall) { "\(TextTable.count($0.files, "file")) recalled, \(TextTable.size($0.bytes))" }
     }
 }

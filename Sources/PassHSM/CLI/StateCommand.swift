@@ -42,7 +42,7 @@ struct StateCommand: ParsableCommand {
         switch answer(path) {
         case .success(let answer):
             guard let decoded = try? ControlJSON.decode(StateReport.self, from: answer) else {
-                throw CommandError("the mount answered with something else than a state")
+                throw CommandError("the mount sent an answer that is not a state")
             }
             report = decoded
         case .failure(let error):
@@ -78,7 +78,7 @@ struct StateCommand: ParsableCommand {
         }
         guard let place = LowerPath(canonical) else {
             if error.rawValue == ENOENT { throw error }
-            throw CommandError("neither in a mount nor in a lower directory")
+            throw CommandError("it is neither in a mount nor in a lower directory of PassHSM")
         }
         return try lower.report(place)
     }

@@ -7,7 +7,7 @@ import HSMSystem
 /// `passhsm status`: shows a daemon's report about itself.
 struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "status", abstract: "Show what the daemon of a mount does.")
+        commandName: "status", abstract: "Show the state of a mount: its remote, counters and last errors.")
 
     @Argument(help: "The mount point, or a path in the mount.")
     var mountpoint: PathArgument
@@ -21,7 +21,7 @@ struct StatusCommand: ParsableCommand {
             let canonical = try registry.canonical(mountpoint.path)
             if let mount = try UnregisteredMount.at(canonical) { throw CommandError(mount.explanation) }
             let whose = OwnProcess.isMachineRoot ? "" : " of this user's"
-            throw CommandError("no daemon\(whose) is mounted at \(mountpoint.path)")
+            throw CommandError("no daemon\(whose) serves \(mountpoint.path): mount it with `passhsm mount`")
         }
         let reply = try ControlClient(daemon, in: registry).request(.status)
         guard let status = reply.status else {

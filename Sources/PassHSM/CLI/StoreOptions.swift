@@ -3,19 +3,19 @@ import HSMRemotes
 
 /// The options for reaching a bucket. An import records them in its location, so that mounts need none of them.
 struct StoreOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Where the store is, unless it is AWS.", valueName: "url"))
+    @Option(help: ArgumentHelp("The store's URL (default: Amazon S3).", valueName: "url"))
     var endpoint: String?
 
     @Option(help: "The bucket's region.")
     var region: String?
 
-    @Option(help: "Whose credentials of ~/.aws are used.")
+    @Option(help: "The profile in ~/.aws that has the credentials.")
     var profile: String?
 
-    @Option(help: "How the bucket is named in requests: path or virtual (as a host).")
+    @Option(help: "How requests name the bucket: path, or virtual (in the host name).")
     var style: BucketAddress.Style?
 
-    @Flag(inversion: .prefixedNo, help: "Ask for each object's metadata: its modification time, mode, owner, checksum.")
+    @Flag(inversion: .prefixedNo, help: "Ask for each object's metadata: modification time, mode, owner and checksum.")
     var metadata = true
 
     /// What is given, by the options' names.

@@ -11,7 +11,7 @@ struct UnmountCommand: ParsableCommand {
     @Argument(help: "The mount point.")
     var mountpoint: PathArgument
 
-    @Flag(help: "Unmount although it is used; everything that waits fails.")
+    @Flag(help: "Unmount even if files are open. Reads that wait for the remote fail.")
     var force = false
 
     func run() throws {

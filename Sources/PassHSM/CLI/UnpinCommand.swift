@@ -1,14 +1,15 @@
 import ArgumentParser
+import HSMControl
 
 /// `passhsm unpin`: allows releasing again.
 struct UnpinCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "unpin", abstract: "Allow that files are released.")
+        commandName: "unpin", abstract: "Allow files to be released again.")
 
     @OptionGroup var arguments: FileArguments
 
     func run() throws {
         let targets = try FileTargets(arguments)
-        try targets.run(.unpin) { "\($0.files) files unpinned" }
+        try targets.run(.unpin) { "\(TextTable.count($0.files, "file")) unpinned" }
     }
 }

@@ -11,14 +11,14 @@ struct VerifyCommand: ParsableCommand {
         commandName: "verify",
         abstract: "Check every record, residency map and checksum of a lower directory that is not mounted.",
         discussion: """
-            With --repair, what is wrong and has no local changes is dropped, and fetched again when it is next read. \
-            Local changes are never dropped.
+            With --repair, wrong content is dropped, and fetched again when a program reads it. Local changes are \
+            never dropped.
 
-            Complete files are compared with the checksum of what came from the remote, and with --against-remote with the \
-            remote itself, as far as it still has the version that was recorded.
+            Complete files are compared with the checksum of the content that came from the remote. With \
+            --against-remote they are compared with the remote's copy, where it still has the recorded version.
 
-            The exit status is the sum of 1: something was dropped; 4: something wrong was left; or 8: it could not be \
-            done; 16: called wrongly.
+            The exit status is the sum of 1 (something was dropped) and 4 (something wrong was left); or 8 (the check \
+            failed), or 16 (wrong usage).
             """)
 
     /// fsck(8)'s exit status.
@@ -34,10 +34,10 @@ struct VerifyCommand: ParsableCommand {
     @Argument(help: "The lower directory.")
     var lower: PathArgument
 
-    @Flag(help: "Drop what is wrong, so that it is fetched again.")
+    @Flag(help: "Drop wrong content, so that it is fetched again.")
     var repair = false
 
-    @Flag(help: "Read the remote's copy of each complete file, and compare it.")
+    @Flag(help: "Compare each complete file with the remote's copy, byte for byte.")
     var againstRemote = false
 
     @Flag(help: "Print a JSON object.")
@@ -87,7 +87,8 @@ struct VerifyCommand: ParsableCommand {
             let rest = counts.findings - counts.dropped
             let found = counts.findings == 0 ? "nothing wrong" : "\(counts.dropped) dropped, \(rest) left"
             Output.lines([
-                "\(lower.path): \(counts.files) files, \(TextTable.size(counts.bytes)) compared: \(found)"
+                "\(lower.path): \(TextTable.count(counts.files, "file")), "
+                    + "\(TextTable.size(counts.bytes)) compared: \(found)"
             ])
             Output.lines(Self.remarks(counts))
         }
@@ -100,10 +101,12 @@ struct VerifyCommand: ParsableCommand {
     private static func remarks(_ counts: VerifyCounts) -> [String] {
         var lines: [String] = []
         if counts.unchecked > 0 {
-            lines.append("\(counts.unchecked) complete files were not compared: no checksum of them is recorded")
+            let files = TextTable.count(counts.unchecked, "complete file")
+            lines.append("not compared: \(files) without a recorded checksum")
         }
         if counts.changed > 0 {
-            lines.append("\(counts.changed) complete files were not compared: the remote has another version, or none")
+            let files = TextTable.count(counts.changed, "complete file")
+            lines.append("not compared: \(files) of which the remote has another version, or none")
         }
         return lines
     }

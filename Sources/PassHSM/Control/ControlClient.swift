@@ -35,7 +35,7 @@ package struct ControlClient: Sendable {
                 try socket.readLine(limit: Self.replyBytes, until: Deadline(seconds: seconds))
             }
             guard let work = try decode(line).work else {
-                throw ControlError(.noAnswer, "the daemon (process \(daemon.pid)) sent no report of the work")
+                throw ControlError(.noAnswer, "the daemon (process \(daemon.pid)) sent no report on the files")
             }
             report(work)
             if work.isDone { return }

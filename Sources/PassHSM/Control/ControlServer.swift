@@ -65,7 +65,7 @@ package final class ControlServer: Sendable {
             throw ControlError(.registry, "cannot listen on the control socket: \(error.text)")
         }
         do throws(Errno) { try startThread(name: "hsm-control") { [self] in acceptLoop() } } catch {
-            throw ControlError(.registry, "no thread for the control socket: \(error.text)")
+            throw ControlError(.registry, "cannot start a thread for the control socket: \(error.text)")
         }
     }
 
@@ -126,7 +126,8 @@ package final class ControlServer: Sendable {
                 serveAll(of: user, refusingWork: error)
             }
         } else if isRefused {
-            let error = "user \(user) has too many connections to the daemon: \(limits.connections + limits.waiting)"
+            let error =
+                "user \(user) has \(limits.connections + limits.waiting) connections to the daemon; try again later"
             try? send(ControlReply(error: error), connection, seconds: 0)
         }
     }
@@ -167,7 +168,7 @@ package final class ControlServer: Sendable {
                     limit: limits.requestBytes, until: Deadline(seconds: limits.seconds))
                 switch Self.request(line) {
                 case .success(let request): try answer(request, connection, refusingWork: refusal)
-                case .failure(let error): try send(ControlReply(error: "not a request: \(error)"), connection)
+                case .failure(let error): try send(ControlReply(error: "invalid request: \(error)"), connection)
                 }
             }
         } catch {
@@ -203,7 +204,9 @@ package final class ControlServer: Sendable {
             }
             try send(reply, connection)
         case .files(let work):
-            if let refusal { return try send(ControlReply(error: "no thread for this: \(refusal.text)"), connection) }
+            if let refusal {
+                return try send(ControlReply(error: "cannot start a thread for this: \(refusal.text)"), connection)
+            }
             handlers.files(work) { reply in (try? send(reply, connection)) != nil }
         }
     }

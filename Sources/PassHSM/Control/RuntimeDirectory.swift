@@ -78,7 +78,7 @@ package struct RuntimeDirectory: Sendable {
 
     private func unusable(_ error: Errno) -> ControlError {
         let names = places.map(\.description).joined(separator: ", ")
-        let way = error.rawValue == EPERM ? "; it has to belong to this user alone (mode 0700)" : ""
+        let way = error.rawValue == EPERM ? "; the folder has to belong to this user alone (mode 0700)" : ""
         return ControlError(.registry, "cannot register in \(names): \(error.text)\(way)")
     }
 

@@ -18,6 +18,13 @@ package enum TextTable {
         }
     }
 
+    /// A number with its noun: `1 file`, `2 files`.
+    ///
+    /// - Parameter many: the plural; nil: the noun and an s.
+    package static func count(_ number: Int, _ one: String, _ many: String? = nil) -> String {
+        "\(number) \(number == 1 ? one : many ?? one + "s")"
+    }
+
     /// `bytes` in the largest unit that leaves at least 1: `1536` is `1.5 KiB`.
     package static func size(_ bytes: Int) -> String {
         let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]

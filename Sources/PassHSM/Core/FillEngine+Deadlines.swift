@@ -81,8 +81,8 @@ extension FillEngine {
     ) -> FillError {
         let cause =
             request.deadline < now
-            ? "nothing of it came for \(configuration.deadline)"
-            : "not filled within \(configuration.maxWait ?? configuration.deadline)"
+            ? "no content arrived for \(configuration.deadline)"
+            : "the fill took longer than \(configuration.maxWait ?? configuration.deadline)"
         return FillError(.io, .deadline, cause + outage)
     }
 

@@ -47,7 +47,7 @@ package final class RemoteHealth: Sendable {
         state.withLockedValue { $0.breaker.isOpen ? $0.breaker.outage : nil }.map { outage in
             let seconds = (ContinuousClock.now - outage.since).components.seconds
             return FillError(
-                .io, .remoteFailed, "not asked: the remote has been down for \(seconds) s: \(outage.cause)",
+                .io, .remoteFailed, "the remote has been down for \(seconds) s, and was not asked: \(outage.cause)",
                 isOutage: true)
         }
     }

@@ -17,7 +17,9 @@ extension Daemon {
             purpose: "mounted on \(configuration.mountpoint)", log: log,
             prepare: { tree throws(Errno) in try builder.prepare(tree) })
         let stored = try store.configuration()
-        guard !stored.source.isEmpty else { throw DaemonError("\(configuration.lower) was never imported") }
+        guard !stored.source.isEmpty else {
+            throw DaemonError("\(configuration.lower) was never imported; run `passhsm import` first")
+        }
         if let warning = stored.warning { log.warning("\(warning)") }
         let settings = try settings(configuration, stored, builder.kind, log)
         let given = settings.recorded.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
@@ -46,9 +48,9 @@ extension Daemon {
         let settings: MountSettings
         do throws(OptionError) {
             settings = configuration.settings.over(try MountSettings(recorded: stored.mountSettings))
-        } catch { throw DaemonError("the configuration says \(error)") }
+        } catch { throw DaemonError("the recorded setting \(error) (see .passhsm/config)") }
         if kind != .fuse, let option = settings.fuseOption {
-            log.warning("\(option), which is recorded, is for FUSE: left out")
+            log.warning("the recorded \(option) is for FUSE, and is ignored")
         }
         return settings
     }

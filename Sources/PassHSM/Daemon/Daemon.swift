@@ -49,7 +49,7 @@ package final class Daemon: Sendable {
             answer = try frontEnd.start()
         } catch {
             let isLacking = builder.kind == .fanotify && error.rawValue == EOPNOTSUPP
-            let cause = isLacking ? "the file system has no pre-content events" : error.text
+            let cause = isLacking ? "the file system has no pre-content events; use --frontend fuse" : error.text
             throw DaemonError("cannot mount on \(configuration.mountpoint): \(cause)")
         }
         let status = DaemonStatus(parts, builder.kind, frontEnd, failures)
@@ -74,7 +74,7 @@ package final class Daemon: Sendable {
     /// clients get no more answers.
     package func run() {
         frontEnd.waitForUnmount()
-        if !jobs.end(seconds: Self.jobSeconds) { log.warning("work on files that clients asked for does not end") }
+        if !jobs.end(seconds: Self.jobSeconds) { log.warning("jobs have not ended within \(Int(Self.jobSeconds)) s") }
         frontEnd.finish()
         server.stop()
     }
@@ -104,7 +104,7 @@ package final class Daemon: Sendable {
         let some = names.sorted { $0.lexicographicallyPrecedes($1) }.prefix(3).map { BytePath($0).description }
         let list =
             some.joined(separator: ", ") + (names.count > some.count ? " and \(names.count - some.count) more" : "")
-        return "\(list) in \(lower) itself, which somebody made there while nothing was mounted, is in no mount; "
+        return "\(list) in \(lower) itself was made there while nothing was mounted, and no mount shows it; "
             + "`passhsm import` moves it in"
     }
 }

@@ -6,7 +6,7 @@ import HSMSystem
 /// Findings that come from the kernel.
 extension Doctor {
     func kernelFinding() -> Finding {
-        guard let kernel else { return Finding("kernel", .limited, "\(release): not a version that is understood") }
+        guard let kernel else { return Finding("kernel", .limited, "\(release): an unknown form of version") }
         let detail = "Linux \(release)"
         if kernel >= KernelVersion(6, 9) { return Finding("kernel", .ok, detail) }
         return Finding("kernel", .limited, "\(detail): FUSE passthrough comes with 6.9")
@@ -17,24 +17,27 @@ extension Doctor {
         do throws(Errno) {
             _ = try Descriptor.open("/dev/fuse", O_RDWR)
         } catch {
-            let advice = error.rawValue == ENOENT ? " (modprobe fuse?)" : ""
+            let advice = error.rawValue == ENOENT ? "; load the module with `modprobe fuse`" : ""
             return Finding(name, .missing, "\(error.text)\(advice)")
         }
         if capabilities.mayAdministrate { return Finding(name, .ok, "can be opened") }
         let helpers = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/local/bin/fusermount3"]
         guard helpers.contains(where: { access($0, X_OK) == 0 }) else {
-            return Finding(name, .missing, "can be opened, but without CAP_SYS_ADMIN fusermount3 is needed to mount")
+            return Finding(
+                name, .missing, "can be opened, but mounting needs CAP_SYS_ADMIN or fusermount3; install fuse3")
         }
-        return Finding(name, .ok, "can be opened; fusermount3 mounts")
+        return Finding(name, .ok, "can be opened; mounts go through fusermount3")
     }
 
     func preContent(_ lower: BytePath?) -> Finding {
         let name = "fanotify pre-content"
         let support = PreContentSupport(lower: lower, mayAdministrate: capabilities.mayAdministrate)
         if let obstacle = support.obstacle { return Finding(name, .missing, obstacle) }
-        if lower == nil { return Finding(name, .ok, "the kernel has it; the file system is tried with LOWER") }
+        if lower == nil {
+            return Finding(name, .ok, "the kernel has it; name a lower directory to try its file system")
+        }
         if let reservation = support.reservation { return Finding(name, .limited, reservation) }
-        return Finding(name, .ok, "all of the file system can be marked; `mount --frontend auto` takes it")
+        return Finding(name, .ok, "works for the whole file system; `mount --frontend auto` chooses it")
     }
 
     func requestTimeout() -> Finding {
@@ -45,8 +48,8 @@ extension Doctor {
     func ring() -> Finding {
         let name = "FUSE over io_uring"
         return switch SmallFile.text("/sys/module/fuse/parameters/enable_uring") {
-        case "Y": Finding(name, .ok, "enabled in the kernel; libfuse uses it from 3.18 on")
-        case .some: Finding(name, .limited, "off: /sys/module/fuse/parameters/enable_uring is N; not needed")
+        case "Y": Finding(name, .ok, "the kernel has it, and it is enabled")
+        case .some: Finding(name, .limited, "off (/sys/module/fuse/parameters/enable_uring is N); not needed")
         case nil: Finding(name, .missing, "needs Linux 6.14 or later; not needed")
         }
     }
@@ -60,9 +63,9 @@ extension Doctor {
             capabilities.mayAdministrate
                 ? Finding("CAP_SYS_ADMIN", .ok, "held")
                 : Finding(
-                    "CAP_SYS_ADMIN", .missing, "no passthrough, no attributes of the namespace trusted, no fanotify"),
+                    "CAP_SYS_ADMIN", .missing, "no passthrough, no trusted attributes, no fanotify"),
             capabilities.mayOpenHandles
-                ? Finding("CAP_DAC_READ_SEARCH", .ok, "held: inodes are known by handle")
+                ? Finding("CAP_DAC_READ_SEARCH", .ok, "held; inodes are known by file handle")
                 : Finding("CAP_DAC_READ_SEARCH", .missing, "each known inode needs a descriptor"),
             Finding(
                 "RLIMIT_NOFILE", limit.max >= 4096 || capabilities.mayOpenHandles ? .ok : .limited, descriptors),

@@ -86,16 +86,18 @@ package struct Doctor: Sendable {
     package static func passthrough(kernel: KernelVersion?, mayAdministrate: Bool, lowerType: String?) -> Finding {
         let name = "kernel passthrough"
         guard let kernel, kernel >= KernelVersion(6, 9) else {
-            return Finding(name, .missing, "needs Linux 6.9 or later: complete files are read through the daemon")
+            return Finding(
+                name, .missing, "needs Linux 6.9 or later; until then complete files are read through the daemon")
         }
         guard mayAdministrate else {
-            return Finding(name, .missing, "needs CAP_SYS_ADMIN: complete files are read through the daemon")
+            return Finding(
+                name, .missing, "needs CAP_SYS_ADMIN (root); without it complete files are read through the daemon")
         }
         switch lowerType {
         case "overlay":
-            return Finding(name, .limited, "on overlayfs only with a stacking depth of 2: nothing may be stacked above")
+            return Finding(name, .limited, "works on overlayfs, but no file system can be stacked on the mount")
         case let type? where type.hasPrefix("fuse"):
-            return Finding(name, .limited, "not where the lower file system uses passthrough itself (\(type))")
+            return Finding(name, .limited, "does not work if the lower file system uses passthrough itself (\(type))")
         default:
             return Finding(name, .ok, "Linux \(kernel), CAP_SYS_ADMIN")
         }
@@ -126,6 +128,6 @@ package struct Doctor: Sendable {
         guard let set else { return Finding(name, .ok, "not set") }
         return Finding(
             name, .limited,
-            "\(set) s: one request that takes longer would end the whole mount: fills fail two seconds before")
+            "\(set) s: the kernel would end the mount at a request that takes longer, so fills fail two seconds before")
     }
 }

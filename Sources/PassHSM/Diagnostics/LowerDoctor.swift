@@ -49,13 +49,13 @@ package struct LowerDoctor {
         let probe: Descriptor
         do throws(Errno) {
             probe = try directory.openUnnamed()
-            findings.append(Finding("O_TMPFILE", .ok, "files can be made without a name"))
+            findings.append(Finding("O_TMPFILE", .ok, "files can be created without a name"))
         } catch {
             findings.append(Finding("O_TMPFILE", .limited, "\(error.text)"))
             do throws(Errno) {
                 probe = try Self.openUnlinked(in: directory)
             } catch {
-                findings.append(Finding("writing", .missing, "no file can be made: \(error.text)"))
+                findings.append(Finding("writing", .missing, "no file can be created: \(error.text)"))
                 return findings
             }
         }
@@ -100,8 +100,10 @@ package struct LowerDoctor {
             return Finding(name, .ok, (working.map { "\($0) works" } + failing).joined(separator: ", "))
         }
         let reasons = failing.joined(separator: ", ")
-        if working.isEmpty { return Finding(name, .missing, "records cannot be kept (\(reasons))") }
-        return Finding(name, .limited, "user works (\(reasons)): users can see and change the records")
+        if working.isEmpty {
+            return Finding(name, .missing, "no place for records (\(reasons)); use ext4, xfs or btrfs")
+        }
+        return Finding(name, .limited, "only user attributes work (\(reasons)); users can see and change the records")
     }
 
     private static func tryAttribute(_ name: String, _ probe: Descriptor) -> Errno? {
@@ -124,13 +126,13 @@ package struct LowerDoctor {
                 try ExtendedAttributes.value("system.posix_acl_access", of: path, .follow)
             }
         } catch {
-            if error.rawValue != ENODATA { return Finding("ACLs", .limited, "not kept here: \(error.text)") }
+            if error.rawValue != ENODATA { return Finding("ACLs", .limited, "not supported: \(error.text)") }
         }
-        return Finding("ACLs", .ok, "POSIX ACLs are kept")
+        return Finding("ACLs", .ok, "POSIX ACLs are supported")
     }
 
     private func punchHole(_ probe: Descriptor) -> Finding {
-        attempt("punching holes", success: "space of released files is given back") { () throws(Errno) in
+        attempt("punching holes", success: "releasing a file frees its space") { () throws(Errno) in
             try [UInt8](repeating: 1, count: 128 << 10).withBytes { bytes throws(Errno) in
                 try probe.write(bytes, at: 0)
             }
@@ -146,7 +148,8 @@ package struct LowerDoctor {
             return Finding("SEEK_DATA", .limited, error.text)
         }
         return (try? probe.seekData(from: 0)) == nil
-            ? Finding("SEEK_DATA", .ok, "holes are told") : Finding("SEEK_DATA", .limited, "holes are told as data")
+            ? Finding("SEEK_DATA", .ok, "holes are reported")
+            : Finding("SEEK_DATA", .limited, "holes are reported as data")
     }
 
     private func largestFile(_ probe: Descriptor) -> Finding {

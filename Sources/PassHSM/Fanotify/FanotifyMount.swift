@@ -145,7 +145,7 @@ package final class FanotifyMount: Sendable {
         let deadline = Deadline(seconds: Self.closeTimeout)
         while session.group.hasMount(session.mount.mountID) {
             if deadline.hasPassed {
-                log.warning("files are still open; what is missing of them is denied from now on")
+                log.warning("files are still open; reads of their missing content fail from now on")
                 return isAborted.store(true, ordering: .releasing)
             }
             usleep(10_000)

@@ -150,7 +150,7 @@ package final class FanotifySession: Sendable {
                 self.log.error("the guardian is gone: starting another")
                 do { try self.guardNow() } catch {
                     self.log.critical(
-                        "no guardian can be started; should the daemon die now, holes can be read: \(error)")
+                        "no guardian can be started; if the daemon dies now, programs can read holes: \(error)")
                     sleep(1)
                 }
             }

@@ -76,7 +76,7 @@ package final class Guardian {
 
     private func wait() {
         if let kept, daemon == nil, !isDenying, isEnding || ContinuousClock.now >= denial {
-            if !isEnding { log.error("no daemon has taken over \(kept.mount.mountpoint): everything is denied") }
+            if !isEnding { log.error("no daemon has taken over \(kept.mount.mountpoint): every access is denied") }
             isDenying = true
             denyWaiting(kept)
         }
@@ -125,7 +125,9 @@ package final class Guardian {
         guard socket === daemon, let kept else { return }
         daemon = nil
         denial = .now + kept.mount.takeover
-        if !isEnding { log.warning("the daemon of \(kept.mount.mountpoint) is gone: whoever waits goes on waiting") }
+        if !isEnding {
+            log.warning("the daemon of \(kept.mount.mountpoint) is gone; accesses wait for the next daemon")
+        }
     }
 
     private func serve(_ socket: LocalSocket) {

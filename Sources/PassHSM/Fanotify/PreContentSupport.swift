@@ -52,7 +52,8 @@ package struct PreContentSupport: Sendable {
     package var reservation: String? {
         if let obstacle { return obstacle }
         if isWholeFileSystem { return nil }
-        return "the lower directory is a part of its file system: only its mount can be marked, and copies of that in "
-            + "other mount namespaces would show holes for content"
+        return
+            "the lower directory is not the top of its file system, so programs in other mount namespaces would read "
+            + "zeros in place of missing content"
     }
 }

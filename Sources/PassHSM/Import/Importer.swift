@@ -70,7 +70,8 @@ package struct Importer: Sendable {
         let (fileSystem, isSameFileSystem) = try fileSystem(after: recorded)
         let isSame = isLocation(of: recorded)
         guard try recorded.source.isEmpty || isSame || options.rebind || !isBound(store, recorded) else {
-            throw ImportError("\(lowerName) was imported from \(recorded.source), not from \(location); see --rebind")
+            throw ImportError(
+                "\(lowerName) was imported from \(recorded.source), not from \(location); change that with --rebind")
         }
         var configuration = recorded
         configuration.source = location.url
@@ -170,8 +171,8 @@ package struct Importer: Sendable {
         guard isSame || options.rebind else {
             let other = before.map { "\($0)" } ?? "recorded in an unknown form"
             throw ImportError(
-                "the source \(location) is on another file system (\(found)) than before (\(other)): mount that one, or see "
-                    + "--rebind")
+                "the source \(location) is on another file system (\(found)) than before (\(other)); mount that one, "
+                    + "or accept this one with --rebind")
         }
         return (found.text, isSame)
     }

@@ -131,7 +131,7 @@ extension RemoteRights {
         case "yes": true
         case "no", nil: false
         case .some(let text):
-            throw ImportError("the configuration says \(trustSetting)=\(text): it is neither yes nor no")
+            throw ImportError("the recorded setting \(trustSetting)=\(text): choose yes or no (see .passhsm/config)")
         }
     }
 }
@@ -140,7 +140,7 @@ extension RemoteRights.Given {
     /// The number of a user or a group, from text.
     package static func number(_ text: String) throws(ImportError) -> UInt32 {
         guard let number = UInt32(digits: text), number != .max else {
-            throw ImportError("it is no number of a user or a group")
+            throw ImportError("it is not the number of a user or a group")
         }
         return number
     }
@@ -169,9 +169,9 @@ extension RemoteRights.Given {
                 case "gid": group = try Self.number(text)
                 case "file-mode": fileMode = try Self.fileMode(text)
                 case "dir-mode": directoryMode = try Self.directoryMode(text)
-                default: throw ImportError("there is no such option")
+                default: throw ImportError("this version has no such option")
                 }
-            } catch { throw ImportError("the configuration says \(name)=\(text): \(error)") }
+            } catch { throw ImportError("the recorded setting \(name)=\(text): \(error) (see .passhsm/config)") }
         }
     }
 

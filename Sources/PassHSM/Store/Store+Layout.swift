@@ -56,7 +56,7 @@ extension Store {
         let mount = entries.enumerated().filter { $0.element.mountpoint.contains(path) }
             .max { ($0.element.mountpoint.bytes.count, $0.offset) < ($1.element.mountpoint.bytes.count, $1.offset) }
         guard let mount = mount?.element, mount.showsTree else { return }
-        throw StoreError("\(shown) is in the mount on \(mount.mountpoint): unmount that first, by `passhsm unmount`")
+        throw StoreError("\(shown) is in the mount on \(mount.mountpoint): unmount that first with `passhsm unmount`")
     }
 
     /// The path of the file that a descriptor is open on.
@@ -84,8 +84,8 @@ extension Store {
     package var exposure: String? {
         guard layout == .top else { return nil }
         return
-            "this lower directory is as earlier versions made it: while it is not mounted, programs find its files, and "
-            + "read zeros for absent content; the next `passhsm import` moves the files to where no program finds them"
+            "an earlier version made this lower directory: while it is not mounted, programs find its files, and read "
+            + "zeros in place of missing content; the next `passhsm import` moves the files into the store's folder"
     }
 
     // MARK: Local files beside the tree

@@ -33,7 +33,7 @@ package struct StoreConfiguration: Equatable, Sendable {
     /// A message that users of the tree need; nil: there is none.
     package var warning: String? {
         isImported
-            ? nil : "the last import into this directory did not come to its end: names may be missing; import again"
+            ? nil : "the last import into this directory was interrupted, and names may be missing; import again"
     }
 
     /// The format of stores whose files are at the top, which earlier versions read too.

@@ -38,6 +38,6 @@ package struct DaemonConfiguration: Sendable {
     ) throws(OptionError) -> FrontEndOption {
         guard option != .fuse, let setting = settings.fuseOption else { return option }
         if option == .auto { return .fuse }
-        throw OptionError("\(setting) is for FUSE, and not with --frontend fanotify")
+        throw OptionError("\(setting) is for FUSE, and does not work with --frontend fanotify")
     }
 }

@@ -30,7 +30,7 @@ package struct MountSettings: Equatable, Sendable {
     package init(recorded: [String: String]) throws(OptionError) {
         for (name, text) in recorded.sorted(by: { $0.key < $1.key }) {
             guard let option = Self.options.first(where: { $0.name == name }) else {
-                throw OptionError("\(name)=\(text): there is no such option")
+                throw OptionError("\(name)=\(text): this version has no such option")
             }
             do throws(OptionError) { try option.parse(text, &self) } catch {
                 throw OptionError("\(name)=\(text): \(error)")

@@ -19,7 +19,7 @@ package struct OptionError: Error, Equatable, Sendable, CustomStringConvertible 
 extension OptionValue where Self: RawRepresentable & CaseIterable, RawValue == String {
     package init(parsing text: String) throws(OptionError) {
         guard let value = Self(rawValue: text) else {
-            throw OptionError("it is none of \(Self.choices.joined(separator: ", "))")
+            throw OptionError("choose one of \(Self.choices.joined(separator: ", "))")
         }
         self = value
     }
@@ -36,7 +36,7 @@ extension Bool: OptionValue {
         switch text {
         case "yes": self = true
         case "no": self = false
-        default: throw OptionError("it is neither yes nor no")
+        default: throw OptionError("choose yes or no")
         }
     }
 
@@ -55,7 +55,7 @@ package protocol SecondsOption: OptionValue {
 extension SecondsOption {
     package init(parsing text: String) throws(OptionError) {
         guard let seconds = Int(text), Self.range.contains(seconds) else {
-            throw OptionError("it is no number of seconds from \(Self.range.lowerBound) to \(Self.range.upperBound)")
+            throw OptionError("choose a number of seconds from \(Self.range.lowerBound) to \(Self.range.upperBound)")
         }
         self.init(checked: seconds)
     }

@@ -28,8 +28,8 @@ struct FanotifyBuilder: FrontEndBuilder {
     func remark(with settings: MountSettings) -> String {
         guard settings.fill == .read else { return reason }
         return reason
-            + "; WARNING: with --fill read, programs that look for holes (cp, tar -S, rsync -S), and loop devices, take what "
-            + "is not there for zeros"
+            + "; WARNING: with --fill read, programs that look for holes (cp, tar -S, rsync -S), and loop devices, "
+            + "take missing content for zeros"
     }
 }
 

@@ -26,9 +26,11 @@ enum FrontEndChoice {
         case .auto:
             let support = PreContentSupport(lower: configuration.lower, mayAdministrate: OwnProcess.isMachineRoot)
             if let reservation = support.reservation { return FuseBuilder(reason: "; not fanotify: \(reservation)") }
-            reason = "; chosen: nothing stands against it"
+            reason = "; chosen by auto"
         }
-        guard let address else { throw DaemonError("--frontend fanotify needs the root of the machine") }
+        guard let address else {
+            throw DaemonError("--frontend fanotify needs root, outside of user namespaces; use FUSE")
+        }
         return FanotifyBuilder(session: try session(configuration, address, log), reason: reason)
     }
 
@@ -42,9 +44,9 @@ enum FrontEndChoice {
         if let obstacle = support.obstacle { throw DaemonError("--frontend fanotify: \(obstacle)") }
         guard support.isWholeFileSystem || configuration.allowsHoles else {
             throw DaemonError(
-                "--frontend fanotify: \(configuration.lower) is a part of its file system, of which only this mount can be "
-                    + "marked: programs in other mount namespaces (containers, services) would read zeros for what is not "
-                    + "there. Take FUSE, make it the top of a file system of its own, or accept that with --allow-holes"
+                "--frontend fanotify: \(configuration.lower) is not the top of its file system: programs in other "
+                    + "mount namespaces (containers, services) would read zeros in place of missing content. Use FUSE, "
+                    + "or a file system of its own, or accept that with --allow-holes"
             )
         }
         let guarded = GuardedMount(
@@ -57,7 +59,7 @@ enum FrontEndChoice {
     private static func expectSame(_ left: GuardedMount, _ configuration: DaemonConfiguration) throws {
         if configuration.frontEnd != .fuse && left.mountpoint == configuration.mountpoint { return }
         throw DaemonError(
-            "\(left.mountpoint) is a fanotify mount whose daemon died: mount it there again with --frontend fanotify, or "
-                + "take it away with `passhsm unmount`")
+            "\(left.mountpoint) is a fanotify mount whose daemon died; mount it there again with --frontend fanotify, "
+                + "or remove it with `passhsm unmount`")
     }
 }

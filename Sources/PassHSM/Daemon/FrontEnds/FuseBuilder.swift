@@ -23,7 +23,7 @@ struct FuseBuilder: FrontEndBuilder {
             }
             let seconds = max(1, value - 2)
             shortest = min(shortest ?? .seconds(seconds), .seconds(seconds))
-            log.warning("fs.fuse.\(name) is \(value) s: a fill that takes longer than \(seconds) s fails")
+            log.warning("fs.fuse.\(name) is \(value) s, so a fill that takes longer than \(seconds) s fails")
         }
         return shortest
     }

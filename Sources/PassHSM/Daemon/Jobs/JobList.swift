@@ -11,7 +11,7 @@ package final class JobList: Sendable {
         var isEnding = false
     }
 
-    static let ending = "the mount ends: what was not done yet is left as it was"
+    static let ending = "the mount is ending; files that were not done yet stay as they were"
 
     private let condition = Condition()
     // Guarded by the condition's lock. Leaf: nothing is called while it is held.

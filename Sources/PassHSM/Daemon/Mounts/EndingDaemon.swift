@@ -22,7 +22,7 @@ package struct EndingDaemon {
             if deadline.hasPassed {
                 throw DaemonError(
                     "\(daemon.mountpoint) was unmounted, but its daemon (process \(daemon.pid)) has not ended within "
-                        + "\(Int(Self.endSeconds)) s: its files may still be open")
+                        + "\(Int(Self.endSeconds)) s; close the files of the mount that are still open")
             }
             usleep(20_000)
         }

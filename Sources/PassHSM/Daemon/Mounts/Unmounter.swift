@@ -29,7 +29,8 @@ package struct Unmounter {
             guard error.code == EBUSY else {
                 if error.code == EINVAL {
                     throw DaemonError(
-                        "\(mountpoint) is not mounted here, but its daemon (process \(daemon.pid)) runs; --force ends it"
+                        "\(mountpoint) is not mounted here, but its daemon (process \(daemon.pid)) is running; "
+                            + "--force ends it"
                     )
                 }
                 throw DaemonError("cannot unmount \(mountpoint): \(error)")
@@ -68,7 +69,7 @@ package struct Unmounter {
         let few = users.filter { !$0.isWaiting } + users.filter(\.isWaiting)
         let list = few.prefix(5).map { "\($0.name) (\($0.pid)) has \($0.path)" }.joined(separator: ", ")
         let rest = users.count > 5 ? " and \(users.count - 5) more" : ""
-        return (users.isEmpty ? "" : ": \(list)\(rest)") + "; --force unmounts it all the same"
+        return (users.isEmpty ? "" : ": \(list)\(rest)") + "; --force unmounts it anyway"
     }
 
     /// Ends the mount even while it is in use: the daemon detaches it, answers every request and ends. If the daemon
@@ -104,7 +105,8 @@ package struct Unmounter {
     private func waitForEnd(of process: ProcessHandle?) throws {
         guard let process, try !process.waitForEnd(seconds: Self.endSeconds) else { return }
         throw DaemonError(
-            "\(mountpoint) is unmounted, but its daemon (process \(daemon.pid)) has not ended within \(Int(Self.endSeconds)) s"
+            "\(mountpoint) is unmounted, but its daemon (process \(daemon.pid)) has not ended within "
+                + "\(Int(Self.endSeconds)) s"
         )
     }
 
@@ -116,7 +118,7 @@ package struct Unmounter {
             throw DaemonError("\(mountpoint) is not mounted")
         }
         guard entry.showsTree else {
-            throw DaemonError("\(mountpoint) is a mount of type \(entry.type), and not one of PassHSM")
+            throw DaemonError("\(mountpoint) is a mount of type \(entry.type), not of PassHSM")
         }
         let mount = UnregisteredMount(entry: entry)
         let isDead = mount.isDead

@@ -52,11 +52,13 @@ package struct UnregisteredMount {
     package var explanation: String {
         let (place, owner) = (entry.mountpoint, entry.owner.map { "user \($0)" } ?? "another user")
         if isDead {
-            let way = isOwn ? "`passhsm unmount` takes the mount away" : "it was \(owner)'s, who can unmount it"
+            let way = isOwn ? "`passhsm unmount` removes the mount" : "\(owner) can unmount it"
             return "the daemon of \(place) is gone; \(way)"
         }
-        if !isOwn { return "\(place) is a mount of \(owner), whose daemon answers nobody else: ask as \(owner)" }
-        return "the daemon of \(place) runs, and is not in this user's registry: was XDG_RUNTIME_DIR another one then?"
+        if !isOwn { return "\(place) is a mount of \(owner); only \(owner) can ask its daemon" }
+        return
+            "the daemon of \(place) is running, but this user's registry does not have it; set XDG_RUNTIME_DIR as it "
+            + "was when \(place) was mounted"
     }
 
     /// Takes away this user's dead mounts that are in the way of mounting `lower` on `mountpoint`: those at

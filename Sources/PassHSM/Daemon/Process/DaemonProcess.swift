@@ -49,11 +49,11 @@ package enum DaemonProcess {
     /// next use.
     private static func reload(_ daemon: Daemon, _ log: Logger) {
         daemon.lookAnew()
-        guard let path = daemon.configuration.log else { return log.info("credentials are looked for anew") }
+        guard let path = daemon.configuration.log else { return log.info("SIGHUP: credentials are read again") }
         do throws(Errno) {
             let file = try DaemonLog.open(path)
             for number in [STDOUT_FILENO, STDERR_FILENO] { _ = try check { dup2(file.raw, number) } }
-            log.info("the log was opened again, and credentials are looked for anew")
+            log.info("SIGHUP: the log was opened again, and credentials are read again")
         } catch {
             log.error("the log \(path) cannot be opened again: \(error.text)")
         }

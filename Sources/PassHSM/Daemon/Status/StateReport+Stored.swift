@@ -20,8 +20,8 @@ extension StateReport {
         {
             add(
                 warning:
-                    "\(max(0, size - presentBytes)) bytes that were not changed here are missing, and the source no longer "
-                    + "has them: they come only when it has the recorded version again")
+                    "\(max(0, size - presentBytes)) bytes that were not changed here are missing, and the source no "
+                    + "longer has them; they can be read only when it has the recorded version again")
         }
     }
 
