@@ -7,13 +7,14 @@ export SWIFT
 SOURCES = Sources Tests bench/driver Package.swift
 
 .PHONY: help install-packages test-sources build release lint format test test-unit test-mount test-long \
-	test-power test-hostile fuzz demo bench clean
+	test-power test-thread test-hostile fuzz demo bench clean
 
 help:
 	@echo "make demo       mount a real tree, read every file, compare every digest"
 	@echo "make test       all tests; the mount tests need root and /dev/fuse"
 	@echo "make test-long  the mount tests in their long forms (a million names, 200,000 files, 100 mounts)"
 	@echo "make test-power crashes and power cuts in their long forms"
+	@echo "make test-thread  data races: modules' tests under the thread sanitizer"
 	@echo "make test-hostile  a hostile user on a mount for an hour; HOSTILE_SECONDS=3600"
 	@echo "make fuzz       libFuzzer on every parser of foreign bytes; FUZZ_SECONDS=600 for each"
 	@echo "make bench      the comparison with other file systems, with a report; QUICK=1 takes a few minutes"
@@ -54,6 +55,13 @@ test-power: build
 
 test-long: build test-sources
 	PASSHSM_LONG=1 scripts/run-tests mount
+
+# Builds only what these tests need, beside the usual build. A report fails the run.
+THREAD_TESTS = ControlTests CoreTests FilesTests StoreTests SystemTests
+test-thread: install-packages
+	PASSHSM_THREAD_TESTS="$(THREAD_TESTS)" $(SWIFT) build --sanitize thread --scratch-path .build-tsan \
+		--product PassHSMPackageTests
+	@BUILD_FOLDER=.build-tsan scripts/run-tests unit
 
 # A finding ends its target with an error; Tests/Fuzz/README.md explains the next steps.
 fuzz: install-packages

@@ -20,6 +20,10 @@ let tls = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let httpTypes = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 
+/// The test targets that `make test-thread` builds, which sets PASSHSM_THREAD_TESTS: the others, and what they need, are
+/// left out.
+let threadTests = Context.environment["PASSHSM_THREAD_TESTS"]?.split(separator: " ").map(String.init)
+
 /// A module of the product lives in `Sources/PassHSM/<folder>` and is called `HSM<folder>`.
 /// The arrows between the modules are ARCHITECTURE.md's; the compiler keeps them.
 func module(_ folder: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -29,7 +33,9 @@ func module(_ folder: String, _ dependencies: [Target.Dependency]) -> Target {
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: swift)
+    .testTarget(
+        name: name, dependencies: dependencies + (threadTests == nil ? [] : ["ThreadSanitizer"]), path: "Tests/\(name)",
+        swiftSettings: swift)
 }
 
 /// A library of the tests.
@@ -137,3 +143,9 @@ let package = Package(
         fuzzing,
     ]
 )
+
+if let threadTests {
+    package.targets.removeAll { $0.type == .test && !threadTests.contains($0.name) }
+    package.targets.append(
+        .target(name: "ThreadSanitizer", path: "Tests/ThreadSanitizer", cSettings: [.define("_GNU_SOURCE")]))
+}
