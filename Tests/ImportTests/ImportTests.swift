@@ -4,6 +4,7 @@ import HSMCore
 import HSMRemotes
 import HSMStore
 import HSMSystem
+import TestSupport
 import Testing
 
 @testable import HSMImport
@@ -181,7 +182,7 @@ import Testing
         let fixture = try ImportFixture("mkdir -p a/b .passhsm/x; touch a/1 a/b/2 3; ln -s a l; mkfifo p")
         defer { fixture.remove() }
         let counter = TreeCounter(BytePath("\(fixture.path)/source"))
-        for _ in 0..<500 where counter.total == nil { usleep(10_000) }
+        try until("the count") { counter.total != nil }
         var last: ImportProgress?
         try fixture.run { last = $0 }
         #expect(last?.entries == 7)

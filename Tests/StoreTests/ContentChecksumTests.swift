@@ -107,7 +107,9 @@ import Testing
         _ fixture: StoreFixture, repairs: Bool = false, remote: (any RemoteStore)? = nil
     ) throws -> (findings: [Disagreement], counts: VerifyCounts) {
         var findings: [Disagreement] = []
-        let counts = try Verifier(fixture.store, repairs: repairs, remote: remote) { findings.append($0) }.run()
+        let counts = try Verifier(fixture.store, repairs: repairs, remote: remote, firstPause: .milliseconds(1)) {
+            findings.append($0)
+        }.run()
         return (findings, counts)
     }
 

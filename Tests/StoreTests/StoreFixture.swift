@@ -26,7 +26,7 @@ final class StoreFixture {
     private let isPrompt: Bool
 
     /// - Parameters:
-    ///   - isPrompt: commits come by themselves, as in the daemon.
+    ///   - isPrompt: commits come by themselves, as in the daemon but sooner.
     ///   - folder: an existing directory to be used instead of a new one.
     init(isPrompt: Bool = false, in folder: String? = nil) throws {
         guard geteuid() == 0 else { throw StoreError("the store's tests want root") }
@@ -40,7 +40,7 @@ final class StoreFixture {
 
     private static func open(_ path: String, isPrompt: Bool) throws -> Store {
         try untilFree {
-            let committer = isPrompt ? Committer() : Committer(delay: 100_000)
+            let committer = Committer(delay: isPrompt ? 0.01 : 100_000)
             return try Store.open(
                 path.utf8CString.map { $0 }, create: true, purpose: "testing", log: log, committer: committer)
         }

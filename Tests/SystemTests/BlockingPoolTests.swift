@@ -1,6 +1,7 @@
 import Glibc
 import HSMSystem
 import Synchronization
+import TestSupport
 import Testing
 
 @Suite struct BlockingPoolTests {
@@ -52,20 +53,24 @@ import Testing
     func `when there has been no work for a while after some, the pool says so once`(limit: Int) async throws {
         let calls = Mutex(0)
         let pool = BlockingPool(name: "test", limit: limit, afterWork: (0.2, { calls.withLock { $0 += 1 } }))
-        for round in 1...3 {
+        for _ in 1...3 {
+            let before = calls.withLock { $0 }
             // Work that goes on for longer than that.
+            var (last, longest) = (ContinuousClock.now, Duration.zero)
             for _ in 0..<20 {
                 await withTaskGroup { group in
                     for _ in 0..<limit { group.addTask(executorPreference: pool) { usleep(10_000) } }
                 }
+                (last, longest) = (.now, max(longest, .now - last))
             }
-            #expect(calls.withLock { $0 } == round - 1, "it is not called between one piece of work and the next")
-            let start = ContinuousClock.now
-            while calls.withLock({ $0 }) < round, ContinuousClock.now - start < .seconds(20) {
-                try await Task.sleep(for: .milliseconds(10))
+            let during = calls.withLock { $0 }
+            // On a machine that is busy enough it may really have had no work.
+            if longest < .milliseconds(200) {
+                #expect(during == before, "it is not called between one piece of work and the next")
             }
-            try await Task.sleep(for: .milliseconds(500))
-            #expect(calls.withLock { $0 } == round)
+            try await until("the call") { calls.withLock { $0 } > during }
+            try await Task.sleep(for: .milliseconds(300))
+            #expect(calls.withLock { $0 } == during + 1)
         }
     }
 }

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HSMSystem
@@ -80,7 +81,12 @@ import Testing
         }
         defer { isOver.withLock { $0 = true } }
         while runner.withLock({ $0 }) == 0 || sleeper.withLock({ $0 }) == 0 { usleep(1000) }
-        usleep(50_000)
+        try until("the sleeper to sleep") {
+            guard case .waits(let call) = CallerSyscall.activity(of: sleeper.withLock { $0 }, looks: 1) else {
+                return false
+            }
+            return call.waitsForOther
+        }
         guard case .runs = CallerSyscall.activity(of: runner.withLock { $0 }, looks: 3) else {
             Issue.record("it runs")
             return

@@ -75,13 +75,13 @@ extension Verifier {
         _ file: VerifiedFile, _ record: Record, _ lower: Descriptor, with remote: any RemoteStore
     ) -> UInt32? {
         let object = record.object
-        let outcome = pool.wait { () async -> ContentComparison.Outcome in
+        let outcome = pool.wait { [firstPause] () async -> ContentComparison.Outcome in
             var outcome = ContentComparison.Outcome.failed("")
             for attempt in 0..<Self.maxAttempts {
                 var comparison = ContentComparison(lower)
                 outcome = await comparison.run(object, remote)
                 guard case .failed = outcome, attempt + 1 < Self.maxAttempts else { break }
-                try? await Task.sleep(for: .milliseconds(200 << (2 * attempt)))
+                try? await Task.sleep(for: firstPause * (1 << (2 * attempt)))
             }
             return outcome
         }

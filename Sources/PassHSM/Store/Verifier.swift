@@ -21,6 +21,7 @@ package final class Verifier {
     var maps: Set<String>
     var keys: Set<String>
     private let report: (Disagreement) -> Void
+    let firstPause: Duration
     private let progress: (VerifyCounts) -> Void
     private var walk: NameWalk
     /// Something could not be looked at, and may need a map or key that seems to be left over.
@@ -31,15 +32,17 @@ package final class Verifier {
     /// - Parameters:
     ///   - store: opened for use with `keepsLeftovers`, so that nobody else changes anything.
     ///   - remote: the store's source, to compare complete files with; nil: no comparison with the remote.
+    ///   - firstPause: before a failed comparison is tried again; four times as long before each further attempt.
     ///   - report: called with each finding, after the finding was handled.
     ///   - progress: called every now and then.
     package init(
-        _ store: Store, repairs: Bool, remote: (any RemoteStore)? = nil, report: @escaping (Disagreement) -> Void,
-        progress: @escaping (VerifyCounts) -> Void = { _ in }
+        _ store: Store, repairs: Bool, remote: (any RemoteStore)? = nil, firstPause: Duration = .milliseconds(200),
+        report: @escaping (Disagreement) -> Void, progress: @escaping (VerifyCounts) -> Void = { _ in }
     ) throws(Errno) {
         self.store = store
         self.repairs = repairs
         self.remote = remote
+        self.firstPause = firstPause
         self.report = report
         self.progress = progress
         walk = try NameWalk(top: store.tree.root, hiding: Store.folder)
