@@ -112,7 +112,7 @@ extension MountTests {
                         environment: failpoint(point, "hang"))
                     defer { child.kill(SIGKILL) }
                     try until("the step") { try objects(mirror).keys != before.keys }
-                    usleep(300_000)
+                    try until("the failpoint") { hangs(child.pid) }
                     // The journal is written, with what it holds of records and names.
                     try shell(
                         "dd if=/dev/zero of=\"$1/.passhsm/any\" bs=1 count=1 conv=fsync status=none", [mirror.lower])

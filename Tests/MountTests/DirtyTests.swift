@@ -64,9 +64,14 @@ extension MountTests {
                 #expect(try passhsm("pin", mirror.at("file")).code == 0)
                 if isWritten { try file?.put([1], at: 0) }
                 file = nil
-                try until("the flags to be settled") { try mirror.status().openHandles == 0 }
-                sleep(2)
-                #expect(try Set(mirror.state("file").flags) == (isWritten ? ["pinned", "dirty"] : ["pinned"]))
+                try until("the release") { try mirror.status().openHandles == 0 }
+                let flags: Set = isWritten ? ["pinned", "dirty"] : ["pinned"]
+                if isWritten {
+                    sleep(2)
+                } else {
+                    try until("the look") { try Set(mirror.state("file").flags) == flags }
+                }
+                #expect(try Set(mirror.state("file").flags) == flags)
             }
         }
 

@@ -200,11 +200,16 @@ extension MountTests {
                 #expect(puncher.poll() == nil, "it is not done")
                 puncher.kill(SIGKILL)
                 #expect(try puncher.wait(seconds: 5).code == 128 + SIGKILL)
-                let done = try mirror.state("file").presentBytes
                 #expect(try file.bytes(Self.gibibyte..<Self.gibibyte + 1) == [0])
                 #expect(try file.bytes(far..<far + 2) == [5, 0])
-                usleep(300_000)
-                #expect(try mirror.state("file").presentBytes == done, "nothing goes on")
+                // The step under way ends, and no other begins: all of them would take longer than this waits.
+                var done = try mirror.state("file").presentBytes
+                try until("the end of it") {
+                    usleep(300_000)
+                    let now = try mirror.state("file").presentBytes
+                    defer { done = now }
+                    return now == done
+                }
                 // The lock that it held.
                 let size = Self.gibibyte
                 _ = try check { Glibc.truncate(mirror.at("file"), size) }

@@ -96,8 +96,10 @@ extension MountTests {
                 try mirror.stop()
                 try mirror.start(["--fill", "read"], failpoints: failpoint)
                 let (isCut, failed) = work(mirror, files)
-                usleep(150_000)
-                wasHit = failed || !isRunning(mirror.pid) || mirror.log.contains("errno")
+                func isHit() -> Bool { failed || !isRunning(mirror.pid) || mirror.log.contains("errno") }
+                // Some steps come with a commit, after the answer.
+                try? until("the step", seconds: 3) { isHit() }
+                wasHit = isHit()
                 try mirror.killDaemon()
                 try mirror.start(["--fill", "read"])
                 for (name, ledger) in files {
@@ -140,7 +142,8 @@ extension MountTests {
                 try file.truncate(to: 700_001)
                 isCut = true
             }
-            usleep(250_000)
+            // What is not on disk is not released. After a failure some of it never is.
+            try? until("the commits", seconds: 1) { try mirror.status().incompleteFiles == 0 }
             attempt {
                 let output = try passhsm("release", mirror.at("release"), mirror.at("half"), mirror.at("parts"))
                 if output.code != 0 { failed = true }

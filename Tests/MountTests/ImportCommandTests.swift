@@ -169,7 +169,7 @@ extension MountTests {
                     for file in 0..<100 { try File.put("x", mirror.remote("d\(folder)/f\(file)")) }
                 }
                 let child = try Child([Machine.program, "import", mirror.source, mirror.lower])
-                usleep(300_000)
+                try until("its first files") { access(mirror.tree + "/d0/f0", F_OK) == 0 }
                 child.kill(SIGKILL)
                 _ = try child.wait(seconds: 10)
                 let output = try passhsm("mount", mirror.lower, mirror.mount, "--log", mirror.logPath)

@@ -89,7 +89,8 @@ extension MountTests {
                     #expect(bytes == Array(expected[range]), "\(what): \(range) is wrong")
                 }
             }
-            // The commit.
+            // The commit, of which a fault may leave nothing to wait for.
+            if injection == nil { try until("the commit") { try mirror.state(name).state == "dual" } }
             usleep(250_000)
             tracer.kill(SIGTERM)
             _ = try tracer.wait(seconds: 10)

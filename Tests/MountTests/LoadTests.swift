@@ -74,7 +74,8 @@ extension MountTests {
 
         /// Resident bytes and descriptors of the daemon, when all has been put down.
         private func settled(_ mirror: Mirror) throws -> (memory: Int, descriptors: Int) {
-            try until("all files to be put down", seconds: 60) { try mirror.status().openHandles == 0 }
+            try mirror.settle()
+            // Memory is given back when there was no work for a moment.
             usleep(1_500_000)
             let fields = try String(contentsOfFile: "/proc/\(mirror.pid)/statm", encoding: .utf8).split(separator: " ")
             return (Int(fields[1]).map { $0 * Int(getpagesize()) } ?? 0, try mirror.status().openDescriptors)

@@ -43,8 +43,7 @@ extension MountTests {
                     #expect(try File.stat(mirror.at("file")).st_size == Self.size)
                     if fill == "read" { _ = try File.bytes(mirror.at("file"), 0..<100_000) }
                     try change(mirror, size: size)
-                    // The very first, at most a moment after the last one is gone.
-                    usleep(100_000)
+                    try mirror.settle()
                     #expect(try File.bytes(mirror.at("file")) == Pattern.bytes(0..<size, seed: 2))
                     let (shown, remote) = (try File.stat(mirror.at("file")), try File.stat(mirror.remote("file")))
                     #expect(shown.st_size == size)
@@ -82,7 +81,7 @@ extension MountTests {
         func silent() throws {
             try withRefetch("read") { mirror throws in
                 _ = try File.bytes(mirror.at("file"), 0..<100_000)
-                usleep(100_000)
+                try mirror.settle()
                 try mirror.hold()
                 let start = Clock.now
                 #expect(try File.bytes(mirror.at("file"), 0..<4096) == Pattern.bytes(0..<4096, seed: 1))
@@ -103,7 +102,7 @@ extension MountTests {
                 } _: { mirror throws in
                     try mirror.start(["--fill", "read", "--on-change", "refetch"], failpoints: "\(point):kill")
                     _ = try File.bytes(mirror.at("file"), 0..<100_000)
-                    usleep(300_000)
+                    try mirror.settle()
                     try change(mirror, size: size)
                     _ = try? File.bytes(mirror.at("file"))
                     try until("the kill") { !isRunning(mirror.pid) }

@@ -127,7 +127,7 @@ extension MountTests {
                         let folder = mirror.lower + "/.passhsm/partial"
                         return try !FileManager.default.contentsOfDirectory(atPath: folder).isEmpty
                     }
-                    usleep(500_000)
+                    try until("the failpoint behind the record") { hangs(mirror.pid) }
                     // Takes the journal along, with the record in it, but none of the file's data.
                     try shell("dd if=/dev/zero of=\"$1/any\" bs=1 count=1 conv=fsync status=none", [mirror.lower])
                     try disk.cutPower()

@@ -66,11 +66,15 @@ extension MountTests {
                 // Between the look whether it is complete and the open of it as such.
                 let arguments = passthrough ? [] : ["--no-passthrough"]
                 try mirror.start(arguments, failpoints: "open.complete:pause")
-                let reader = try Child(["cmp", mirror.at("a"), mirror.remote("a")])
-                usleep(300_000)
-                try done("release", mirror.at("a"))
-                #expect(try mirror.state("a").state == "offline")
-                #expect(try reader.wait(seconds: 30).code == 0)
+                // It takes a second, in which the release may come too late on a busy machine.
+                try until("a release between the two") {
+                    let reader = try Child(["cmp", mirror.at("a"), mirror.remote("a")])
+                    try until("the open") { isOpening(reader.pid, mirror.at("a")) }
+                    let isReleased = try passhsm("release", mirror.at("a")).code == 0
+                    if isReleased { #expect(try mirror.state("a").state == "offline") }
+                    #expect(try reader.wait(seconds: 30).code == 0)
+                    return isReleased
+                }
             }
         }
 
@@ -103,7 +107,7 @@ extension MountTests {
                 // Complete before, so that with passthrough the mapping is the lower file's.
                 _ = try File.bytes(mirror.at("a"))
                 try until("completion") { try mirror.status().counter("granulesFetched") == 48 }
-                usleep(300_000)
+                try mirror.settle()
                 let descriptor = open(mirror.at("a"), O_RDONLY)
                 let address = mmap(nil, Self.size, PROT_READ, MAP_SHARED, descriptor, 0)
                 close(descriptor)

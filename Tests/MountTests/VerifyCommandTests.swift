@@ -99,7 +99,8 @@ extension MountTests {
                 }
                 if isRunning(mirror.pid) { truncate(mirror.at("dirty"), 1_000_000) }
                 if isRunning(mirror.pid) { _ = try? File.bytes(mirror.at("clean")) }
-                usleep(300_000)
+                // A file is released once what it has is on disk.
+                try? until("the commits", seconds: 5) { try mirror.status().incompleteFiles == 0 }
                 if isRunning(mirror.pid) { _ = try passhsm("release", mirror.at("other")) }
                 // The daemon's sockets close before it has ended, so that the command can return first.
                 try until("the kill at \(point)") { !isRunning(mirror.pid) }

@@ -96,7 +96,7 @@ extension MountTests.FrontEnds {
             try withFiles([]) { mirror in
                 #expect(try mirror.content("a") == Scenario.content(0))
                 try mirror.await("a", "complete") { $0.state == "dual" }
-                usleep(300_000)
+                try mirror.settle()
                 let script = """
                     import os, sys
                     path, size, time = sys.argv[1], os.stat(sys.argv[1]).st_size, os.stat(sys.argv[1]).st_mtime_ns
@@ -152,7 +152,7 @@ extension MountTests.FrontEnds {
             try withFiles([]) { mirror in
                 #expect(try mirror.content("a") == Scenario.content(0))
                 try mirror.await("a", "complete") { $0.state == "dual" }
-                usleep(300_000)
+                try mirror.settle()
                 let file = try File.open(mirror.at("a"))
                 let before = try mirror.requests()
                 for offset in stride(from: 0, to: Scenario.size, by: 4096) { _ = try file.bytes(offset..<offset + 10) }

@@ -1,3 +1,4 @@
+import CLinux
 import Foundation
 import Glibc
 import TestSupport
@@ -29,6 +30,25 @@ func isRunning(_ pid: pid_t) -> Bool {
     guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8) else { return false }
     if text.split(separator: ")").last?.first(where: { $0 != " " }) != "Z" { return true }
     return ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task")) ?? []).count > 1
+}
+
+/// Whether the process is in open(2) of `path`, and has not got it yet.
+func isOpening(_ pid: pid_t, _ path: String) -> Bool {
+    guard let text = try? String(contentsOfFile: "/proc/\(pid)/syscall", encoding: .utf8) else { return false }
+    let fields = text.split(separator: " ")
+    guard fields.count > 2, fields[0] == "\(PASSHSM_SYS_OPENAT)",
+        let address = UInt64(fields[2].dropFirst(2), radix: 16),
+        let memory = try? File.open("/proc/\(pid)/mem")
+    else { return false }
+    return (try? memory.bytes(Int(address)..<Int(address) + path.utf8.count))?.elementsEqual(path.utf8) == true
+}
+
+/// Whether a thread of the process stands at a failpoint that hangs: in pause(2), by its number on x86-64.
+func hangs(_ pid: pid_t) -> Bool {
+    let tasks = "/proc/\(pid)/task"
+    return ((try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []).contains { task in
+        (try? String(contentsOfFile: "\(tasks)/\(task)/syscall", encoding: .utf8))?.hasPrefix("34 ") == true
+    }
 }
 
 /// Runs `passhsm`.

@@ -94,6 +94,15 @@ final class Mirror {
         if isMounted { throw Failure("the daemon ended, and its mount is still there") }
     }
 
+    /// Waits until no file is open, and everything that was fetched is on disk. The kernel tells of a close only after the
+    /// program has gone on, and what was fetched is committed a moment later.
+    func settle() throws {
+        try until("all files to be put down") {
+            let status = try status()
+            return status.openHandles == 0 && status.incompleteFiles == 0
+        }
+    }
+
     /// As a power cut is to the process: what it knew and had not written is lost.
     ///
     /// - Parameter detaching: take away what is left of the mount.
