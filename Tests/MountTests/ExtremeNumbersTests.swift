@@ -36,16 +36,7 @@ extension MountTests {
                 defer { disk?.remove() }
                 if kind == .tmpfs { try shell("mount -t tmpfs -o size=400m tmpfs \"$1\"", [mirror.lower]) }
                 defer { if kind == .tmpfs { umount2(mirror.lower, Int32(MNT_DETACH)) } }
-                do {
-                    try prepare(mirror)
-                    try mirror.importSource()
-                    try mirror.start(arguments)
-                    try body(mirror)
-                    try mirror.stop()
-                } catch {
-                    _ = mirror.cleanUp()
-                    throw error
-                }
+                try mirror.live(mounting: arguments, prepare: prepare, body)
             }
         }
 
@@ -122,16 +113,7 @@ extension MountTests {
                 let script = "mkdir \"$1/s\" \"$1/l\"; mount -B \"$1/s\" source; mount -B \"$1/l\" lower"
                 try shell(script, in: scratch.path, [disk.path])
                 defer { for path in [mirror.source, mirror.lower] { umount2(path, Int32(MNT_DETACH)) } }
-                do {
-                    try prepare(mirror)
-                    try mirror.importSource()
-                    try mirror.start(arguments)
-                    try body(mirror)
-                    try mirror.stop()
-                } catch {
-                    _ = mirror.cleanUp()
-                    throw error
-                }
+                try mirror.live(mounting: arguments, prepare: prepare, body)
             }
         }
 

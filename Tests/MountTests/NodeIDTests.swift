@@ -32,7 +32,7 @@ extension MountTests {
                 default: disk = try Disk(#require(Disk.Kind(rawValue: kind)), at: path, isVast: isVast)
                 }
                 let mirror = try Mirror(scratch, apart: true, lower: path + "/lower")
-                do {
+                try mirror.live { mirror throws in
                     try shell(
                         """
                         mkdir -p dir/sub/deep; head -c 300000 /dev/urandom >dir/file; echo deep >dir/sub/deep/file
@@ -43,13 +43,8 @@ extension MountTests {
                         try shell(
                             "mkdir -m 700 .passhsm; mkdir .passhsm/tree; chattr +T .passhsm/tree", in: mirror.lower)
                     }
-                    try mirror.importSource()
-                    try mirror.start()
+                } _: { mirror throws in
                     try body(mirror, path)
-                    try mirror.stop()
-                } catch {
-                    _ = mirror.cleanUp()
-                    throw error
                 }
             }
         }

@@ -248,15 +248,7 @@ extension MountTests {
         @Test("Readers and writers never see anything else while their files are released again and again")
         func race() throws {
             try withFiles(apart: true) { mirror in
-                let script = """
-                    for i in $(seq 25); do cmp "$1/a" "$2/a" && cmp "$1/dir/c" "$2/dir/c" \
-                        && python3 -c 'import mmap,sys
-                    with open(sys.argv[1],"rb") as f: m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ)
-                    assert m[:]==open(sys.argv[2],"rb").read()' "$1/a" "$2/a" || exit 1; done
-                    """
-                let readers = try (0..<3).map { _ in
-                    try Child(["bash", "-c", script, "bash", mirror.mount, mirror.source])
-                }
+                let readers = try comparingReaders(mirror, mapped: "a", other: "dir/c", rounds: 25)
                 var released = 0
                 while readers.contains(where: { $0.poll() == nil }) {
                     let output = try passhsm("release", mirror.at("a"), mirror.at("dir/c"))

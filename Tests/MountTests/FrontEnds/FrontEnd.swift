@@ -66,16 +66,7 @@ func withDiskMirror(
     try withScratch { scratch throws in
         let disk = try Disk(kind, at: scratch.path + "/lower")
         defer { disk.remove() }
-        let mirror = try Mirror(scratch, apart: true)
-        do {
-            try prepare(mirror)
-            try mirror.importSource()
-            try body(mirror)
-            if mirror.pid != 0 { try mirror.stop() }
-        } catch {
-            _ = mirror.cleanUp()
-            throw error
-        }
+        try Mirror(scratch, apart: true).live(mounting: nil, prepare: prepare, body)
         try disk.unmount()
     }
 }

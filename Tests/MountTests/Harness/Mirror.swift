@@ -200,18 +200,27 @@ func withMirror(
     prepare: (Mirror) throws -> Void, _ body: (Mirror) throws -> Void
 ) throws {
     try withScratch { scratch in
-        let mirror = try Mirror(scratch, apart: apart)
+        try Mirror(scratch, apart: apart).live(mounting: arguments, limit: limit, prepare: prepare, body)
+    }
+}
+
+extension Mirror {
+    /// The whole life of a mirror: `prepare`, import, mount, `body`, unmount. Nothing of it is left behind.
+    func live(
+        mounting arguments: [String]? = [], limit: Double = 240, prepare: (Mirror) throws -> Void,
+        _ body: (Mirror) throws -> Void
+    ) throws {
         do {
-            try prepare(mirror)
-            try mirror.importSource()
-            if let arguments { try mirror.start(arguments, limit: limit) }
-            try body(mirror)
+            try prepare(self)
+            try importSource()
+            if let arguments { try start(arguments, limit: limit) }
+            try body(self)
             // A clean end belongs to every test; `body` may have made one already.
-            if mirror.pid != 0 { try mirror.stop() }
+            if pid != 0 { try stop() }
         } catch {
-            _ = mirror.cleanUp()
+            _ = cleanUp()
             throw error
         }
-        if mirror.cleanUp() { throw Failure("the test left its mount behind") }
+        if cleanUp() { throw Failure("the test left its mount behind") }
     }
 }
