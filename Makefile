@@ -7,7 +7,7 @@ export SWIFT
 SOURCES = Sources Tests bench/driver Package.swift
 
 .PHONY: help install-packages test-sources build release lint format test test-unit test-mount test-long \
-	test-power test-thread test-hostile fuzz demo bench clean
+	test-power test-thread test-hostile coverage fuzz demo bench clean
 
 help:
 	@echo "make demo       mount a real tree, read every file, compare every digest"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-power crashes and power cuts in their long forms"
 	@echo "make test-thread  data races: modules' tests under the thread sanitizer"
 	@echo "make test-hostile  a hostile user on a mount for an hour; HOSTILE_SECONDS=3600"
+	@echo "make coverage   the lines of each module that the unit tests run; DETAIL=1: of each file"
 	@echo "make fuzz       libFuzzer on every parser of foreign bytes; FUZZ_SECONDS=600 for each"
 	@echo "make bench      the comparison with other file systems, with a report; QUICK=1 takes a few minutes"
 	@echo "make lint       swift-format, as in CI;  make format: bring the sources into line"
@@ -62,6 +63,10 @@ test-thread: install-packages
 	PASSHSM_THREAD_TESTS="$(THREAD_TESTS)" $(SWIFT) build --sanitize thread --scratch-path .build-tsan \
 		--product PassHSMPackageTests
 	@BUILD_FOLDER=.build-tsan scripts/run-tests unit
+
+# A build of its own, in .build-coverage.
+coverage: install-packages
+	@DETAIL=$(DETAIL) scripts/coverage
 
 # A finding ends its target with an error; Tests/Fuzz/README.md explains the next steps.
 fuzz: install-packages
