@@ -13,7 +13,7 @@ import Testing
         let calls = Calls()
 
         init(
-            connections: Int = 8, waiting: Int = 64, seconds: Double = 0.5, users: Set<UInt32> = [OwnProcess.user],
+            connections: Int = 8, waiting: Int = 64, seconds: Double = 60, users: Set<UInt32> = [OwnProcess.user],
             status: @escaping @Sendable () -> StatusReport = { .example() }
         ) throws {
             registry = try TemporaryRegistry()
@@ -132,7 +132,7 @@ import Testing
     }
 
     @Test func silentAndVanishedClientsHoldNobodyUp() throws {
-        let fixture = try Fixture(connections: 2)
+        let fixture = try Fixture(connections: 2, seconds: 0.5)
         // More than the server takes at once: each is dropped after its timeout of half a second.
         let silent = try (0..<4).map { _ in try fixture.connect() }
         for _ in 0..<10 {
@@ -186,7 +186,7 @@ import Testing
     }
 
     @Test func aClientThatTricklesIsCutOff() throws {
-        let fixture = try Fixture(connections: 1)
+        let fixture = try Fixture(connections: 1, seconds: 0.5)
         let socket = try fixture.connect()
         try until("the end of the connection") {
             usleep(50_000)
