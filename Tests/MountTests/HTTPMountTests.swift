@@ -165,8 +165,10 @@ extension MountTests {
             try withServer(settings: "auth_basic x; auth_basic_user_file passwords;") { path in
                 for name in ["file", "later"] { try Pattern.write("\(path)/\(name)", size: Self.size) }
             } choose: { server, mirror in
-                try File.put("user:{PLAIN}geheimnis\n", mirror.scratch.path + "/nginx/passwords")
-                mirror.environment = ["PASSHSM_HTTP_USER": "user", "PASSHSM_HTTP_PASSWORD": "geheimnis"]
+                // A password may have characters that a terminal obeys.
+                let password = "geheimnis\t1"
+                try File.put("user:{PLAIN}\(password)\n", mirror.scratch.path + "/nginx/passwords")
+                mirror.environment = ["PASSHSM_HTTP_USER": "user", "PASSHSM_HTTP_PASSWORD": password]
                 return server.url
             } _: { server, mirror in
                 #expect(try File.sameContent(mirror.at("file"), mirror.remote("file")))

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import HSMCore
 import HSMSystem
 
@@ -76,17 +77,8 @@ package struct RemoteAccess: Sendable {
     package var mayBeAway = false
     /// The file system that a remote which may be away has to be on, as ``SourceIdentity/text``; empty: any.
     package var fileSystem = ""
-    package var environment = Self.environment
+    /// Gives credentials, proxies, and what is missing in the address.
+    package var environment = ProcessInfo.processInfo.environment
 
     package init() {}
-
-    /// The variables of this process's environment that are text.
-    static var environment: [String: String] {
-        var result: [String: String] = [:]
-        for variable in ChildProcess.environment {
-            let parts = variable.description.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            if parts.count == 2 { result[String(parts[0])] = String(parts[1]) }
-        }
-        return result
-    }
 }

@@ -37,7 +37,7 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
     package func completed(after recorded: String?) throws(LocationError) -> RemoteLocation {
         let recorded = recorded.flatMap { try? RemoteLocation($0) }
         var result = self
-        result.address = try address.completed(after: recorded?.address, environment: RemoteAccess.environment)
+        result.address = try address.completed(after: recorded?.address, environment: RemoteAccess().environment)
         return result
     }
 
