@@ -65,12 +65,7 @@ package struct RemoteLocation: Hashable, Sendable, CustomStringConvertible {
             return nil
         }
         let scheme = String(decoding: bytes[..<colon], as: UTF8.self)
-        let isScheme = scheme.utf8.allSatisfy { byte in
-            switch byte {
-            case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2b, 0x2d, 0x2e: true
-            default: false
-            }
-        }
+        let isScheme = scheme.utf8.allSatisfy { $0.isAlphanumeric(or: "+-.") }
         return isScheme ? scheme : nil
     }
 }

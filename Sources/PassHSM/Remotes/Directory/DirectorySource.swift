@@ -59,8 +59,7 @@ package final class DirectorySource: RemoteStore {
             // belongs to the version.
             try expectVersion(of: object, in: file, isExact: isExact)
             guard count == piece.count else {
-                throw FillError(
-                    .io, .remoteChanged, "\(object.key) ends at \(offset + count), before \(range.upperBound)")
+                throw FillError.remoteChanged("\(object.key) ends at \(offset + count), before \(range.upperBound)")
             }
             try deliver(UnsafeRawBufferPointer(piece))
             offset += count
@@ -73,7 +72,7 @@ package final class DirectorySource: RemoteStore {
         let file = try openFile(key)
         let status = try attempt("stat of", key.bytes) { () throws(Errno) in try file.stat() }
         guard status.st_mode & S_IFMT == S_IFREG else {
-            throw FillError(.io, .remoteChanged, "\(key) is no longer a regular file")
+            throw FillError.remoteChanged("\(key) is no longer a regular file")
         }
         let modified = RemoteEntry.Time(status.st_mtim)
         let digest = RemoteDigest(modified: modified) { name in
@@ -86,13 +85,12 @@ package final class DirectorySource: RemoteStore {
     private func expectVersion(of object: RemoteObject, in file: Descriptor, isExact: Bool) throws(FillError) {
         let status = try attempt("stat of", object.key.bytes) { () throws(Errno) in try file.stat() }
         guard status.st_mode & S_IFMT == S_IFREG else {
-            throw FillError(.io, .remoteChanged, "\(object.key) is no longer a regular file")
+            throw FillError.remoteChanged("\(object.key) is no longer a regular file")
         }
         let version = DirectoryVersion.of(status, isExact: isExact)
         let found = RemoteObject(key: object.key, version: version, size: status.st_size)
         guard DirectoryVersion.agrees(object, with: found) else {
-            throw FillError(
-                .io, .remoteChanged,
+            throw FillError.remoteChanged(
                 "\(object.key) was changed in the source since it was imported (a chmod or a new link counts too): "
                     + "unmount, and run the import again")
         }
@@ -102,7 +100,7 @@ package final class DirectorySource: RemoteStore {
     private func openFile(_ key: RemoteKey) throws(FillError) -> Descriptor {
         let names = key.bytes.split(separator: 0x2f, omittingEmptySubsequences: false).map(Array.init)
         for name in names where name.isEmpty || name == [0x2e] || name == [0x2e, 0x2e] || name.contains(0) {
-            throw FillError(.io, .remoteFailed, "\(key) is not a path below \(location)")
+            throw FillError.remoteFailed("\(key) is not a path below \(location)")
         }
         let top = try self.top.open()
         do throws(Errno) { return try open(names, below: top) } catch {
@@ -131,8 +129,7 @@ package final class DirectorySource: RemoteStore {
         if let outage = top.outage(error) { return outage }
         // A symlink (O_NOFOLLOW) or a socket has replaced the file.
         if error.rawValue == ELOOP || error.rawValue == ENXIO {
-            return FillError(
-                .io, .remoteChanged, "\(String(decoding: path, as: UTF8.self)) is no longer a regular file")
+            return FillError.remoteChanged("\(String(decoding: path, as: UTF8.self)) is no longer a regular file")
         }
         return FillError(remote: error, action, path)
     }

@@ -146,8 +146,7 @@ struct DirectoryWalk {
             return
         }
         do throws(Errno) { try stack.pop() } catch {
-            throw FillError(
-                .io, .remoteFailed,
+            throw FillError.remoteFailed(
                 "\(String(decoding: path, as: UTF8.self)) was moved while the tree was listed: \(error.text)")
         }
         cursors.removeLast()

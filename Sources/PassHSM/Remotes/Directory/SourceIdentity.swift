@@ -18,14 +18,9 @@ package struct SourceIdentity: Hashable, Sendable, CustomStringConvertible {
     package let mountpoint: BytePath
     /// Whether the top directory is itself the mount point.
     package let isMountpoint: Bool
+}
 
-    init(type: String, id: String, mountpoint: BytePath, isMountpoint: Bool) {
-        self.type = type
-        self.id = id
-        self.mountpoint = mountpoint
-        self.isMountpoint = isMountpoint
-    }
-
+extension SourceIdentity {
     /// The identity of the directory that `top` is open on; O_PATH is enough.
     package init(of top: Descriptor) throws(Errno) {
         let mount = try Self.mount(of: top)

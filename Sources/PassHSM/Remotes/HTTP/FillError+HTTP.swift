@@ -39,11 +39,9 @@ extension FillError {
     /// - Parameter isOutage: no answer came at all.
     package init(transport error: any Error, _ url: String, isOutage: Bool = false) {
         if error is CancellationError || Task.isCancelled {
-            self = .cancelledRequest
+            self = .cancelledRead
             return
         }
         self.init(.io, .remoteFailed, "\(url): \(TransportCause.text(error))", isOutage: isOutage)
     }
-
-    package static let cancelledRequest = FillError(.interrupted, .cancelled, "the read was cancelled")
 }

@@ -34,7 +34,7 @@ package struct HTTPAnswer: Equatable, Sendable {
         // rclone answers 200 with a part; only the length tells that it is one.
         let namesPart = headers.contains(name: "Content-Range")
         if namesPart && status == .ok && headers.first(name: "Content-Length") != "\(range.count)" {
-            throw FillError(.io, .remoteFailed, "\(object.key): the server does not say whether it sends all of it")
+            throw FillError.remoteFailed("\(object.key): the server does not say whether it sends all of it")
         }
         isPart = status == .partialContent || namesPart
         if isPart {
@@ -55,11 +55,10 @@ package struct HTTPAnswer: Equatable, Sendable {
     ) throws(FillError) {
         for coding in headers[canonicalForm: "Content-Encoding"]
         where coding.lowercased() != "identity" && !keepsCodings {
-            throw FillError(
-                .io, .remoteFailed, "\(key): the server answers with \(coding), although it was not asked to")
+            throw FillError.remoteFailed("\(key): the server answers with \(coding), although it was not asked to")
         }
         if headers.first(name: "Content-Type")?.lowercased().hasPrefix("multipart/byteranges") == true {
-            throw FillError(.io, .remoteFailed, "\(key): the server answers one range with several parts")
+            throw FillError.remoteFailed("\(key): the server answers one range with several parts")
         }
     }
 
@@ -69,10 +68,10 @@ package struct HTTPAnswer: Equatable, Sendable {
     ) throws(FillError) -> Int? {
         let text = headers.first(name: "Content-Range") ?? "nothing"
         guard let content = ContentRange(text), let bytes = content.bytes, bytes == range else {
-            throw FillError(.io, .remoteFailed, "\(key): asked for bytes \(range), the server answers with \(text)")
+            throw FillError.remoteFailed("\(key): asked for bytes \(range), the server answers with \(text)")
         }
         if let length = headers.first(name: "Content-Length"), Int(digits: length) != range.count {
-            throw FillError(.io, .remoteFailed, "\(key): the server sends \(length) bytes instead of \(range.count)")
+            throw FillError.remoteFailed("\(key): the server sends \(length) bytes instead of \(range.count)")
         }
         return content.total
     }
@@ -81,10 +80,10 @@ package struct HTTPAnswer: Equatable, Sendable {
         _ headers: HTTPHeaders, total: Int?, of object: RemoteObject
     ) throws(FillError) {
         guard let recorded = HTTPVersionTag(object.version) else {
-            throw FillError(.io, .remoteChanged, "\(object.key): \(object.version) is not a web server's version")
+            throw FillError.remoteChanged("\(object.key): \(object.version) is not a web server's version")
         }
         if let total, total != object.size {
-            throw FillError(.io, .remoteChanged, "\(object.key) has \(total) bytes, not \(object.size)")
+            throw FillError.remoteChanged("\(object.key) has \(total) bytes, not \(object.size)")
         }
         switch recorded {
         case .entityTag(let tag):
@@ -98,12 +97,12 @@ package struct HTTPAnswer: Equatable, Sendable {
     }
 
     private static func changed(_ object: RemoteObject, to version: String) -> FillError {
-        FillError(.io, .remoteChanged, "\(object.key) has version \(version), not \(object.version)")
+        FillError.remoteChanged("\(object.key) has version \(version), not \(object.version)")
     }
 
     /// The answer is the page of another server, or lacks a header that it must have (RFC 9110, section 15.3.7).
     private static func versionless(_ object: RemoteObject) -> FillError {
-        FillError(.io, .remoteFailed, "\(object.key): the answer does not say which version it is of")
+        FillError.remoteFailed("\(object.key): the answer does not say which version it is of")
     }
 }
 

@@ -31,7 +31,7 @@ package struct HTTPBody {
             piece.moveReaderIndex(forwardBy: passed)
             skip -= passed
             if endsThere && piece.readableBytes > rest {
-                throw FillError(.io, .remoteFailed, "\(name): the server sends more bytes than it said")
+                throw FillError.remoteFailed("\(name): the server sends more bytes than it said")
             }
             let size = min(piece.readableBytes, rest)
             guard size > 0 else { continue }
@@ -47,7 +47,7 @@ package struct HTTPBody {
             rest -= size
         }
         guard rest == 0 else {
-            throw FillError(.io, .remoteFailed, "\(name): the server sent \(count - rest) of \(count) bytes")
+            throw FillError.remoteFailed("\(name): the server sent \(count - rest) of \(count) bytes")
         }
     }
 
@@ -68,7 +68,7 @@ package struct HTTPBody {
             result += piece.readableBytesView
             piece.clear()
             guard result.count <= limit else {
-                throw FillError(.io, .remoteFailed, "\(name) has more than \(limit) bytes")
+                throw FillError.remoteFailed("\(name) has more than \(limit) bytes")
             }
         }
         return result
@@ -77,7 +77,7 @@ package struct HTTPBody {
     /// Makes ``piece`` hold at least one byte; false at the end.
     private mutating func fetch() async throws(FillError) -> Bool {
         while piece.readableBytes == 0 {
-            if Task.isCancelled { throw .cancelledRequest }
+            if Task.isCancelled { throw .cancelledRead }
             do {
                 guard let next = try await exchange.next() else { return false }
                 piece = next

@@ -24,8 +24,7 @@ package struct HTTPIndexPage: Equatable, Sendable {
         }
         let entries: [Entry]
         do { entries = try JSONDecoder().decode([Entry].self, from: Data(bytes)) } catch {
-            throw FillError(
-                .io, .remoteFailed, "\(url) is not a list of names in the format of nginx's autoindex_format json")
+            throw FillError.remoteFailed("\(url) is not a list of names in the format of nginx's autoindex_format json")
         }
         for entry in entries { add(Array(entry.name.utf8), isDirectory: entry.type == "directory") }
         seen = []
@@ -38,8 +37,7 @@ package struct HTTPIndexPage: Equatable, Sendable {
     package init(html bytes: [UInt8], of address: WebAddress) throws(FillError) {
         var scan = HTMLScan(bytes)
         guard Self.isIndex(&scan, of: address) else {
-            throw FillError(
-                .io, .remoteFailed,
+            throw FillError.remoteFailed(
                 "\(address.url) is not an index page of a directory; "
                     + "a manifest can list the files instead (--manifest)")
         }

@@ -40,7 +40,7 @@ package struct HTTPResponse: Sendable {
             if let size = Int(digits: length) { return size }
         default: throw FillError(status: status, headers, key, isConditional: false)
         }
-        throw FillError(.io, .remoteFailed, "\(key): the server does not tell its size")
+        throw FillError.remoteFailed("\(key): the server does not tell its size")
     }
 
     /// A body without a length is counted up to this many bytes.

@@ -93,7 +93,7 @@ extension HTTPSource {
         guard found.names == page.names else { return }
         let cause =
             "\(RemoteKey(path)): the server's links lead round in circles: it is \(location)\(RemoteKey(top)) again"
-        throw FillError(.io, .remoteFailed, cause)
+        throw FillError.remoteFailed(cause)
     }
 
     /// Reads the server's page about a directory. The caller has to ``ListingBudget/drop(_:)`` it.
@@ -102,17 +102,17 @@ extension HTTPSource {
     }
 
     private func pageOnce(of path: [UInt8], _ budget: ListingBudget) async throws(FillError) -> HTTPIndexPage {
-        let place = WebAddress(
-            isEncrypted: address.isEncrypted, host: address.host, port: address.port, path: address.path + path)
+        var place = address
+        place.path += path
         guard path.count <= Self.maxPath else {
-            throw FillError(.io, .remoteFailed, "\(place.url) is too deep: the links may lead round in circles")
+            throw FillError.remoteFailed("\(place.url) is too deep: the links may lead round in circles")
         }
         let response = try await transport.sendFollowing(request(.GET, place.url))
         guard response.status == .ok else {
             throw FillError(status: response.status, response.headers, RemoteKey(path), isConditional: false)
         }
         for coding in response.headers[canonicalForm: "Content-Encoding"] where coding != "identity" {
-            throw FillError(.io, .remoteFailed, "\(place.url): the server answers with \(coding), unasked")
+            throw FillError.remoteFailed("\(place.url): the server answers with \(coding), unasked")
         }
         var isLarge = false
         defer { if isLarge { budget.largePages.leave() } }
@@ -154,8 +154,7 @@ extension HTTPSource {
             var entry = try await entry(wanted.name, RemoteKey(wanted.path))
             guard case .file(var object) = entry.kind else { return .file(entry) }
             guard object.size == wanted.size else {
-                throw FillError(
-                    .io, .remoteFailed,
+                throw FillError.remoteFailed(
                     "\(object.key) has \(wanted.size) bytes in the manifest, and \(object.size) on the server")
             }
             object.digest = wanted.digest

@@ -99,8 +99,7 @@ package final class HTTPSource: RemoteStore {
     ) async throws(FillError) -> (object: RemoteObject, modified: RemoteEntry.Time) {
         let headers = try await ask(key)
         guard let tag = HTTPVersionTag(headers.fields, size: headers.size) else {
-            throw FillError(
-                .io, .remoteFailed,
+            throw FillError.remoteFailed(
                 "\(key): the server sends neither a strong ETag nor Last-Modified, so versions cannot be told apart")
         }
         let modified = headers.fields.first(name: "Last-Modified").flatMap { HTTPDate.seconds($0) } ?? time(nil)
@@ -135,17 +134,17 @@ package final class HTTPSource: RemoteStore {
         _ response: HTTPResponse, _ url: String, _ key: RemoteKey
     ) throws(FillError) {
         guard response.url == url + "/" else { return }
-        throw FillError(.io, .remoteChanged, "\(key) is a directory now")
+        throw FillError.remoteChanged("\(key) is a directory now")
     }
 
     private func url(of key: RemoteKey) throws(FillError) -> String {
         let names = key.bytes.split(separator: 0x2f, omittingEmptySubsequences: false)
         for name in names where name.isEmpty || name == [0x2e] || name == [0x2e, 0x2e] || name.contains(0) {
-            throw FillError(.io, .remoteFailed, "\(key) is not a path below \(location)")
+            throw FillError.remoteFailed("\(key) is not a path below \(location)")
         }
         // AsyncHTTPClient would ask for the top instead, because `URL.path` is empty then.
         guard String(validating: key.bytes, as: UTF8.self) != nil else {
-            throw FillError(.io, .remoteFailed, "\(key): a name that is not UTF-8 cannot be asked for over HTTP")
+            throw FillError.remoteFailed("\(key): a name that is not UTF-8 cannot be asked for over HTTP")
         }
         return address.url(of: key.bytes)
     }

@@ -117,13 +117,13 @@ package final class HTTPTransport: Sendable {
             else { return response }
             guard let old = URL(string: request.url), let new = URL(string: location, relativeTo: old)?.absoluteURL,
                 new.scheme == "https" || (new.scheme == "http" && old.scheme == "http")
-            else { throw FillError(.io, .remoteFailed, "\(request.url): redirected to \(location)") }
+            else { throw FillError.remoteFailed("\(request.url): redirected to \(location)") }
             if (new.scheme, new.host, new.port) != (old.scheme, old.host, old.port) {
                 request.headers.remove(name: "Authorization")
             }
             request.url = new.absoluteString
         }
-        throw FillError(.io, .remoteFailed, "\(request.url): redirected too often")
+        throw FillError.remoteFailed("\(request.url): redirected too often")
     }
 
     private func client(for url: URL, isBulk: Bool) -> HTTPClient {

@@ -22,8 +22,7 @@ final class ListingBudget: Sendable {
         let cost = page.cost
         guard held.add(cost, ordering: .relaxed).newValue > Self.maxNames else { return }
         held.subtract(cost, ordering: .relaxed)
-        throw FillError(
-            .io, .remoteFailed,
+        throw FillError.remoteFailed(
             "\(url): the server's pages list more names at once than an import may keep in memory; "
                 + "a manifest can list the files instead (--manifest)")
     }

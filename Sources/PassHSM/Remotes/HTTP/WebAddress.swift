@@ -5,19 +5,14 @@ import HSMSystem
 package struct WebAddress: Hashable, Sendable {
     package let isEncrypted: Bool
     /// In lower case; an IPv6 address with its brackets.
-    package let host: String
+    package internal(set) var host: String
     /// Nil for the scheme's default port.
     package let port: Int?
     /// The decoded path, with a slash at both ends.
-    package let path: [UInt8]
+    package internal(set) var path: [UInt8]
+}
 
-    package init(isEncrypted: Bool, host: String, port: Int?, path: [UInt8]) {
-        self.isEncrypted = isEncrypted
-        self.host = host
-        self.port = port
-        self.path = path
-    }
-
+extension WebAddress {
     /// Parses the URL. Looks nothing up.
     ///
     /// - Throws: when the text is not such a URL. A URL with a user is refused, because lists of processes, the
@@ -62,12 +57,7 @@ package struct WebAddress: Hashable, Sendable {
         // An IPv6 address contains colons, in brackets.
         let end = text.lastIndex(of: "]").map { text.index(after: $0) } ?? text.firstIndex(of: ":") ?? text.endIndex
         let (host, behind) = (String(text[..<end]), text[end...])
-        let isHost = host.utf8.allSatisfy { byte in
-            switch byte {
-            case 0x30...0x39, 0x61...0x7a, 0x2d, 0x2e, 0x3a, 0x5b, 0x5d, 0x5f: true
-            default: false
-            }
-        }
+        let isHost = host.utf8.allSatisfy { $0.isAlphanumeric(or: "-.:[]_") }
         guard isHost, !host.isEmpty else { throw LocationError("\(argument) has no valid host name") }
         if behind.isEmpty || behind == ":" { return (host, nil) }
         guard behind.first == ":", let port = Int(digits: behind.dropFirst()), (1...65_535).contains(port) else {

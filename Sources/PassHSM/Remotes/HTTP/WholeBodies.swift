@@ -72,7 +72,7 @@ final class WholeBodies: Sendable {
             }
             withExtendedLifetime(dropped) {}
             guard case .wait = turn else { return turn }
-            do { try await Task.sleep(for: Self.pollInterval) } catch { throw .cancelledRequest }
+            do { try await Task.sleep(for: Self.pollInterval) } catch { throw .cancelledRead }
         }
     }
 

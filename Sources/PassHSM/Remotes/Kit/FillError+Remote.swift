@@ -14,5 +14,7 @@ extension FillError {
         }
     }
 
+    static func remoteFailed(_ cause: String) -> FillError { FillError(.io, .remoteFailed, cause) }
+    static func remoteChanged(_ cause: String) -> FillError { FillError(.io, .remoteChanged, cause) }
     static let cancelledRead = FillError(.interrupted, .cancelled, "the read was cancelled")
 }

@@ -33,3 +33,13 @@ package enum PercentEncoding {
         return result
     }
 }
+
+extension UInt8 {
+    /// Whether it is a letter or a digit of ASCII, or one of `others`.
+    func isAlphanumeric(or others: String) -> Bool {
+        switch self {
+        case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: true
+        default: others.utf8.contains(self)
+        }
+    }
+}

@@ -32,12 +32,7 @@ package struct BucketAddress: Hashable, Sendable {
         if let mark = rest.firstIndex(of: 0x3f) { (rest, query) = (rest[..<mark], rest[(mark + 1)...]) }
         let name = rest.prefix { $0 != 0x2f }
         bucket = String(decoding: name, as: UTF8.self)
-        let isName = name.allSatisfy { byte in
-            switch byte {
-            case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x2e, 0x5f: true
-            default: false
-            }
-        }
+        let isName = name.allSatisfy { $0.isAlphanumeric(or: "-._") }
         guard isName, (3...255).contains(name.count) else {
             throw LocationError(
                 "\(argument): a bucket's name has at least three characters, and only letters, digits, -, _ and .")
@@ -83,16 +78,12 @@ package struct BucketAddress: Hashable, Sendable {
     package func base(region: String) -> WebAddress {
         let amazon = WebAddress(
             isEncrypted: true, host: "s3.\(self.region ?? region).amazonaws.com", port: nil, path: [0x2f])
-        let server = endpoint ?? amazon
+        var base = endpoint ?? amazon
         let style = style ?? (endpoint == nil && !bucket.contains(".") ? .virtual : .path)
         switch style {
-        case .path:
-            return WebAddress(
-                isEncrypted: server.isEncrypted, host: server.host, port: server.port,
-                path: server.path + Array(bucket.utf8) + [0x2f])
-        case .virtual:
-            return WebAddress(
-                isEncrypted: server.isEncrypted, host: "\(bucket).\(server.host)", port: server.port, path: server.path)
+        case .path: base.path += Array(bucket.utf8) + [0x2f]
+        case .virtual: base.host = "\(bucket).\(base.host)"
         }
+        return base
     }
 }

@@ -60,7 +60,7 @@ package struct BucketPage: Equatable, Sendable {
     }
 
     private static func failure(_ cause: String) -> FillError {
-        FillError(.io, .remoteFailed, "the store's listing \(cause)")
+        FillError.remoteFailed("the store's listing \(cause)")
     }
 
     /// Takes a field of the last object.

@@ -96,7 +96,7 @@ struct CredentialServices: Sendable {
         let (status, bytes) = try await ask(transport, request, body: body, "the token service")
         if status == .ok {
             if let credentials = TemporaryCredentials(xml: bytes) { return credentials }
-            throw FillError(.io, .remoteFailed, "the token service's answer holds no valid credentials")
+            throw FillError.remoteFailed("the token service's answer holds no valid credentials")
         }
         let elements = XMLElements(bytes)
         func text(_ name: String) -> String {
@@ -146,7 +146,7 @@ struct CredentialServices: Sendable {
 
     private static func credentials(_ bytes: [UInt8], _ name: String) throws(FillError) -> TemporaryCredentials {
         if let credentials = TemporaryCredentials(json: bytes) { return credentials }
-        throw FillError(.io, .remoteFailed, "the answer of \(name) holds no valid credentials")
+        throw FillError.remoteFailed("the answer of \(name) holds no valid credentials")
     }
 
     // MARK: All
@@ -161,7 +161,7 @@ struct CredentialServices: Sendable {
             if error.reason == .cancelled { throw error }
             // The URL is left out: it identifies the container.
             let cause = error.cause.trimmingPrefix("\(request.url): ")
-            throw FillError(.io, .remoteFailed, "\(name) cannot be asked: \(cause)")
+            throw FillError.remoteFailed("\(name) cannot be asked: \(cause)")
         }
     }
 

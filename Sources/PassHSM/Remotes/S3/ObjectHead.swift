@@ -20,7 +20,7 @@ package struct ObjectHead: Sendable {
     package init(_ headers: HTTPHeaders, _ key: RemoteKey) throws(FillError) {
         guard let size = headers.first(name: "Content-Length").flatMap({ Int(digits: $0) }),
             case .entityTag(let tag) = HTTPVersionTag(headers, size: size)
-        else { throw FillError(.io, .remoteFailed, "\(key): the store tells neither a strong ETag nor the size") }
+        else { throw FillError.remoteFailed("\(key): the store tells neither a strong ETag nor the size") }
         object = RemoteObject(
             key: key, version: HTTPVersionTag.entityTag(tag).version, size: size, digest: Self.digest(headers))
         func value(_ name: String) -> String? { headers.first(name: "x-amz-meta-\(name)") }

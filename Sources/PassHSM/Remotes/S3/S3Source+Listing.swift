@@ -15,7 +15,7 @@ extension S3Source {
             let asked = token
             let page = try await retries.retrying { () throws(FillError) in try await self.page(after: asked) }
             guard token == nil || page.nextToken != token else {
-                throw FillError(.io, .remoteFailed, "\(location): the store sends the same page of the listing again")
+                throw FillError.remoteFailed("\(location): the store sends the same page of the listing again")
             }
             try await page.objects.mapInOrder(width: Self.width) { object in
                 await self.look(object)
@@ -51,7 +51,7 @@ extension S3Source {
 
     private func target(_ object: RemoteObject) async throws(FillError) -> [UInt8] {
         guard object.size < Self.maxTarget else {
-            throw FillError(.io, .remoteFailed, "the symlink's target is too long: \(object.size) bytes")
+            throw FillError.remoteFailed("the symlink's target is too long: \(object.size) bytes")
         }
         let content = try await retries.retrying { () throws(FillError) -> [UInt8] in
             var content: [UInt8] = []
@@ -62,7 +62,7 @@ extension S3Source {
         let isSpace = { (byte: UInt8) in [0x20, 0x09, 0x0a, 0x0d].contains(byte) }
         let target = content.drop(while: isSpace).reversed().drop(while: isSpace).reversed()
         guard !target.isEmpty, !target.contains(0) else {
-            throw FillError(.io, .remoteFailed, "the symlink's target is empty or has a zero byte")
+            throw FillError.remoteFailed("the symlink's target is empty or has a zero byte")
         }
         return Array(target)
     }
@@ -90,8 +90,7 @@ extension S3Source {
         ) throws {
             guard !path.isEmpty, !path.starts(with: ".passhsm/".utf8), path != Array(".passhsm".utf8) else { return }
             guard last.isEmpty || last.lexicographicallyPrecedes(path) else {
-                throw FillError(
-                    .io, .remoteFailed, "the store's listing is not sorted by key: \(RemoteKey(path))")
+                throw FillError.remoteFailed("the store's listing is not sorted by key: \(RemoteKey(path))")
             }
             last = path
             let isMarker = path.last == 0x2f
@@ -119,7 +118,7 @@ extension S3Source {
 
         /// Reports a key in the current directory, because the key itself may not be a path.
         private func report(_ key: [UInt8], _ cause: String, _ body: (RemoteEvent) throws -> Void) throws {
-            try body(.unreadable(RemoteKey(key), FillError(.io, .remoteFailed, "the key cannot be a file: \(cause)")))
+            try body(.unreadable(RemoteKey(key), FillError.remoteFailed("the key cannot be a file: \(cause)")))
         }
     }
 }

@@ -82,7 +82,7 @@ package final class S3Source: RemoteStore {
 
     private func key(_ key: RemoteKey) throws(FillError) -> [UInt8] {
         guard Self.fault(in: key.bytes) == nil else {
-            throw FillError(.io, .remoteFailed, "\(key) is not a path below \(location)")
+            throw FillError.remoteFailed("\(key) is not a path below \(location)")
         }
         return address.prefix + key.bytes
     }
@@ -103,8 +103,7 @@ package final class S3Source: RemoteStore {
         let status = FillError(status: response.status, response.headers, key, isConditional: true)
         if let region = response.headers.first(name: "x-amz-bucket-region"), (300..<400).contains(response.status.code)
         {
-            return FillError(
-                .io, .remoteFailed,
+            return FillError.remoteFailed(
                 "the bucket \(address.bucket) is in the region \(region): name it with AWS_REGION or ?region=")
         }
         let body = (try? await response.whole(limit: 64 << 10, name: "\(key)")) ?? []

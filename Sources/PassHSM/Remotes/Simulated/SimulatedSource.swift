@@ -72,26 +72,15 @@ package final class SimulatedSource: RemoteStore {
             try await inner.read(object, range: part, deliver: deliver)
         } else if Self.isOn(behaviour.long) {
             try await inner.read(object, range: range) { piece throws(FillError) in
-                try self.deliver(copy: Array(piece) + [0], to: deliver)
+                try (Array(piece) + [0]).withBytes(deliver)
             }
         } else if Self.isOn(behaviour.garbage) {
             try await inner.read(object, range: range) { piece throws(FillError) in
-                try self.deliver(copy: piece.map { ~$0 }, to: deliver)
+                try piece.map { ~$0 }.withBytes(deliver)
             }
         } else {
             try await inner.read(object, range: range, deliver: deliver)
         }
-    }
-
-    private func deliver(
-        copy bytes: [UInt8], to deliver: (UnsafeRawBufferPointer) throws(FillError) -> Void
-    ) throws(FillError) {
-        // The closure of withUnsafeBytes has no typed error, so the error is carried out by hand.
-        var refusal: FillError?
-        bytes.withUnsafeBytes { buffer in
-            do throws(FillError) { try deliver(buffer) } catch { refusal = error }
-        }
-        if let refusal { throw refusal }
     }
 
     private func isMeant(_ key: RemoteKey) -> Bool {
@@ -112,7 +101,7 @@ package final class SimulatedSource: RemoteStore {
         while let path = behaviour.hold, Self.exists(path) { try await Self.wait(until: .now + Self.pollInterval) }
         try await Self.wait(until: .now + behaviour.latency)
         if let path = behaviour.fail, Self.exists(path) {
-            throw FillError(.io, .remoteFailed, "reading \(key): \(path) exists, so the simulated remote fails")
+            throw FillError.remoteFailed("reading \(key): \(path) exists, so the simulated remote fails")
         }
     }
 
