@@ -26,10 +26,12 @@ let threadTests = Context.environment["PASSHSM_THREAD_TESTS"]?.split(separator: 
 
 /// A module of the product lives in `Sources/PassHSM/<folder>` and is called `HSM<folder>`.
 /// The arrows between the modules are ARCHITECTURE.md's; the compiler keeps them.
+/// A folder in it may be a module of its own, called `HSM<folder><inner folder>`.
 func module(_ folder: String, _ dependencies: [Target.Dependency]) -> Target {
-    .target(
-        name: "HSM\(folder)", dependencies: dependencies, path: "Sources/PassHSM/\(folder)",
-        exclude: folder == "Store" ? ["FORMAT.md"] : [], swiftSettings: swift)
+    let excluded = ["Store": ["FORMAT.md"], "Fuse": ["Door"]]
+    return .target(
+        name: "HSM\(folder.filter { $0 != "/" })", dependencies: dependencies, path: "Sources/PassHSM/\(folder)",
+        exclude: excluded[folder] ?? [], swiftSettings: swift)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -92,7 +94,8 @@ let package = Package(
             ["CExpat", "HSMCore", "HSMSystem", crypto, httpClient, nio, locks, httpTypes, http2, sockets, tls]),
         module("Import", ["HSMCore", "HSMSystem", "HSMStore", "HSMRemotes"]),
         module("Files", ["CLinux", "HSMCore", "HSMSystem", "HSMStore", logging]),
-        module("Fuse", ["CFuse", "HSMCore", "HSMSystem", "HSMStore", "HSMFiles", locks, logging]),
+        module("Fuse/Door", ["CFuse", "CLinux", "HSMCore", "HSMSystem", logging]),
+        module("Fuse", ["CLinux", "HSMCore", "HSMSystem", "HSMStore", "HSMFiles", "HSMFuseDoor", locks, logging]),
         module("Fanotify", ["CLinux", "HSMCore", "HSMSystem", "HSMStore", "HSMFiles", logging]),
         module("Control", ["HSMCore", "HSMSystem"]),
         module(
@@ -101,7 +104,7 @@ let package = Package(
                 "CLinux", "HSMCore", "HSMSystem", "HSMStore", "HSMRemotes", "HSMImport",
                 "HSMFuse", "HSMFanotify", "HSMControl", logging,
             ]),
-        module("Diagnostics", ["HSMSystem", "HSMFuse", "HSMFanotify", "HSMControl"]),
+        module("Diagnostics", ["HSMSystem", "HSMFuseDoor", "HSMFanotify", "HSMControl"]),
         .executableTarget(
             name: "passhsm",
             dependencies: [

@@ -164,10 +164,6 @@ int passhsm_name_thread(const char *name) { return prctl(PR_SET_NAME, name); }
 int passhsm_gettid(void) { return (int)syscall(SYS_gettid); }
 int passhsm_tgkill(int tid, int signal) { return (int)syscall(SYS_tgkill, getpid(), tid, signal); }
 
-static __thread uint32_t request_flags;
-void passhsm_set_request_flags(uint32_t flags) { request_flags = flags; }
-uint32_t passhsm_request_flags(void) { return request_flags; }
-
 unsigned passhsm_major(uint64_t device) { return major(device); }
 unsigned passhsm_minor(uint64_t device) { return minor(device); }
 uint64_t passhsm_makedev(unsigned major, unsigned minor) { return makedev(major, minor); }

@@ -74,10 +74,6 @@ int passhsm_gettid(void);
 int passhsm_name_thread(const char *name);
 int passhsm_tgkill(int tid, int signal);
 
-/* A word of the calling thread, for what libfuse's callbacks are not told of the request that is being processed. */
-void passhsm_set_request_flags(uint32_t flags);
-uint32_t passhsm_request_flags(void);
-
 /* Device numbers: macros in glibc. */
 unsigned passhsm_major(uint64_t device);
 unsigned passhsm_minor(uint64_t device);

@@ -1,5 +1,5 @@
 import HSMControl
-import HSMFuse
+import HSMFuseDoor
 import HSMSystem
 
 /// One thing that was examined.

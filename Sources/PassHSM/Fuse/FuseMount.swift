@@ -1,7 +1,7 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 import Logging
@@ -66,8 +66,8 @@ package final class FuseMount: Sendable {
     private let engine: FillEngine
     private let log: Logger
     let fileSystem: FileSystem
-    let session: FuseSession
-    private let passthrough = Mutex(FuseSession.Passthrough(isOn: false, reason: "not mounted"))
+    private let transport: ClassicTransport
+    private let connection: Connection
     private let isStopping = Atomic<Bool>(false)
     private let isDone = Atomic<Bool>(false)
     private let source: BytePath
@@ -89,9 +89,10 @@ package final class FuseMount: Sendable {
         self.mountpoint = mountpoint
         self.log = log
         fileSystem = try FileSystem(store: store, engine: engine, options: options, pool: pool, log: log)
-        session = FuseSession(fileSystem: fileSystem, wantsPassthrough: options.allowsPassthrough, log: log)
-        fileSystem.known.invalidation.withLock { [session] in
-            $0 = .init { [weak session] in session?.invalidate($0, $1) }
+        transport = ClassicTransport(log: log)
+        connection = Connection(transport, fileSystem.wishes, fileSystem)
+        fileSystem.known.invalidation.withLock { [connection] in
+            $0 = .init { [weak connection] in connection?.invalidate($0, $1) }
         }
     }
 
@@ -108,8 +109,9 @@ package final class FuseMount: Sendable {
         try fileSystem.locks.start()
         try startThread(name: "tick") { [self] in tick() }
         try startThread(name: "deadlines") { [self] in watchDeadlines() }
-        let result = try session.start(mountpoint: mountpoint, options: options)
-        passthrough.withLock { $0 = result }
+        try transport.start(connection, mountpoint: mountpoint, options: options)
+        guard transport.waitUntilConnected() else { throw Errno(rawValue: EPROTO) }
+        let result = fileSystem.passthrough.withLock { $0 }
         KernelReadAhead.widen(BytePath(mountpoint.dropLast().map { UInt8(bitPattern: $0) }))
         return result.isOn ? "passthrough: \(result.reason)" : "no passthrough: \(result.reason)"
     }
@@ -138,7 +140,7 @@ package final class FuseMount: Sendable {
     }
 
     /// Returns when the file system is unmounted, no matter by which program.
-    package func waitForUnmount() { session.wait() }
+    package func waitForUnmount() { transport.wait() }
 
     /// To be called after ``waitForUnmount()``. Returns when everything is on disk.
     package func finish() {
@@ -161,10 +163,10 @@ package final class FuseMount: Sendable {
         if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
         engine.shutDown()
         syncMappings()
-        session.detach(mountpoint)
-        if session.wait(seconds: Self.patience) { return }
+        transport.detach(mountpoint)
+        if transport.wait(seconds: Self.patience) { return }
         log.warning("files are still open; their users lose the connection")
-        session.abort()
+        transport.abort()
     }
 
     /// How many seconds users get to close their files.
@@ -184,10 +186,11 @@ package final class FuseMount: Sendable {
     }
 
     package var status: Status {
-        let passthrough = passthrough.withLock { $0 }
+        let passthrough = fileSystem.passthrough.withLock { $0 }
         let incomplete = fileSystem.inodes.count { $0.content != nil }
         return Status(
-            isPassthrough: passthrough.isOn, passthroughReason: passthrough.reason, requests: session.requests.snapshot,
+            isPassthrough: passthrough.isOn, passthroughReason: passthrough.reason,
+            requests: connection.counters.snapshot,
             knownInodes: fileSystem.inodes.count, openHandles: fileSystem.openHandles.load(ordering: .relaxed),
             backingIDs: fileSystem.known.backing.withLock { $0 }?.count ?? 0, incompleteFiles: incomplete)
     }

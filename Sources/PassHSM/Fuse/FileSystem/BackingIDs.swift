@@ -1,5 +1,5 @@
-import CFuse
 import Glibc
+import HSMFuseDoor
 import HSMSystem
 
 import struct NIOConcurrencyHelpers.NIOLockedValueBox
@@ -12,7 +12,7 @@ import struct NIOConcurrencyHelpers.NIOLockedValueBox
 final class BackingIDs: Sendable {
     /// How many ids are kept. Ids of inodes with open handles may exceed it.
     private let limit: Int
-    private let device: Int32
+    private let transport: any Transport
     /// A leaf lock, except that `Inode.state` may be taken inside it.
     private let ring = NIOLockedValueBox(Ring())
 
@@ -40,8 +40,8 @@ final class BackingIDs: Sendable {
         }
     }
 
-    init(device: Int32, limit: Int) {
-        self.device = device
+    init(_ transport: any Transport, limit: Int) {
+        self.transport = transport
         self.limit = limit
     }
 
@@ -51,7 +51,7 @@ final class BackingIDs: Sendable {
     /// inode must have no id, and only one thread at a time may register it.
     func register(_ inode: Inode, _ lower: Descriptor) throws(Errno) -> Int32 {
         // The kernel writes with the credentials of the thread that registers the file.
-        let id = try OrdinaryUser.write { () throws(Errno) in try check { passhsm_backing_open(device, lower.raw) } }
+        let id = try OrdinaryUser.write { () throws(Errno) in try transport.openBacking(lower.raw) }
         inode.state.withLock { state in
             // Without this mark the newest id would be evicted first once all the others were used.
             state.backing = .init(id: id, wasUsed: true)
@@ -60,7 +60,7 @@ final class BackingIDs: Sendable {
             ring.append(inode)
             return evict(&ring, keeping: inode)
         }
-        for id in old { _ = passhsm_backing_close(device, UInt32(id)) }
+        for id in old { transport.closeBacking(id) }
         return id
     }
 
@@ -107,6 +107,6 @@ final class BackingIDs: Sendable {
         ring.withLockedValue { ring in
             if let place = ring.place(of: inode) { ring.remove(at: place) }
         }
-        _ = passhsm_backing_close(device, UInt32(id))
+        transport.closeBacking(id)
     }
 }

@@ -1,6 +1,6 @@
-import CFuse
 import CLinux
 import Glibc
+import HSMFuseDoor
 
 /// Lets the calling thread create files as the caller of a request would: with the caller's user, group and umask.
 ///
@@ -13,12 +13,13 @@ enum CallerIdentity {
 
     static func prepareThread() { _ = passhsm_unshare_fs() }
 
+    /// - Parameter new: the caller's umask; it counts where the directory has no default ACL.
     static func with<Result, Failure>(
-        _ caller: fuse_ctx, _ body: () throws(Failure) -> Result
+        _ caller: Caller, umask new: mode_t, _ body: () throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        let mask = umask(caller.umask)
-        let group = setfsgid(caller.gid)
-        let user = setfsuid(caller.uid)
+        let mask = umask(new)
+        let group = setfsgid(caller.group)
+        let user = setfsuid(caller.user)
         defer {
             setfsuid(uid_t(bitPattern: user))
             setfsgid(gid_t(bitPattern: group))

@@ -1,5 +1,5 @@
-import CFuse
 import Glibc
+import HSMFuseDoor
 import HSMSystem
 
 /// The user of a request. It is looked up only when it is needed, while the request waits for its answer.
@@ -7,7 +7,7 @@ struct CallerUser: Sendable {
     private let id: uid_t
     private let thread: pid_t
 
-    init(_ caller: fuse_ctx) { (id, thread) = (caller.uid, caller.pid) }
+    init(_ caller: Caller) { (id, thread) = (caller.user, caller.thread) }
 
     /// The user id. The kernel does not tell it where the mount can have mapped owners; then it is read from /proc.
     /// `uid_t.max` stands for all unknown callers, which are in another PID namespace.

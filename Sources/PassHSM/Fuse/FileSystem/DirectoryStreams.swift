@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import HSMFuseDoor
 import HSMSystem
 import Synchronization
 

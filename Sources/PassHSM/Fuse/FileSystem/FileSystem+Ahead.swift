@@ -1,5 +1,6 @@
-import CFuse
+import Glibc
 import HSMCore
+import HSMFuseDoor
 import HSMSystem
 
 /// Tells reads that a program waits for from reads ahead: readahead(2), posix_fadvise(2), madvise(2) and MAP_POPULATE
@@ -19,8 +20,8 @@ extension FileSystem {
     /// The priority of a read that has to wait. A read that cannot be judged is demand. A thread that waits for
     /// something else sent the read ahead earlier, so the read is a prefetch. A running thread does not wait for the
     /// read, or does not wait yet: it is to be looked at again (``lookAgain(_:_:)``).
-    static func priority(of caller: fuse_ctx) -> (FillState.Priority, isDoubtful: Bool) {
-        switch CallerSyscall.activity(of: caller.pid, looks: 1) {
+    static func priority(of caller: Caller) -> (FillState.Priority, isDoubtful: Bool) {
+        switch CallerSyscall.activity(of: caller.thread, looks: 1) {
         case .waits(let call): (call.readsAhead || call.waitsForOther ? .prefetch : .demand, false)
         case .runs: (.prefetch, true)
         case .unknown: (.demand, false)

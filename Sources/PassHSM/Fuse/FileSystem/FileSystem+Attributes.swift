@@ -1,14 +1,14 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore
 import HSMFiles
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 
 /// GETATTR, SETATTR, STATFS and the extended attributes.
 extension FileSystem {
-    func getattr(_ reply: consuming Reply, _ node: fuse_ino_t) {
+    func getattr(_ reply: consuming Reply, _ node: UInt64) {
         do throws(Errno) {
             let inode = try inode(node)
             reply.attributes(try attributes(inode), timeout: attributeTimeout(inode))
@@ -16,43 +16,32 @@ extension FileSystem {
     }
 
     /// GETATTR with the time of birth.
-    func statx(_ reply: consuming Reply, _ node: fuse_ino_t) {
+    func statx(_ reply: consuming Reply, _ node: UInt64) {
         do throws(Errno) {
             let inode = try inode(node)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
-            var entry = fuse_entry_param()
-            entry.attr = try attributes(inode)
-            entry.attr_timeout = attributeTimeout(inode)
-            var out = passhsm_statx_out()
-            passhsm_fill_statx(&out, entry)
-            if let birth = lower.birthTime() {
-                out.mask |= PASSHSM_STATX_BTIME
-                out.btime = passhsm_sx_time(
-                    seconds: Int64(birth.tv_sec), nanoseconds: UInt32(birth.tv_nsec), reserved: 0)
-            }
-            var slot = ReplySlot(reply)
-            withUnsafeBytes(of: out) { slot.take().bytes($0) }
+            let attributes = try attributes(inode)
+            reply.attributes(attributes, birth: lower.birthTime(), timeout: attributeTimeout(inode))
         } catch { reply.error(error) }
     }
 
-    func setattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ new: stat, _ requested: Int32) {
+    func setattr(_ reply: consuming Reply, _ node: UInt64, _ new: AttributeChange) {
         let inode: Inode
         do throws(Errno) { inode = try self.inode(node) } catch { return reply.error(error) }
-        let valid = UInt32(bitPattern: requested)
         noteChange(inode)
-        guard valid & UInt32(FUSE_SET_ATTR_SIZE) != 0 else { return finishSetattr(reply, inode, new, valid) }
+        guard let size = new.size else { return finishSetattr(reply, inode, new) }
         do throws(Errno) {
             guard let lease = try files.lease(inode) else {
-                guard try truncateComplete(inode, to: new.st_size) else { return setattr(reply, node, new, requested) }
-                return finishSetattr(reply, inode, new, valid)
+                guard try truncateComplete(inode, to: size) else { return setattr(reply, node, new) }
+                return finishSetattr(reply, inode, new)
             }
             let file = lease.content
             let held = HeldLease(lease)
-            truncate(inode, file, to: new.st_size, PendingReply(reply)) { [self] reply, error in
+            truncate(inode, file, to: size, PendingReply(reply)) { [self] reply, error in
                 if let error {
                     reply.error(error)
                 } else {
-                    finishSetattr(reply, inode, new, valid)
+                    finishSetattr(reply, inode, new)
                 }
                 held.end()
             }
@@ -71,38 +60,29 @@ extension FileSystem {
         }
     }
 
-    private static let settable = UInt32(
-        FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_ATIME
-            | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME)
-
     /// Sets every attribute but the size, and answers.
-    private func finishSetattr(_ reply: consuming Reply, _ inode: Inode, _ new: stat, _ valid: UInt32) {
+    private func finishSetattr(_ reply: consuming Reply, _ inode: Inode, _ new: AttributeChange) {
         do throws(Errno) {
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
-            func has(_ bit: Int32) -> Bool { valid & UInt32(bit) != 0 }
             // A request that sets nothing comes from chown(2) with -1 twice, or from a change of content that takes
             // setuid and setgid away. The lower file system does what belongs to either.
-            let isOwnerSet = has(FUSE_SET_ATTR_UID) || has(FUSE_SET_ATTR_GID) || valid & Self.settable == 0
+            let isOwnerSet = new.owner != nil || new.group != nil || new.setsNothing
             // At chown(2) the group that the file had before it counts.
-            let isKilling = isOwnerSet || valid & PASSHSM_FATTR_KILL_SUIDGID != 0
-            if isKilling && inode.type != S_IFDIR && !has(FUSE_SET_ATTR_MODE) {
-                try clearSetIDs(lower, reply.caller.pid)
+            let isKilling = isOwnerSet || new.dropsSetIDs
+            if isKilling && inode.type != S_IFDIR && new.mode == nil {
+                try clearSetIDs(lower, reply.caller.thread)
             }
             if isOwnerSet {
-                let owner = has(FUSE_SET_ATTR_UID) ? new.st_uid : uid_t.max
-                let group = has(FUSE_SET_ATTR_GID) ? new.st_gid : gid_t.max
+                let (owner, group) = (new.owner ?? uid_t.max, new.group ?? gid_t.max)
                 _ = try check { fchownat(lower.raw, "", owner, group, PASSHSM_AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) }
             }
-            if has(FUSE_SET_ATTR_MODE) {
-                try lower.withProcPath { path throws(Errno) in _ = try check { chmod(path, new.st_mode & 0o7777) } }
+            if let mode = new.mode {
+                try lower.withProcPath { path throws(Errno) in _ = try check { chmod(path, mode & 0o7777) } }
             }
-            if has(FUSE_SET_ATTR_ATIME) || has(FUSE_SET_ATTR_MTIME) {
-                let access =
-                    has(FUSE_SET_ATTR_ATIME_NOW) ? FileTime.now : has(FUSE_SET_ATTR_ATIME) ? new.st_atim : FileTime.omit
-                let modified =
-                    has(FUSE_SET_ATTR_MTIME_NOW) ? FileTime.now : has(FUSE_SET_ATTR_MTIME) ? new.st_mtim : FileTime.omit
+            if new.accessTime != nil || new.modificationTime != nil {
+                let (access, modified) = (new.accessTime ?? FileTime.omit, new.modificationTime ?? FileTime.omit)
                 try changing(inode, lower) { () throws(Errno) in try setTimes(lower, access, modified) }
-                if has(FUSE_SET_ATTR_MTIME) { try noteModified(inode, lower) }
+                if new.modificationTime != nil { try noteModified(inode, lower) }
             }
             reply.attributes(try attributes(inode), timeout: attributeTimeout(inode))
         } catch { reply.error(error) }
@@ -137,11 +117,11 @@ extension FileSystem {
     /// The attribute that answers `passhsm state`. It is not listed and cannot be changed.
     static let stateAttribute = "passhsm.state"
 
-    private func isRecord(_ name: UnsafePointer<CChar>) -> Bool {
+    private func isRecord(_ name: Name) -> Bool {
         Store.attributes.contains { strcmp(name, $0) == 0 }
     }
 
-    func getxattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>, size: Int) {
+    func getxattr(_ reply: consuming Reply, _ node: UInt64, _ name: Name, size: Int) {
         do throws(Errno) {
             if isRecord(name) { throw Errno(rawValue: ENODATA) }
             let inode = try inode(node)
@@ -164,7 +144,7 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    func listxattr(_ reply: consuming Reply, _ node: fuse_ino_t, size: Int) {
+    func listxattr(_ reply: consuming Reply, _ node: UInt64, size: Int) {
         do throws(Errno) {
             let inode = try inode(node)
             let lower = try inode === root ? tree.root : open(inode, PASSHSM_O_PATH)
@@ -174,7 +154,7 @@ extension FileSystem {
             }
             // Callers that may not read these attributes do not see them (xattr(7)).
             func isTrusted(_ name: [UInt8]) -> Bool { name.starts(with: "trusted.".utf8) }
-            if shown.contains(where: isTrusted), !reply.credentials.has(ThreadCredentials.administrates) {
+            if shown.contains(where: isTrusted), !reply.caller.credentials.has(ThreadCredentials.administrates) {
                 shown.removeAll(where: isTrusted)
             }
             answer(reply, Array(shown.joined()), size)
@@ -185,13 +165,12 @@ extension FileSystem {
     private func answer(_ reply: consuming Reply, _ value: [UInt8], _ size: Int) {
         if size == 0 { return reply.attributeSize(value.count) }
         if value.count > size { return reply.error(ERANGE) }
-        var slot = ReplySlot(reply)
-        value.withUnsafeBytes { slot.take().bytes($0) }
+        reply.bytes(value)
     }
 
     func setxattr(
-        _ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>, _ value: UnsafeRawBufferPointer,
-        flags: Int32, _ requestFlags: UInt32
+        _ reply: consuming Reply, _ node: UInt64, _ name: Name, _ value: UnsafeRawBufferPointer,
+        flags: Int32, dropsSetGID: Bool
     ) {
         reply.result { () throws(Errno) in
             if isRecord(name) || strcmp(name, Self.stateAttribute) == 0 { throw Errno(rawValue: EPERM) }
@@ -202,15 +181,14 @@ extension FileSystem {
                 try OrdinaryUser.write { () throws(Errno) in
                     try ExtendedAttributes.set(name, of: path, .follow, to: value, flags: flags)
                 }
-                // The flag means that an owner outside the file's group set an ACL.
-                guard requestFlags & UInt32(FUSE_SETXATTR_ACL_KILL_SGID) != 0 else { return }
+                guard dropsSetGID else { return }
                 let mode = try lower.stat().st_mode
                 if mode & S_ISGID != 0 { _ = try check { chmod(path, mode & 0o7777 & ~S_ISGID) } }
             }
         }
     }
 
-    func removexattr(_ reply: consuming Reply, _ node: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+    func removexattr(_ reply: consuming Reply, _ node: UInt64, _ name: Name) {
         reply.result { () throws(Errno) in
             if isRecord(name) { throw Errno(rawValue: ENODATA) }
             let inode = try inode(node)

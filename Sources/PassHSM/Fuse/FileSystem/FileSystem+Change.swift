@@ -1,7 +1,7 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 
@@ -14,12 +14,12 @@ extension FileSystem {
     typealias Operation = @Sendable (Descriptor) throws(Errno) -> Int
 
     func write(
-        _ reply: consuming Reply, _ number: UInt64, _ bytes: UnsafeRawBufferPointer, offset: Int, flags: UInt32
+        _ reply: consuming Reply, _ number: UInt64, _ bytes: UnsafeRawBufferPointer, offset: Int, dropsSetIDs: Bool
     ) {
         do throws(Errno) {
             let handle = try openFiles.find(number)
             let lower = try lower(handle)
-            if flags & PASSHSM_WRITE_KILL_SUIDGID != 0 { try clearSetIDs(lower, reply.caller.pid) }
+            if dropsSetIDs { try clearSetIDs(lower, reply.caller.thread) }
             guard let file = handle.inode.content else {
                 return reply.written(try lower.writeForUser(bytes, at: offset))
             }
@@ -140,40 +140,37 @@ extension FileSystem {
     /// How many bytes one COPY_FILE_RANGE of an incomplete file handles. The caller asks again for the rest.
     private static let copyStep = 8 << 20
 
-    func copy(
-        _ reply: consuming Reply, from source: UInt64, at sourceOffset: Int, to target: UInt64, at targetOffset: Int,
-        count: Int, flags: Int32
-    ) {
+    func copy(_ reply: consuming Reply, _ ranges: CopyRange) {
         let from: OpenFile
         let to: OpenFile
-        do throws(Errno) { (from, to) = (try openFiles.find(source), try openFiles.find(target)) } catch {
+        do throws(Errno) { (from, to) = (try openFiles.find(ranges.source), try openFiles.find(ranges.target)) } catch {
             return reply.error(error)
         }
         let sourceFile = from.inode.content
         let targetFile = to.inode.content
-        let count = sourceFile == nil && targetFile == nil ? count : min(count, Self.copyStep)
-        let read = Range(at: sourceOffset, count: count)
+        let count = sourceFile == nil && targetFile == nil ? ranges.count : min(ranges.count, Self.copyStep)
+        let read = Range(at: ranges.sourceOffset, count: count)
         if let sourceFile, !sourceFile.fill.isPresent(read) {
             whenResident(read, of: sourceFile, PendingReply(reply)) { [self] reply, error in
                 if let error { return reply.error(Errno(error)) }
-                copy(reply, from: source, at: sourceOffset, to: target, at: targetOffset, count: count, flags: flags)
+                copy(reply, ranges)
             }
             return
         }
         do throws(Errno) {
             let (input, output) = (try lower(from), try lower(to))
             let operation: Operation = { output throws(Errno) in
-                var (inOffset, outOffset) = (sourceOffset, targetOffset)
+                var (inOffset, outOffset) = (ranges.sourceOffset, ranges.targetOffset)
                 return try OrdinaryUser.write { () throws(Errno) in
                     try check {
                         passhsm_copy_file_range(
-                            input.raw, &inOffset, output.raw, &outOffset, count, UInt32(bitPattern: flags))
+                            input.raw, &inOffset, output.raw, &outOffset, count, ranges.flags)
                     }
                 }
             }
             guard let targetFile else { return reply.written(try operation(output)) }
             noteChange(to.inode)
-            let range = Range(at: targetOffset, count: count)
+            let range = Range(at: ranges.targetOffset, count: count)
             change(range, of: targetFile, through: output, PendingReply(reply), operation) { reply, result in
                 switch result {
                 case .success(let count): reply.written(count)

@@ -1,5 +1,5 @@
-import CFuse
 import Glibc
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 

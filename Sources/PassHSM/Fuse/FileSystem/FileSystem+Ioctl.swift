@@ -1,6 +1,6 @@
-import CFuse
 import CLinux
 import Glibc
+import HSMFuseDoor
 import HSMSystem
 
 /// IOCTL: the inode flags and extended attributes of lsattr(1), chattr(1) and xfs_io(8). Every other command is
@@ -12,7 +12,7 @@ import HSMSystem
 /// The kernel has checked whether the caller may change them (fs/file_attr.c): owner, CAP_LINUX_IMMUTABLE and project.
 extension FileSystem {
     func ioctl(
-        _ reply: consuming Reply, _ node: fuse_ino_t, _ command: UInt32, _ input: UnsafeRawBufferPointer,
+        _ reply: consuming Reply, _ node: UInt64, _ command: UInt32, _ input: UnsafeRawBufferPointer,
         outputSize: Int
     ) {
         let known = [
@@ -28,7 +28,7 @@ extension FileSystem {
             let inode = try inode(node)
             let lower =
                 try inode === root ? tree.root.reopen(O_RDONLY | O_DIRECTORY) : open(inode, O_RDONLY | O_NONBLOCK)
-            if command == PASSHSM_FS_IOC_SETFLAGS, !reply.credentials.has(ThreadCredentials.usesResources) {
+            if command == PASSHSM_FS_IOC_SETFLAGS, !reply.caller.credentials.has(ThreadCredentials.usesResources) {
                 try checkJournaling(lower, argument)
             }
             let changes = command == PASSHSM_FS_IOC_SETFLAGS || command == PASSHSM_FS_IOC_FSSETXATTR
@@ -41,8 +41,7 @@ extension FileSystem {
             // The kernel does not know that the command moves the change time.
             if changes { forgetAttributes(of: inode) }
         } catch { return reply.error(error) }
-        var slot = ReplySlot(reply)
-        argument.withUnsafeBytes { slot.take().ioctl(UnsafeRawBufferPointer(rebasing: $0[..<outputSize])) }
+        reply.ioctl(Array(argument[..<outputSize]))
     }
 
     /// Refuses a change of the journaling flag. ext4 demands CAP_SYS_RESOURCE for it, but would look at the daemon's

@@ -1,5 +1,5 @@
-import CFuse
 import Glibc
+import HSMFuseDoor
 import HSMSystem
 
 /// FLOCK: locks of the lower file, so that they also hold against programs that use the lower directory itself.
@@ -35,14 +35,7 @@ extension FileSystem {
         _ reply: PendingReply, _ mode: LockTable.Locks.Mode, _ handle: OpenFile, _ open: LockTable.Opening
     ) {
         let number = locks.beginWaiting { reply.take()?.error($0) }
-        reply.onInterrupt(
-            { request, data in
-                guard let request, let user = fuse_req_userdata(request) else { return }
-                let fileSystem = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue().fileSystem
-                let number = UInt64(UInt(bitPattern: data))
-                // libfuse holds the request's lock here. The reply may need that lock, so the work runs on the pool.
-                fileSystem.pool.run { fileSystem.locks.interrupt(number) }
-            }, UnsafeMutableRawPointer(bitPattern: UInt(number)))
+        reply.onInterrupt { [locks] in locks.interrupt(number) }
         locks.acquire(
             mode, ObjectIdentifier(handle.inode), by: ObjectIdentifier(handle), number: number, open: open)
     }

@@ -1,4 +1,3 @@
-import CFuse
 import Glibc
 import HSMStore
 import HSMSystem

@@ -1,12 +1,12 @@
-import CFuse
 import CLinux
 import Glibc
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 
 /// LOOKUP, READLINK, and the requests that change names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR and RENAME.
 extension FileSystem {
-    func lookup(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+    func lookup(_ reply: consuming Reply, _ parent: UInt64, _ name: Name) {
         do throws(Errno) {
             if isHidden(name, in: parent) { throw Errno(rawValue: ENOENT) }
             if strcmp(name, ".") == 0 { return answer(reply, try lookupSelf(parent)) }
@@ -15,8 +15,8 @@ extension FileSystem {
         } catch {
             // An entry without an inode tells the kernel that it may remember the name as missing.
             if error.rawValue == ENOENT && options.cache == .exclusive {
-                var none = fuse_entry_param()
-                none.entry_timeout = timeout
+                var none = Entry()
+                none.entryTimeout = timeout
                 _ = reply.entry(none)
             } else {
                 reply.error(error)
@@ -24,20 +24,20 @@ extension FileSystem {
         }
     }
 
-    private func answer(_ reply: consuming Reply, _ entry: Entry) {
-        if !reply.entry(entry.parameters) { forget(entry.inode, 1) }
+    private func answer(_ reply: consuming Reply, _ reference: Reference) {
+        if !reply.entry(reference.entry) { forget(reference.inode, 1) }
     }
 
     /// LOOKUP of "." comes for the id in a file handle whose inode the kernel does not know. The id may be any number.
-    private func lookupSelf(_ node: fuse_ino_t) throws(Errno) -> Entry {
-        if node == FUSE_ROOT_ID { return try reference(tree.root) }
+    private func lookupSelf(_ node: UInt64) throws(Errno) -> Reference {
+        if node == NodeID.root.number { return try reference(tree.root) }
         guard let known = inodes.find(node) else { return try reference(findUnknown(node)) }
         return try reference(open(known, PASSHSM_O_PATH))
     }
 
     /// LOOKUP of ".." comes for a directory that was found by its file handle.
-    private func lookupParent(of node: fuse_ino_t) throws(Errno) -> Entry {
-        if node == FUSE_ROOT_ID { return try reference(tree.root) }
+    private func lookupParent(of node: UInt64) throws(Errno) -> Reference {
+        if node == NodeID.root.number { return try reference(tree.root) }
         let directory = try directory(node)
         let parent = try Descriptor.open(at: directory.raw, "..", PASSHSM_O_PATH | O_DIRECTORY)
         guard try isInTree(parent) else { throw Errno(rawValue: ESTALE) }
@@ -46,34 +46,35 @@ extension FileSystem {
 
     /// Makes a name by calling `body` as the caller, and answers with the name's entry.
     private func make(
-        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>,
+        _ reply: consuming Reply, _ parent: UInt64, _ name: Name, umask: mode_t,
         _ body: (Descriptor) -> Int32
     ) {
         do throws(Errno) {
             if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
             let directory = try directory(parent)
-            try CallerIdentity.with(reply.caller) { () throws(Errno) in _ = try check { body(directory) } }
+            try CallerIdentity.with(reply.caller, umask: umask) { () throws(Errno) in _ = try check { body(directory) }
+            }
             answer(reply, try lookup(name, in: directory))
         } catch { reply.error(error) }
     }
 
     func mknod(
-        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, mode: mode_t, device: dev_t
+        _ reply: consuming Reply, _ parent: UInt64, _ name: Name, mode: mode_t, device: dev_t, umask: mode_t
     ) {
-        make(reply, parent, name) { mknodat($0.raw, name, mode, device) }
+        make(reply, parent, name, umask: umask) { mknodat($0.raw, name, mode, device) }
     }
 
-    func mkdir(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, mode: mode_t) {
-        make(reply, parent, name) { mkdirat($0.raw, name, mode) }
+    func mkdir(_ reply: consuming Reply, _ parent: UInt64, _ name: Name, mode: mode_t, umask: mode_t) {
+        make(reply, parent, name, umask: umask) { mkdirat($0.raw, name, mode) }
     }
 
     func symlink(
-        _ reply: consuming Reply, _ target: UnsafePointer<CChar>, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>
+        _ reply: consuming Reply, _ target: Name, _ parent: UInt64, _ name: Name
     ) {
-        make(reply, parent, name) { symlinkat(target, $0.raw, name) }
+        make(reply, parent, name, umask: 0) { symlinkat(target, $0.raw, name) }
     }
 
-    func link(_ reply: consuming Reply, _ node: fuse_ino_t, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+    func link(_ reply: consuming Reply, _ node: UInt64, _ parent: UInt64, _ name: Name) {
         do throws(Errno) {
             if isHidden(name, in: parent) { throw Errno(rawValue: EPERM) }
             let inode = try inode(node)
@@ -93,14 +94,14 @@ extension FileSystem {
         } catch { reply.error(error) }
     }
 
-    func unlink(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+    func unlink(_ reply: consuming Reply, _ parent: UInt64, _ name: Name) {
         let caller = CallerUser(reply.caller)
         reply.result { () throws(Errno) in
             try remove(name, in: directory(parent), flags: 0, caller)
         }
     }
 
-    func rmdir(_ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>) {
+    func rmdir(_ reply: consuming Reply, _ parent: UInt64, _ name: Name) {
         let caller = CallerUser(reply.caller)
         reply.result { () throws(Errno) in
             try remove(name, in: directory(parent), flags: Int32(AT_REMOVEDIR), caller)
@@ -108,8 +109,8 @@ extension FileSystem {
     }
 
     func rename(
-        _ reply: consuming Reply, _ parent: fuse_ino_t, _ name: UnsafePointer<CChar>, _ newParent: fuse_ino_t,
-        _ newName: UnsafePointer<CChar>, flags: UInt32
+        _ reply: consuming Reply, _ parent: UInt64, _ name: Name, _ newParent: UInt64,
+        _ newName: Name, flags: UInt32
     ) {
         let caller = reply.caller
         reply.result { () throws(Errno) in
@@ -124,7 +125,7 @@ extension FileSystem {
                 _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
             } else {
                 // The whiteout belongs to the caller.
-                try CallerIdentity.with(caller) { () throws(Errno) in
+                try CallerIdentity.with(caller, umask: 0) { () throws(Errno) in
                     _ = try check { passhsm_renameat2(from.raw, name, to.raw, newName, flags) }
                 }
             }
@@ -133,7 +134,7 @@ extension FileSystem {
     }
 
     private func remove(
-        _ name: UnsafePointer<CChar>, in directory: Descriptor, flags: Int32, _ caller: CallerUser
+        _ name: Name, in directory: Descriptor, flags: Int32, _ caller: CallerUser
     ) throws(Errno) {
         let removed = noteRemoval(of: name, in: directory)
         _ = try check { unlinkat(directory.raw, name, flags) }
@@ -158,7 +159,7 @@ extension FileSystem {
     }
 
     /// Notes that the file may lose its last name: the store's data about it is removed when the kernel forgets it.
-    private func noteRemoval(of name: UnsafePointer<CChar>, in directory: Descriptor) -> Removal? {
+    private func noteRemoval(of name: Name, in directory: Descriptor) -> Removal? {
         guard let handle = try? FileHandle(of: name, at: directory.raw), let inode = inodes.find(handle),
             let lower = try? open(inode, PASSHSM_O_PATH)
         else { return nil }
@@ -169,13 +170,12 @@ extension FileSystem {
         return Removal(inode: inode, lower: lower)
     }
 
-    func readlink(_ reply: consuming Reply, _ node: fuse_ino_t) {
+    func readlink(_ reply: consuming Reply, _ node: UInt64) {
         do throws(Errno) {
             let file = try open(inode(node), PASSHSM_O_PATH | O_NOFOLLOW)
-            var target = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
-            let count = try check { readlinkat(file.raw, "", &target, target.count - 1) }
-            target[count] = 0
-            reply.link(target)
+            var target = [CChar](repeating: 0, count: Int(PATH_MAX))
+            let count = try check { readlinkat(file.raw, "", &target, target.count) }
+            reply.bytes(target[..<count].map { UInt8(bitPattern: $0) })
         } catch { reply.error(error) }
     }
 }

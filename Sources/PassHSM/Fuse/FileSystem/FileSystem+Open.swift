@@ -1,8 +1,8 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore
 import HSMFiles
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 
@@ -30,8 +30,8 @@ extension FileSystem {
         var truncates: Bool { flags & O_TRUNC != 0 && !isTruncated }
     }
 
-    func open(_ reply: consuming Reply, _ node: fuse_ino_t, flags: Int32, _ requestFlags: UInt32) {
-        let caller = requestFlags & PASSHSM_OPEN_KILL_SUIDGID != 0 ? reply.caller.pid : nil
+    func open(_ reply: consuming Reply, _ node: UInt64, flags: Int32, dropsSetIDs: Bool) {
+        let caller = dropsSetIDs ? reply.caller.thread : nil
         let user = CallerUser(reply.caller)
         do throws(Errno) {
             proceed(reply, Opening(inode: try inode(node), flags: flags, caller: user, unprivileged: caller))
@@ -133,7 +133,7 @@ extension FileSystem {
 
     private func fail(_ opening: Opening, _ error: Errno, _ reply: consuming Reply) {
         reply.error(error)
-        if let entry = opening.entry { forget(entry.inode, 1) }
+        if opening.entry != nil { forget(opening.inode, 1) }
     }
 
     // MARK: The answer
@@ -301,23 +301,16 @@ extension FileSystem {
             return fail(opening, error, reply)
         }
         openHandles.add(1)
-        var out = passhsm_open_out(fh: number, open_flags: 0, backing_id: answer.backingID)
-        switch answer.mode {
-        case .passthrough: out.open_flags = PASSHSM_FOPEN_PASSTHROUGH | PASSHSM_FOPEN_NOFLUSH
-        // Pages that had to be dropped are dropped already. Without this flag the kernel would drop pages while others
-        // write.
-        case .cached: out.open_flags = UInt32(FOPEN_KEEP_CACHE)
-        }
+        // Pages that had to be dropped are dropped already. The kernel must not drop pages while others write.
+        let access: Opened.Access = answer.mode == .cached ? .cached : .passthrough(backingID: answer.backingID)
+        let opened = Opened(handle: number, access: access)
         let wasTaken: Bool
         if var entry = opening.entry {
-            entry.parameters.attr_timeout = attributeTimeout(opening.inode)
-            var both = passhsm_create_out()
-            both.open = out
-            passhsm_fill_entry(&both.entry, entry.parameters)
-            wasTaken = reply.create(both)
-            if !wasTaken { forget(entry.inode, 1) }
+            entry.attributeTimeout = attributeTimeout(opening.inode)
+            wasTaken = reply.create(entry, opened)
+            if !wasTaken { forget(opening.inode, 1) }
         } else {
-            wasTaken = reply.open(out)
+            wasTaken = reply.open(opened)
         }
         if !wasTaken { close(number) }
     }

@@ -1,7 +1,7 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 
@@ -19,10 +19,10 @@ extension FileSystem {
         }
         dropPages(behind: range, of: file, handle)
         if range.count <= FileSystem.pageSize { noteSinglePage(range, handle.inode) }
-        if engine.isResident(range, of: file.fill, user: reply.caller.uid) {
+        if engine.isResident(range, of: file.fill, user: reply.caller.user) {
             return readNow(reply, handle, range)
         }
-        let thread = reply.caller.pid
+        let thread = reply.caller.thread
         let (priority, isDoubtful) = Self.priority(of: reply.caller)
         let ticket = ask(for: range, of: file, PendingReply(reply), handle, priority) { [self] reply, error in
             if let error { return reply.error(Errno(error)) }

@@ -1,7 +1,7 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 

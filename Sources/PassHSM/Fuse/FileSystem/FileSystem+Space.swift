@@ -1,7 +1,7 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 
@@ -70,10 +70,14 @@ extension FileSystem {
             var clearing = clearing
             clearing.rest = range.upperBound..<clearing.rest.upperBound
             if clearing.rest.isEmpty { return reply.done() }
-            if reply.isInterrupted && PendingSignals.end(reply.caller.pid) { return reply.error(EINTR) }
-            let (reply, next) = (PendingReply(reply), clearing)
+            let pending = PendingReply(reply)
+            if pending.isInterrupted, PendingSignals.end(pending.caller?.thread ?? 0) {
+                pending.take()?.error(EINTR)
+                return
+            }
+            let next = clearing
             // The next step gets a stack of its own.
-            pool.run { [self] in clear(reply, next) }
+            pool.run { [self] in clear(pending, next) }
         }
     }
 }

@@ -1,6 +1,6 @@
-import CFuse
 import Glibc
 import HSMCore
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 
@@ -30,9 +30,9 @@ extension FileSystem {
 
     /// The user for whom content is fetched. Where the mount can have mapped owners the kernel does not tell the user
     /// (-1).
-    private static func user(of caller: fuse_ctx?) -> FillEngine.User {
+    private static func user(of caller: Caller?) -> FillEngine.User {
         guard let caller else { return 0 }
-        return caller.uid == .max ? CallerSyscall.user(of: caller.pid) ?? caller.uid : caller.uid
+        return caller.user == .max ? CallerSyscall.user(of: caller.thread) ?? caller.user : caller.user
     }
 
     /// Asks the engine for a claim of `granules`; otherwise as ``whenResident(_:of:_:then:)``. After success `then` has
@@ -61,15 +61,9 @@ extension FileSystem {
             if let reply = reply.take() { then(reply, error) }
         }
         box.ticket = ticket
-        let data = UnsafeMutableRawPointer(bitPattern: UInt(ticket))
-        reply.onInterrupt(
-            { request, data in
-                guard let request, let user = fuse_req_userdata(request) else { return }
-                let session = Unmanaged<FuseSession>.fromOpaque(user).takeUnretainedValue()
-                // libfuse holds the request's lock here. The reply may need that lock, so the work runs on the pool.
-                let thread = fuse_req_ctx(request).pointee.pid
-                session.fileSystem.interruptLater(FillEngine.Ticket(UInt(bitPattern: data)), of: thread)
-            }, data)
+        if let thread = reply.caller?.thread {
+            reply.onInterrupt { [self] in interruptLater(ticket, of: thread) }
+        }
         return ticket
     }
 

@@ -1,8 +1,8 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore
 import HSMFiles
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 import Logging
@@ -11,8 +11,9 @@ import Synchronization
 /// The file system that the kernel's requests act on: the lower tree, the store, the engine, and the open files and
 /// directories.
 ///
-/// The session's threads call its methods, any number at once. Each method answers its reply itself. Methods may block
-/// on the lower file system, but never on the remote. ARCHITECTURE.md states the lock order.
+/// It knows neither libfuse nor a device: requests come as values through ``handle(_:_:)``, on any number of threads at
+/// once. Each method answers its reply itself. Methods may block on the lower file system, but never on the remote.
+/// ARCHITECTURE.md states the lock order.
 final class FileSystem: Sendable {
     let store: Store
     let engine: FillEngine
@@ -36,6 +37,8 @@ final class FileSystem: Sendable {
     let timeout: Double
     let streams: DirectoryStreams
     let locks = LockTable()
+    /// A leaf lock.
+    let passthrough = Mutex(Passthrough(isOn: false, reason: "not mounted"))
 
     init(
         store: Store, engine: FillEngine, options: FuseMount.Options, pool: BlockingPool, log: Logger
@@ -65,30 +68,30 @@ final class FileSystem: Sendable {
     func open(_ inode: Inode, _ flags: Int32) throws(Errno) -> Descriptor { try known.open(inode, flags) }
 
     /// The directory of a node id, for calls that take a name in it.
-    func directory(_ node: fuse_ino_t) throws(Errno) -> Descriptor {
+    func directory(_ node: UInt64) throws(Errno) -> Descriptor {
         let inode = try inode(node)
         return try inode === root ? tree.root : open(inode, PASSHSM_O_PATH | O_DIRECTORY)
     }
 
     /// Whether the name is the store's folder, which is not part of the file system.
-    func isHidden(_ name: UnsafePointer<CChar>, in parent: fuse_ino_t) -> Bool {
-        parent == FUSE_ROOT_ID && strcmp(name, Store.folder) == 0
+    func isHidden(_ name: Name, in parent: UInt64) -> Bool {
+        parent == NodeID.root.number && strcmp(name, Store.folder) == 0
     }
 
     // MARK: Known inodes
 
-    /// An inode to which the kernel gets a reference, and the parameters of the answer.
-    struct Entry {
+    /// An inode to which the kernel gets a reference, and what the answer tells of it.
+    struct Reference {
         let inode: Inode
-        var parameters = fuse_entry_param()
+        var entry = Entry()
     }
 
     /// The inode of a node id from the kernel. An id that another daemon gave out is looked up in the lower tree. Its
     /// inode then gets a reference, because the kernel holds one.
     ///
     /// - Throws: ESTALE when there is no such inode any more, or when there never was one.
-    func inode(_ node: fuse_ino_t) throws(Errno) -> Inode {
-        if node == FUSE_ROOT_ID { return root }
+    func inode(_ node: UInt64) throws(Errno) -> Inode {
+        if node == NodeID.root.number { return root }
         if let known = inodes.find(node) { return known }
         return try reference(findUnknown(node)).inode
     }
@@ -99,7 +102,7 @@ final class FileSystem: Sendable {
     /// file system tells whether a file is in the tree or elsewhere on the same file system.
     ///
     /// - Throws: ESTALE when it leads to nothing that the mount may show.
-    func findUnknown(_ node: fuse_ino_t) throws(Errno) -> Descriptor {
+    func findUnknown(_ node: UInt64) throws(Errno) -> Descriptor {
         let file = try tree.open(number: node)
         let status = try file.stat()
         // An unknown file that has lost its last name has no users.
@@ -115,26 +118,26 @@ final class FileSystem: Sendable {
     }
 
     /// Looks up `name` and gives the kernel a reference to it.
-    func lookup(_ name: UnsafePointer<CChar>, in directory: Descriptor) throws(Errno) -> Entry {
+    func lookup(_ name: Name, in directory: Descriptor) throws(Errno) -> Reference {
         let file = try Descriptor.open(at: directory.raw, name, PASSHSM_O_PATH | O_NOFOLLOW)
         return try reference(file)
     }
 
-    /// An entry for the inode that `file` is open on (with O_PATH), with one more reference for the kernel.
-    func reference(_ file: Descriptor) throws(Errno) -> Entry {
+    /// A reference to the inode that `file` is open on (with O_PATH), with one more reference for the kernel.
+    func reference(_ file: Descriptor) throws(Errno) -> Reference {
         var (inode, status) = try known.reference(file)
         show(&status, inode)
-        var entry = Entry(inode: inode)
-        entry.parameters.ino = inode.node
-        entry.parameters.generation = UInt64(inode.id.generation)
-        entry.parameters.attr = status
-        entry.parameters.attr_timeout = attributeTimeout(inode)
-        entry.parameters.entry_timeout = timeout
-        return entry
+        var reference = Reference(inode: inode)
+        reference.entry.node = inode.node
+        reference.entry.generation = UInt64(inode.id.generation)
+        reference.entry.attributes = status
+        reference.entry.attributeTimeout = attributeTimeout(inode)
+        reference.entry.entryTimeout = timeout
+        return reference
     }
 
     /// FORGET. An unknown id is ignored.
-    func forget(_ node: fuse_ino_t, _ count: UInt64) {
+    func forget(_ node: UInt64, _ count: UInt64) {
         if let inode = inodes.find(node) { forget(inode, count) }
     }
 

@@ -1,4 +1,3 @@
-import CFuse
 import Glibc
 import HSMCore
 import HSMFiles
@@ -121,16 +120,16 @@ final class Inode: ManagedFile {
     var isRegular: Bool { type == S_IFREG }
 
     /// The number by which the kernel knows the inode.
-    var node: fuse_ino_t { id.number }
+    var node: UInt64 { id.number }
 }
 
 /// The kernel's name for an inode. A file handle that a user has of it (name_to_handle_at(2), NFS) consists of both
 /// fields.
 struct NodeID: Sendable {
-    var number: fuse_ino_t
+    var number: UInt64
     /// Tells apart the inodes that have had the number.
     var generation: UInt32
 
-    /// The top directory's id. The kernel wants its generation to be 0.
-    static let root = NodeID(number: fuse_ino_t(FUSE_ROOT_ID), generation: 0)
+    /// The top directory's id (FUSE_ROOT_ID). The kernel wants its generation to be 0.
+    static let root = NodeID(number: 1, generation: 0)
 }

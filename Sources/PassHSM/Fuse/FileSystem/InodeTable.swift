@@ -1,4 +1,3 @@
-import CFuse
 import HSMSystem
 import Synchronization
 
@@ -59,7 +58,7 @@ final class InodeTable: Sendable {
     }
 
     /// The inode of a node id from the kernel, without a reference for it; nil when the id is unknown.
-    func find(_ node: fuse_ino_t) -> Inode? {
+    func find(_ node: UInt64) -> Inode? {
         shards[Self.shard(node)].withLockedValue { $0.inodes[node] }
     }
 

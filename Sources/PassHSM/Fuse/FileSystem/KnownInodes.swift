@@ -1,7 +1,7 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMFiles
+import HSMFuseDoor
 import HSMStore
 import HSMSystem
 import Synchronization
@@ -26,9 +26,9 @@ final class KnownInodes: Sendable {
     /// A struct around the closure: a Mutex that held the bare closure would wrap it once more at every access.
     struct Invalidation {
         /// Makes the kernel forget the attributes, and these pages.
-        let call: @Sendable (fuse_ino_t, CachedPages.Part) -> Void
+        let call: @Sendable (UInt64, PageSelection) -> Void
 
-        init(_ call: @escaping @Sendable (fuse_ino_t, CachedPages.Part) -> Void) { self.call = call }
+        init(_ call: @escaping @Sendable (UInt64, PageSelection) -> Void) { self.call = call }
     }
 
     init(_ store: Store, _ shares: DescriptorShares) throws(Errno) {
@@ -84,7 +84,7 @@ final class KnownInodes: Sendable {
     }
 
     /// Makes the kernel forget the attributes, and these pages. It may wait for reads of these pages.
-    func invalidate(_ inode: Inode, _ pages: CachedPages.Part) {
+    func invalidate(_ inode: Inode, _ pages: PageSelection) {
         invalidation.withLock { $0 }?.call(inode.node, pages)
     }
 }

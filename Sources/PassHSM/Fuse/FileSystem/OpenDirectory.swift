@@ -1,4 +1,5 @@
 import Glibc
+import HSMFuseDoor
 import HSMSystem
 import Synchronization
 

@@ -1,4 +1,3 @@
-import CFuse
 import CLinux
 import Glibc
 import HSMCore

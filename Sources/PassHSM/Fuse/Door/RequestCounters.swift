@@ -3,7 +3,7 @@ import HSMCore
 import Synchronization
 
 /// How many requests of each kind came, by opcode. Every request updates it, without a lock.
-final class RequestCounters: Sendable {
+package final class RequestCounters: Sendable {
     private static let names: [(fuse_opcode, String)] = [
         (FUSE_LOOKUP, "lookup"), (FUSE_FORGET, "forget"), (FUSE_GETATTR, "getattr"), (FUSE_SETATTR, "setattr"),
         (FUSE_READLINK, "readlink"), (FUSE_SYMLINK, "symlink"), (FUSE_MKNOD, "mknod"), (FUSE_MKDIR, "mkdir"),
@@ -28,7 +28,7 @@ final class RequestCounters: Sendable {
     func count(_ opcode: UInt32) { counts[min(Int(opcode), 63)].value.add() }
 
     /// The kinds that came, by name.
-    var snapshot: [(name: String, value: Int)] {
+    package var snapshot: [(name: String, value: Int)] {
         Self.names.map { (name: $0.1, value: counts[Int($0.0.rawValue)].value.load(ordering: .relaxed)) }
             .filter { $0.value > 0 }
     }
