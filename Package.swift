@@ -140,7 +140,9 @@ let package = Package(
             ]),
         tests("DiagnosticsTests", ["TestSupport", "HSMDiagnostics", "HSMSystem"]),
         tests("FilesTests", ["TestSupport", "StoreTestSupport", "HSMFiles", "HSMStore", "HSMCore", "HSMSystem"]),
-        tests("FuseTests", ["HSMFuse", "HSMStore", "HSMSystem"]),
+        tests(
+            "FuseTests",
+            ["CFuse", "CLinux", "HSMFuse", "HSMFuseDoor", "HSMCore", "HSMStore", "HSMSystem", "TestSupport", logging]),
         tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),
         tests("MountTests", ["TestSupport", "FaultServers", "HSMSystem", "CLinux"]),
         fuzzing,
