@@ -38,10 +38,14 @@ final class Interrupts: Sendable {
         if isInterrupted { handler() }
     }
 
-    /// Forgets a request that is about to be answered.
-    func end(_ unique: UInt64) { state.withLock { $0.waiting[unique] = nil } }
+    /// Ends a wait. The request may wait again, and its interrupt comes only once.
+    func end(_ unique: UInt64) {
+        state.withLock { state in
+            if state.waiting.removeValue(forKey: unique)?.isInterrupted == true { state.note(unique) }
+        }
+    }
 
-    /// Whether the interrupt of a request between ``begin(_:_:)`` and ``end(_:)`` has come.
+    /// Whether the interrupt of an unanswered request has come.
     func isInterrupted(_ unique: UInt64) -> Bool {
         state.withLock { $0.waiting[unique]?.isInterrupted ?? $0.early.contains(unique) }
     }
