@@ -37,6 +37,7 @@ extension ManagedFiles {
                 try transition(file) { () throws(Refusal) in try releaseLocked(file, expecting: record) }
             }
             observer.forgetPages(of: file)
+            log.debug("released it: \(freed) bytes", metadata: ["file": "\(file.handle.name)"])
             return freed
         }
     }

@@ -135,7 +135,7 @@ package final class FuseMount: Sendable {
             sleep(1)
             engine.expire()
             fileSystem.cancelDying()
-            fileSystem.lookAtRunners()
+            fileSystem.recheckRunning()
         }
     }
 
@@ -164,15 +164,15 @@ package final class FuseMount: Sendable {
         engine.shutDown()
         syncMappings()
         transport.detach(mountpoint)
-        if transport.wait(seconds: Self.patience) { return }
+        if transport.wait(seconds: Self.closeTimeout) { return }
         log.warning("files are still open; their users lose the connection")
         transport.abort()
     }
 
     /// How many seconds users get to close their files.
-    private static let patience = 2.0
+    private static let closeTimeout = 2.0
 
-    /// Writes back dirty pages of mappings of cached handles. Takes no longer than ``patience``.
+    /// Writes back dirty pages of mappings of cached handles. Takes no longer than ``closeTimeout``.
     private func syncMappings() {
         let finished = Condition()
         let sync: @Sendable () -> Void = { [mountpoint] in
@@ -181,7 +181,7 @@ package final class FuseMount: Sendable {
         }
         do throws(Errno) { try startThread(name: "sync", sync) } catch { fileSystem.pool.run(sync) }
         finished.lock()
-        _ = finished.wait(seconds: Self.patience)
+        _ = finished.wait(seconds: Self.closeTimeout)
         finished.unlock()
     }
 

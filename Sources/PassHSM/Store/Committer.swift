@@ -135,6 +135,7 @@ final class Committer: Sendable {
             do throws(Errno) {
                 try file.end(commit, isSynced: isSynced)
                 store.committed(file.handle)
+                store.log.debug("committed the bytes that arrived", metadata: ["file": "\(file.handle.name)"])
             } catch {
                 // The content stays readable. Content that is not recorded is fetched again after a restart.
                 store.log.error(

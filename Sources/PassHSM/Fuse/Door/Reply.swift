@@ -10,6 +10,8 @@ package struct Reply: ~Copyable, @unchecked Sendable {
     private let unique: UInt64
     /// Invalid once answered.
     package let caller: Caller
+    /// The number by which the kernel knows the request, for the log.
+    package var number: UInt64 { unique }
 
     init(_ connection: Connection, _ unique: UInt64, _ caller: Caller) {
         self.connection = .passRetained(connection)
@@ -117,8 +119,13 @@ package final class PendingReply: @unchecked Sendable {
     // Sendable: a reply has one holder at a time, who either waits or takes it. A completion is called exactly once.
     private var reply: Reply?
     private var isInterruptible = false
+    /// See ``Reply/number``.
+    package let number: UInt64
 
-    package init(_ reply: consuming Reply) { self.reply = consume reply }
+    package init(_ reply: consuming Reply) {
+        number = reply.number
+        self.reply = consume reply
+    }
 
     package func take() -> Reply? {
         endWaiting()

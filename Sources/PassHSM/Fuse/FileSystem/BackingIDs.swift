@@ -65,7 +65,7 @@ final class BackingIDs: Sendable {
     }
 
     /// How many inodes one registration looks at. The bound matters when thousands of them are open.
-    private static let mostSteps = 64
+    private static let maxSteps = 64
 
     /// The clock algorithm: an inode that was used since the hand last passed it stays for another round.
     ///
@@ -73,7 +73,7 @@ final class BackingIDs: Sendable {
     private func evict(_ ring: inout Ring, keeping newest: Inode) -> [Int32] {
         var result: [Int32] = []
         var steps = 0
-        while ring.inodes.count > limit && steps < Self.mostSteps {
+        while ring.inodes.count > limit && steps < Self.maxSteps {
             steps += 1
             if ring.hand >= ring.inodes.count { ring.hand = 0 }
             let inode = ring.inodes[ring.hand]

@@ -35,15 +35,15 @@ struct FileLocks<Owner: Hashable & Sendable>: Sendable {
     ) -> Answer {
         if holders[owner] == mode { return .granted }
         // Earlier waiters have their turn first.
-        if waitsForOutside { settle(&granted, lock) }
+        if waitsForOutside { grantWaiting(&granted, lock) }
         let hadOne = holders.removeValue(forKey: owner) != nil
         if isFree(mode) && take(mode, lock) {
             holders[owner] = mode
             // After a downgrade other shared locks fit beside it.
-            if hadOne { settle(&granted, lock) }
+            if hadOne { grantWaiting(&granted, lock) }
             return .granted
         }
-        if hadOne { settle(&granted, lock) }
+        if hadOne { grantWaiting(&granted, lock) }
         return .refused
     }
 
@@ -62,11 +62,11 @@ struct FileLocks<Owner: Hashable & Sendable>: Sendable {
 
     /// Gives up the lock of `owner`, and grants the waiting locks that fit now.
     mutating func release(_ owner: Owner, granted: inout [Waiter], _ lock: (Mode?) -> Bool) {
-        if holders.removeValue(forKey: owner) != nil { settle(&granted, lock) }
+        if holders.removeValue(forKey: owner) != nil { grantWaiting(&granted, lock) }
     }
 
     /// Grants, in order, the waiting locks that no holder excludes.
-    mutating func settle(_ granted: inout [Waiter], _ lock: (Mode?) -> Bool) {
+    mutating func grantWaiting(_ granted: inout [Waiter], _ lock: (Mode?) -> Bool) {
         if holders.isEmpty && lower != nil {
             _ = lock(nil)
             lower = nil

@@ -19,7 +19,7 @@ extension FileSystem {
 
     /// The priority of a read that has to wait. A read that cannot be judged is demand. A thread that waits for
     /// something else sent the read ahead earlier, so the read is a prefetch. A running thread does not wait for the
-    /// read, or does not wait yet: it is to be looked at again (``lookAgain(_:_:)``).
+    /// read, or does not wait yet: it is to be looked at again (``recheckLater(_:_:)``).
     static func priority(of caller: Caller) -> (FillState.Priority, isDoubtful: Bool) {
         switch CallerSyscall.activity(of: caller.thread, looks: 1) {
         case .waits(let call): (call.readsAhead || call.waitsForOther ? .prefetch : .demand, false)
@@ -30,7 +30,7 @@ extension FileSystem {
 
     /// Checks after 20 milliseconds, and again about a second later, whether `thread` waits for the read of `ticket`
     /// after all.
-    func lookAgain(_ ticket: FillEngine.Ticket, _ thread: pid_t) {
+    func recheckLater(_ ticket: FillEngine.Ticket, _ thread: pid_t) {
         let starts = runners.withLock { runners in
             defer { runners.isLooking = true }
             runners.new[thread, default: []].append(ticket)
@@ -49,7 +49,7 @@ extension FileSystem {
     }
 
     /// The second look at running threads. Does not block.
-    func lookAtRunners() {
+    func recheckRunning() {
         let old = runners.withLock { runners in
             defer { runners.old = [:] }
             return runners.old

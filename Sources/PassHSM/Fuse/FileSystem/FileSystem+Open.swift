@@ -41,7 +41,7 @@ extension FileSystem {
     /// Takes the next step of an open. Each wait calls it again.
     func proceed(_ reply: consuming Reply, _ opening: Opening) {
         do throws(Errno) {
-            if !opening.truncates && !opening.isForWriting, let answer = fastAnswer(opening) {
+            if !opening.truncates && !opening.isForWriting, let answer = answerFromMemory(opening) {
                 return send(answer, opening, reply)
             }
             if !opening.isRefetched, !opening.truncates, let record = refetchable(opening.inode) {
@@ -132,6 +132,7 @@ extension FileSystem {
     }
 
     private func fail(_ opening: Opening, _ error: Errno, _ reply: consuming Reply) {
+        logStep(reply.number, opening.inode, "did not open it: \(error.text)")
         reply.error(error)
         if opening.entry != nil { forget(opening.inode, 1) }
     }
@@ -149,7 +150,7 @@ extension FileSystem {
 
     /// The answer for a complete and registered file that is opened for reading. It takes only memory, and no system
     /// call.
-    private func fastAnswer(_ opening: Opening) -> Answer? {
+    private func answerFromMemory(_ opening: Opening) -> Answer? {
         opening.inode.state.withLock { state in
             guard state.lifecycle.isCompleteOnDisk, state.backing.id != 0, state.lifecycle.handles.served == 0 else {
                 return nil
@@ -301,6 +302,7 @@ extension FileSystem {
             return fail(opening, error, reply)
         }
         openHandles.add(1)
+        logStep(reply.number, handle.inode, "opened it \(answer.mode == .cached ? "cached" : "in passthrough")")
         // Pages that had to be dropped are dropped already. The kernel must not drop pages while others write.
         let access: Opened.Access = answer.mode == .cached ? .cached : .passthrough(backingID: answer.backingID)
         let opened = Opened(handle: number, access: access)

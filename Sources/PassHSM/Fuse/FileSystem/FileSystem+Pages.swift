@@ -10,7 +10,7 @@ import HSMStore
 /// kernel takes it for the end of the file, and shows zeros behind it.
 extension FileSystem {
     /// How long such a READ waits while none of its content arrives.
-    private static let patience = Duration.milliseconds(200)
+    private static let idleTimeout = Duration.milliseconds(200)
     static let pageSize = 4096
 
     /// Keeps the READ of `ticket`, which waits for `range`, from delaying readers of the pages that are present.
@@ -22,9 +22,9 @@ extension FileSystem {
         if engine.remoteHealth.outage != nil { return endRead(ticket, range, inode) }
         Task(executorPreference: pool) { [self] in
             repeat {
-                try? await Task.sleep(for: Self.patience)
+                try? await Task.sleep(for: Self.idleTimeout)
                 guard engine.isWaiting(ticket) else { return }
-            } while engine.remoteHealth.outage == nil && engine.isComing(range, of: file.fill, within: Self.patience)
+            } while engine.remoteHealth.outage == nil && engine.isComing(range, of: file.fill, within: Self.idleTimeout)
             endRead(ticket, range, inode)
         }
     }

@@ -28,7 +28,7 @@ extension FileSystem {
             if let error { return reply.error(Errno(error)) }
             readNow(reply, handle, range)
         }
-        if isDoubtful { lookAgain(ticket, thread) }
+        if isDoubtful { recheckLater(ticket, thread) }
         if !isDirect { askByPages(ticket, range, of: file, handle.inode) }
     }
 

@@ -9,7 +9,7 @@ import HSMSystem
 /// only while it is not open, so that no reader ever gets bytes of two versions.
 extension FileSystem {
     /// How long an open waits for the remote's answer about its current version.
-    private static let lookUpPatience = Duration.seconds(2)
+    private static let lookUpTimeout = Duration.seconds(2)
 
     /// The record of a file that is not open, when the remote is to be asked for its current version before the open.
     /// That is so when the file is known to have changed, or when the open itself fetches nothing that would show a
@@ -26,7 +26,7 @@ extension FileSystem {
         then: @escaping @Sendable (consuming Reply, FillError?) -> Void
     ) {
         let ticket = self.ticket(reply, nil, then)
-        engine.lookUp(record.object.key, ticket: ticket, timeout: Self.lookUpPatience) {
+        engine.lookUp(record.object.key, ticket: ticket, timeout: Self.lookUpTimeout) {
             [files] object, modified throws(FillError) in
             try files.refetch(inode, record, object, modified: modified)
         }

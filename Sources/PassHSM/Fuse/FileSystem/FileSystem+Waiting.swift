@@ -22,7 +22,12 @@ extension FileSystem {
         _ priority: FillState.Priority, _ then: @escaping @Sendable (consuming Reply, FillError?) -> Void
     ) -> FillEngine.Ticket {
         let user = Self.user(of: reply.caller)
-        let ticket = ticket(reply, handle, then)
+        let number = reply.number
+        logStep(number, file, "waits for bytes \(range)")
+        let ticket = ticket(reply, handle) { [self] reply, error in
+            logStep(number, file, error.map { "got no bytes: \($0.cause)" } ?? "has bytes \(range)")
+            then(reply, error)
+        }
         handle?.startedWaiting(ticket)
         engine.ensureResident(range, of: file.fill, priority: priority, user: user, ticket: ticket)
         return ticket

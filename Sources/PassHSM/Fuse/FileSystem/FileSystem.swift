@@ -19,6 +19,8 @@ final class FileSystem: Sendable {
     let engine: FillEngine
     let options: FuseMount.Options
     let log: Logger
+    /// The log takes debug lines. Known here, so that a request costs nothing without them.
+    private let logsSteps: Bool
     /// Runs work that must not run on a session's thread.
     let pool: BlockingPool
     let known: KnownInodes
@@ -48,6 +50,7 @@ final class FileSystem: Sendable {
         self.options = options
         self.pool = pool
         self.log = log
+        logsSteps = log.logLevel <= .debug
         timeout = options.cache.timeout
         let limit = Capabilities.descriptorLimit().now
         known = try KnownInodes(store, DescriptorShares(limit: limit))
@@ -61,6 +64,20 @@ final class FileSystem: Sendable {
     var root: Inode { known.root }
     var inodes: InodeTable { known.table }
     var shares: DescriptorShares { known.shares }
+
+    /// Logs a step of the request with this number, at level debug.
+    func logStep(_ number: UInt64, _ inode: Inode, _ step: @autoclosure () -> String) {
+        logStep(number, inode.handle, step())
+    }
+
+    func logStep(_ number: UInt64, _ content: IncompleteFile, _ step: @autoclosure () -> String) {
+        logStep(number, content.stored.handle, step())
+    }
+
+    private func logStep(_ number: UInt64, _ file: FileHandle, _ step: @autoclosure () -> String) {
+        guard logsSteps else { return }
+        log.debug("request \(number) \(step())", metadata: ["file": "\(file.name)"])
+    }
 
     // MARK: Reaching the lower file
 

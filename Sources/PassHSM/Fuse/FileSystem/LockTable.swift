@@ -137,7 +137,7 @@ final class LockTable: Sendable {
     /// Gives up the lock of `owner`, if it has one.
     func release(_ key: ObjectIdentifier, by owner: ObjectIdentifier) {
         guard let file = state.withLockedValue({ $0.files[key] }) else { return }
-        settle(file) { file, granted in file.locks.release(owner, granted: &granted, file.change) }
+        grantWaiting(file) { file, granted in file.locks.release(owner, granted: &granted, file.change) }
     }
 
     // MARK: Files
@@ -150,7 +150,7 @@ final class LockTable: Sendable {
         while true {
             let file = try find(key, open)
             var result: Result?
-            settle(file) { file, granted in result = body(file, &granted) }
+            grantWaiting(file) { file, granted in result = body(file, &granted) }
             // Nil means that the file was removed from the table meanwhile.
             if let result { return result }
         }
@@ -167,7 +167,7 @@ final class LockTable: Sendable {
         }
     }
 
-    private func settle(_ file: LockedFile, _ body: (LockedFile, inout [Locks.Waiter]) -> Void) {
+    private func grantWaiting(_ file: LockedFile, _ body: (LockedFile, inout [Locks.Waiter]) -> Void) {
         var granted: [Locks.Waiter] = []
         file.lock.withLock {
             if file.isGone { return }
@@ -200,13 +200,13 @@ final class LockTable: Sendable {
     // MARK: Holders outside the mount
 
     /// Seconds between two tries. The pause is short at first, and longer for many files.
-    private static let (shortest, longest, perFile) = (0.002, 0.1, 0.0001)
+    private static let (minPause, maxPause, pausePerFile) = (0.002, 0.1, 0.0001)
 
     private func watch() {
-        var pause = Self.shortest
+        var pause = Self.minPause
         while true {
             condition.lock()
-            if outside.isEmpty { pause = Self.shortest }
+            if outside.isEmpty { pause = Self.minPause }
             while outside.isEmpty && !isStopped { condition.wait() }
             let end = ContinuousClock.now + .seconds(pause)
             while !isStopped && ContinuousClock.now < end {
@@ -216,8 +216,8 @@ final class LockTable: Sendable {
             let isEnd = isStopped
             condition.unlock()
             if isEnd { return }
-            for file in files { settle(file) { file, granted in file.locks.settle(&granted, file.change) } }
-            pause = max(min(pause * 1.5, Self.longest), Double(files.count) * Self.perFile)
+            for file in files { grantWaiting(file) { file, granted in file.locks.grantWaiting(&granted, file.change) } }
+            pause = max(min(pause * 1.5, Self.maxPause), Double(files.count) * Self.pausePerFile)
         }
     }
 }

@@ -7,7 +7,7 @@ final class ReadBuffers: Sendable {
     static let size = 1 << 20
     private static let alignment = 4096
     /// How many unused buffers are kept.
-    private static let mostIdle = 8
+    private static let maxIdle = 8
 
     private struct Idle: @unchecked Sendable {
         // Sendable: a buffer is either used by one read or unused and in here.
@@ -28,7 +28,7 @@ final class ReadBuffers: Sendable {
 
     func putBack(_ buffer: UnsafeMutableRawBufferPointer) {
         let isKept = idle.withLock { idle in
-            guard buffer.count == Self.size, idle.buffers.count < Self.mostIdle else { return false }
+            guard buffer.count == Self.size, idle.buffers.count < Self.maxIdle else { return false }
             idle.buffers.append(buffer)
             return true
         }
