@@ -143,7 +143,11 @@ let package = Package(
         tests(
             "FuseTests",
             ["CFuse", "CLinux", "HSMFuse", "HSMFuseDoor", "HSMCore", "HSMStore", "HSMSystem", "TestSupport", logging]),
-        tests("FanotifyTests", ["HSMFanotify", "HSMSystem", "CLinux"]),
+        tests(
+            "FanotifyTests",
+            [
+                "TestSupport", "StoreTestSupport", "HSMFanotify", "HSMStore", "HSMCore", "HSMSystem", "CLinux", logging,
+            ]),
         tests("MountTests", ["TestSupport", "FaultServers", "HSMSystem", "CLinux"]),
         fuzzing,
     ]
