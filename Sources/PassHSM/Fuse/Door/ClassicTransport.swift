@@ -47,11 +47,16 @@ package final class ClassicTransport: Transport {
             throw error
         }
         session = made
-        device = fuse_session_fd(made)
-        do throws(Errno) { try startThreads(connection) } catch {
+        do throws(Errno) { try start(connection, device: fuse_session_fd(made)) } catch {
             detach(mountpoint)
             throw error
         }
+    }
+
+    /// Starts to serve what `device` brings: the descriptor of /dev/fuse, which the transport does not close.
+    func start(_ connection: Connection, device: Int32) throws(Errno) {
+        self.device = device
+        try startThreads(connection)
     }
 
     /// Mounts on a descriptor where this process mounts by itself. A user with write access to a directory above the
@@ -149,6 +154,8 @@ package final class ClassicTransport: Transport {
             let count = read(device, buffer.baseAddress, buffer.count)
             let error = errno
             let isLastIdle = idle.wrappingSubtract(1, ordering: .relaxed).newValue == 0
+            // 0 is the end of a connection over a socket; /dev/fuse has ENODEV for it.
+            if count == 0 { return }
             if count < 0 {
                 // ENOENT: the request was interrupted before it was read.
                 if [EINTR, EAGAIN, ENOENT].contains(error) { continue }
