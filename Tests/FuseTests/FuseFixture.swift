@@ -44,6 +44,9 @@ final class FuseFixture {
         fileSystem.known.invalidation.withLock { [connection] in
             $0 = .init { [weak connection] in connection?.invalidate($0, $1) }
         }
+        // This thread is one that answers requests.
+        CallerIdentity.prepareProcess()
+        connection.prepareThread()
         for name in files { try makeOffline(name) }
         try fileSystem.locks.start()
         _ = try initialize()
@@ -59,14 +62,13 @@ final class FuseFixture {
     /// The lower directory's files.
     func lower(_ name: String) -> String { "\(directory.path)/.passhsm/tree/\(name)" }
 
-    func makeOffline(_ name: String) throws {
+    func makeOffline(_ name: String, size: Int = FuseFixture.size, granule: Int = FuseFixture.granule) throws {
         let file = try Descriptor.open(lower(name), O_RDWR | O_CREAT, mode: 0o644)
-        try file.truncate(to: Self.size)
-        let object = RemoteObject(
-            key: RemoteKey(Array(name.utf8)), version: RemoteVersion([0]), size: Self.size)
+        try file.truncate(to: size)
+        let object = RemoteObject(key: RemoteKey(Array(name.utf8)), version: RemoteVersion([0]), size: size)
         let record = Record(
             state: .offline, object: object, modified: FakeRemote.modified, identity: try FileHandle(of: file),
-            granuleSize: Self.granule)
+            granuleSize: granule)
         try store.write(record, to: file)
         let time = timespec(tv_sec: FakeRemote.modified.seconds, tv_nsec: FakeRemote.modified.nanoseconds)
         try file.setTimes(access: FileTime.omit, modification: time)
@@ -163,5 +165,16 @@ func withFuse(
     let fixture = try FuseFixture(passthrough: passthrough, files: files, change)
     defer { fixture.remove() }
     try body(fixture)
+    #expect(fixture.kernel.answeredTwice.isEmpty, "requests were answered twice")
+}
+
+/// The same for a test that waits without a thread.
+func withFuse(
+    passthrough: Bool = true, files: [String] = ["file"], _ change: (inout FuseMount.Options) -> Void = { _ in },
+    _ body: (FuseFixture) async throws -> Void
+) async throws {
+    let fixture = try FuseFixture(passthrough: passthrough, files: files, change)
+    defer { fixture.remove() }
+    try await body(fixture)
     #expect(fixture.kernel.answeredTwice.isEmpty, "requests were answered twice")
 }

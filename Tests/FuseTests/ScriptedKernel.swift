@@ -57,6 +57,8 @@ final class ScriptedKernel: Transport {
     var answeredTwice: [UInt64] { state.withLock(\.answeredTwice) }
 
     func refuseReplies(_ refuses: Bool) { state.withLock { $0.refusesReplies = refuses } }
+    /// Files are not registered from now on, with this errno; nil: they are again.
+    func refuseBacking(_ error: Int32?) { state.withLock { $0.backingError = error } }
     func forgetInvalidations() { state.withLock { $0.invalidations = [] } }
 
     // MARK: Transport
