@@ -179,7 +179,7 @@ import Testing
             let handle = try FileHandle(of: Descriptor.open(fixture.lower(), O_RDONLY))
             fixture.link.table.enter(.init(number: 9, thread: Self.unknown, range: 0..<4096, file: handle))
             fixture.handler.handleInherited(
-                WaitingEvent(
+                HandlerFixture.Pending(
                     number: 9, range: 0..<4096, thread: Self.unknown, handle: handle, descriptor: nil,
                     link: fixture.link))
             #expect(try fixture.wait(for: 9) == .allowed)
@@ -194,12 +194,12 @@ import Testing
             let file = try Descriptor.open(fixture.lower(), O_RDONLY)
             let handle = try FileHandle(of: file)
             do {
-                let event = WaitingEvent(
+                let event = HandlerFixture.Pending(
                     number: 9, range: nil, thread: 0, handle: handle, descriptor: file, link: fixture.link)
                 #expect(event.holdsNumber && !event.hasEnded && event.isOpen)
             }
             #expect(fixture.answer(to: 9) == .denied(EIO))
-            let event = WaitingEvent(
+            let event = HandlerFixture.Pending(
                 number: 10, range: nil, thread: 0, handle: handle, descriptor: nil, link: fixture.link)
             // No event may be denied with this errno.
             event.answer(Errno(rawValue: ENOENT))

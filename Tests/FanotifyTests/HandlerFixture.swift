@@ -14,13 +14,15 @@ import Testing
 /// The decisions of the front end over a lower directory on disk. No mount raises events: a test makes them, and reads
 /// their answers from a socket. The marks are those of a group of the kernel's, which needs CAP_SYS_ADMIN.
 final class HandlerFixture {
+    typealias Pending = WaitingEvent
+
     static let granule = 4096
     static let size = 10 * granule
     let directory: TemporaryDirectory
     let store: Store
     let remote = FakeRemote(fetchUnit: 4 * HandlerFixture.granule)
     let engine: FillEngine
-    let link: WaitingEvent.Link
+    let link: Pending.Link
     let handler: EventHandler
     /// The kernel's end of the socket.
     let kernel: Descriptor
@@ -37,7 +39,7 @@ final class HandlerFixture {
         var ends: [Int32] = [0, 0]
         _ = try check { socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) }
         kernel = Descriptor(owning: ends[1])
-        link = WaitingEvent.Link(EventGroup(Descriptor(owning: ends[0])), try EventTable(count: 1000))
+        link = Pending.Link(EventGroup(Descriptor(owning: ends[0])), try EventTable(count: 1000))
         var options = FanotifyMount.Options()
         (options.fill, options.isStrict) = (fill, isStrict)
         handler = EventHandler(
@@ -81,7 +83,7 @@ final class HandlerFixture {
         let file = try Descriptor.open(lower(name), O_RDONLY)
         let handle = try FileHandle(of: file)
         link.table.enter(EventTable.Entry(number: last, thread: thread, range: range, file: handle))
-        let event = WaitingEvent(
+        let event = Pending(
             number: last, range: range, thread: thread, handle: handle, descriptor: file, link: link)
         handler.handle(event, file)
         return last
