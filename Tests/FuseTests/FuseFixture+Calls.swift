@@ -94,6 +94,9 @@ extension FuseFixture {
         try close(node, opened.fh)
         try until("the record of \(name)") { try record(name)?.state == .dual }
         try until("the end of the use") { fileSystem.inodes.find(node)?.content == nil }
+        // The fill's own descriptor, which writes, is closed a moment later.
+        let reader = try Descriptor.open(lower(name), O_RDONLY)
+        try until("the close") { !store.isOpenForWriting(reader) }
     }
 
     func fallocate(_ node: UInt64, _ handle: UInt64, mode: Int32, _ range: Range<Int>) throws {
