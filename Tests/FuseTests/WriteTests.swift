@@ -241,7 +241,7 @@ import Testing
             let kept = Array(Self.local[..<Self.granule])
             #expect(try fuse.lowerBytes("local") == kept + zeros + kept)
             #expect(throws: Errno(rawValue: EINVAL)) { try fuse.fallocate(node, handle, mode: 0, 5..<5) }
-            #expect(throws: Errno(rawValue: ESTALE)) { try fuse.fallocate(node, 1, mode: 0, 0..<5) }
+            #expect(throws: Errno(rawValue: ESTALE)) { try fuse.fallocate(node, 0xdead, mode: 0, 0..<5) }
             try fuse.close(node, handle)
         }
     }
@@ -286,7 +286,7 @@ import Testing
             let (from, to) = (try fuse.lookup("from").nodeid, try fuse.lookup("to").nodeid)
             let (source, target) = (try fuse.open(from).fh, try fuse.open(to, O_RDWR).fh)
             #expect(throws: Errno(rawValue: ESTALE)) {
-                try fuse.copy(from, 5, at: 0, to: (node: to, fh: target), at: 0, count: 10)
+                try fuse.copy(from, 0xdead, at: 0, to: (node: to, fh: target), at: 0, count: 10)
             }
             fuse.remote.goDown(FillError(.io, .remoteGone, "gone"))
             #expect(throws: Errno(rawValue: EIO)) {
