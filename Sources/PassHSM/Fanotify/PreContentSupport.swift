@@ -31,7 +31,9 @@ package struct PreContentSupport: Sendable {
             try group.tryMarkingPreAccess(directory)
             obstacle = nil
         } catch {
-            let type = (try? MountTable.entries())?.last { $0.mountpoint.contains(lower) }?.type
+            let mounts = (try? MountTable.entries())?.filter { $0.mountpoint.contains(lower) } ?? []
+            // The table's order says nothing: the mount that is shown is the deepest one.
+            let type = mounts.max { $0.mountpoint.bytes.count < $1.mountpoint.bytes.count }?.type
             let reason =
                 switch error.rawValue {
                 case EOPNOTSUPP: "the file system has no pre-content events" + (type.map { " (\($0))" } ?? "")
