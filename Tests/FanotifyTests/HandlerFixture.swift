@@ -14,7 +14,7 @@ import Testing
 /// The decisions of the front end over a lower directory on disk. No mount raises events: a test makes them, and reads
 /// their answers from a socket. The marks are those of a group of the kernel's, which needs CAP_SYS_ADMIN.
 final class HandlerFixture {
-    typealias Pending = WaitingEvent
+    typealias Pending = PendingEvent
 
     static let granule = 4096
     static let size = 10 * granule

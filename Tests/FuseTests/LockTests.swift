@@ -180,7 +180,7 @@ import Testing
                         #expect(wasThere && !isThere)
                         waiting[some] = nil
                     } else {
-                        locks.settle(&granted, lock)
+                        locks.grantWaiting(&granted, lock)
                     }
                 }
                 for waiter in granted {

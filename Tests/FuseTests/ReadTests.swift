@@ -240,7 +240,7 @@ import Testing
             let read = fuse.send(FUSE_READ, node, fuse.readBody(handle, 0..<Self.granule), as: own)
             // It still runs at the first look.
             try until("the first look") { fuse.fileSystem.runners.withLock { $0.old[own.thread]?.count == 1 } }
-            fuse.fileSystem.lookAtRunners()
+            fuse.fileSystem.recheckRunning()
             let left = fuse.fileSystem.runners.withLock { $0.old.count + $0.new.count }
             #expect(left == 0)
             thread.sleep()

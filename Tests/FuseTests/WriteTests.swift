@@ -123,12 +123,18 @@ import Testing
             func change(_ range: Range<Int>, done: Int) async throws -> Int {
                 unique += 1_000_000
                 let reply = PendingReply(Reply(fuse.connection, unique, .test))
-                defer { reply.take()?.done() }
-                return try await fuse.fileSystem.change(range, of: file, through: file.stored.lower, reply) {
-                    lower throws(Errno) in
-                    try lower.put([UInt8](repeating: 0xee, count: done), at: range.lowerBound)
-                    return done
+                let result: Result<Int, Errno> = await withCheckedContinuation { continuation in
+                    fuse.fileSystem.change(range, of: file, through: file.stored.lower, reply) { lower throws(Errno) in
+                        try [UInt8](repeating: 0xee, count: done).withBytes { bytes throws(Errno) in
+                            try lower.write(bytes, at: range.lowerBound)
+                        }
+                        return done
+                    } then: { reply, result in
+                        reply.done()
+                        continuation.resume(returning: result)
+                    }
                 }
+                return try result.get()
             }
             // The second granule has been written in part: its rest is not there, and the remote's bytes come back.
             #expect(try await change(0..<3 * Self.granule, done: Self.granule + 100) == Self.granule)
