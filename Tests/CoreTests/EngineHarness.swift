@@ -10,13 +10,13 @@ final class EngineHarness: Sendable {
     let engine: FillEngine
     /// How far the engine's time is ahead of the clock.
     private let ahead: Ahead
-    private let pages = Mutex<[FillEngine.Ticket: Page]>([:])
+    private let pages = Mutex<[FillEngine.Waiter: Page]>([:])
 
     private final class Ahead: Sendable {
         let duration = Mutex(Duration.zero)
     }
 
-    /// The answers to one ticket.
+    /// The answers to one waiter.
     private final class Page: Sendable {
         let answers = Mutex<[FillError?]>([])
     }
@@ -55,24 +55,24 @@ final class EngineHarness: Sendable {
         engine.expire()
     }
 
-    func makeTicket() -> FillEngine.Ticket {
+    func makeWaiter() -> FillEngine.Waiter {
         let page = Page()
-        let ticket = engine.makeTicket { error in page.answers.withLock { $0.append(error) } }
-        pages.withLock { $0[ticket] = page }
-        return ticket
+        let waiter = engine.makeWaiter { error in page.answers.withLock { $0.append(error) } }
+        pages.withLock { $0[waiter] = page }
+        return waiter
     }
 
     @discardableResult
     func ask(
         _ granules: Range<Int>, of file: FillFile, _ priority: FillState.Priority = .demand, user: FillEngine.User = 0
-    ) -> FillEngine.Ticket {
-        let ticket = makeTicket()
-        engine.ensureResident(Self.bytes(granules), of: file, priority: priority, user: user, ticket: ticket)
-        return ticket
+    ) -> FillEngine.Waiter {
+        let waiter = makeWaiter()
+        engine.ensureResident(Self.bytes(granules), of: file, priority: priority, user: user, waiter: waiter)
+        return waiter
     }
 
-    func answers(to ticket: FillEngine.Ticket) -> [FillError?] {
-        pages.withLock { $0[ticket] }?.answers.withLock { $0 } ?? []
+    func answers(to waiter: FillEngine.Waiter) -> [FillError?] {
+        pages.withLock { $0[waiter] }?.answers.withLock { $0 } ?? []
     }
 
     var answered: Int {
@@ -81,10 +81,10 @@ final class EngineHarness: Sendable {
 
     func counter(_ name: String) -> Int { engine.counters.snapshot.first { $0.name == name }?.value ?? -1 }
 
-    /// The one answer to a ticket; an issue when there is none, or more than one.
-    func answer(_ ticket: FillEngine.Ticket) async -> FillError? {
-        do { try await until("an answer to \(ticket)") { !answers(to: ticket).isEmpty } } catch { Issue.record(error) }
-        let all = answers(to: ticket)
+    /// The one answer to a waiter; an issue when there is none, or more than one.
+    func answer(_ waiter: FillEngine.Waiter) async -> FillError? {
+        do { try await until("an answer to \(waiter)") { !answers(to: waiter).isEmpty } } catch { Issue.record(error) }
+        let all = answers(to: waiter)
         #expect(all.count == 1)
         return all.first ?? FillError(.io, .deadline, "no answer")
     }

@@ -25,8 +25,8 @@ import Testing
         let (file, destination) = harness.file(granules: 10, check: .last)
         destination.state.withLock { $0.verdict = wrong }
         #expect(await harness.answer(harness.ask(0..<8, of: file)) == nil)
-        let tickets = [harness.ask(8..<10, of: file), harness.ask(0..<10, of: file)]
-        for ticket in tickets { #expect(await harness.answer(ticket) == wrong) }
+        let waiters = [harness.ask(8..<10, of: file), harness.ask(0..<10, of: file)]
+        for waiter in waiters { #expect(await harness.answer(waiter) == wrong) }
         #expect(file.isRefused && !file.isComplete)
         let reads = harness.source.log.reads.count
         #expect(await harness.answer(harness.ask(9..<10, of: file)) == wrong)
@@ -45,9 +45,9 @@ import Testing
         let (file, destination) = harness.file(granules: 20, present: 3..<6, check: .all)
         if !isRight { destination.state.withLock { $0.verdict = wrong } }
         #expect(file.present.isEmpty, "what was filled before is not checked either")
-        let ticket = harness.ask(4..<5, of: file)
+        let waiter = harness.ask(4..<5, of: file)
         harness.source.hold(false)
-        #expect(await harness.answer(ticket) == (isRight ? nil : wrong))
+        #expect(await harness.answer(waiter) == (isRight ? nil : wrong))
         #expect(file.present.runs() == (isRight ? [0..<20] : []))
         let asked = harness.source.log.reads.reduce(0) { $0 + $1.count }
         #expect(asked == 17 * EngineHarness.granuleSize, "what was there is not fetched again")
@@ -66,14 +66,14 @@ import Testing
     }
 
     @Test("What was overwritten locally while it was held is not taken from the fetch")
-    func claimed() async throws {
+    func written() async throws {
         let harness = EngineHarness()
         let (file, destination) = harness.file(granules: 4, present: 0..<4, check: .last)
-        let claim = harness.makeTicket()
-        harness.engine.claim(3..<4, of: file, ticket: claim)
-        #expect(await harness.answer(claim) == nil)
+        let write = harness.makeWaiter()
+        harness.engine.beginExclusiveWrite(3..<4, of: file, waiter: write)
+        #expect(await harness.answer(write) == nil)
         #expect(!file.isComplete)
-        harness.engine.release(claim, of: file, present: 3..<4)
+        harness.engine.endExclusiveWrite(write, of: file, present: 3..<4)
         #expect(file.isComplete && destination.state.withLock(\.checks) == 0)
     }
 
@@ -143,9 +143,9 @@ import Testing
         let harness = EngineHarness(.init(), configuration)
         harness.source.behaviour.withLock { $0.failure = (0, broken) }
         let (file, destination) = harness.file(granules: 4)
-        let ticket = harness.ask(0..<4, of: file)
+        let waiter = harness.ask(0..<4, of: file)
         try await until("the first attempt") { harness.source.log.reads.count == 1 }
-        harness.engine.cancel(ticket)
+        harness.engine.cancel(waiter)
         try await until("peace") { file.isIdle }
         #expect(destination.state.withLock(\.errors).isEmpty, "a cancelled fetch is no failure")
     }
@@ -164,12 +164,12 @@ import Testing
     @Test("A look-up of what the remote has now is answered once, also when it fails, is cancelled, or comes too late")
     func lookUp() async throws {
         let harness = EngineHarness()
-        let ticket = harness.makeTicket()
-        harness.engine.lookUp(RemoteKey([97]), ticket: ticket) { (_, _) throws(FillError) in }
-        #expect(await harness.answer(ticket)?.reason == .remoteGone)
+        let waiter = harness.makeWaiter()
+        harness.engine.lookUp(RemoteKey([97]), waiter: waiter) { (_, _) throws(FillError) in }
+        #expect(await harness.answer(waiter)?.reason == .remoteGone)
         harness.engine.shutDown()
-        let late = harness.makeTicket()
-        harness.engine.lookUp(RemoteKey([97]), ticket: late) { (_, _) throws(FillError) in }
+        let late = harness.makeWaiter()
+        harness.engine.lookUp(RemoteKey([97]), waiter: late) { (_, _) throws(FillError) in }
         #expect(await harness.answer(late)?.reason == .shutdown)
         #expect(harness.engine.waiting == 0)
     }

@@ -27,15 +27,15 @@ import Testing
         #expect(harness.answers(to: first).count == 1)
     }
 
-    @Test("A ticket cancelled before its request is refused when the request comes")
+    @Test("A waiter cancelled before its request is refused when the request comes")
     func cancelEarly() async throws {
         let harness = EngineHarness()
         let (file, _) = harness.file(granules: 1)
-        let ticket = harness.makeTicket()
-        harness.engine.cancel(ticket)
-        #expect(harness.answers(to: ticket).isEmpty)
-        harness.engine.ensureResident(0..<1, of: file, ticket: ticket)
-        #expect(await harness.answer(ticket)?.code == .interrupted)
+        let waiter = harness.makeWaiter()
+        harness.engine.cancel(waiter)
+        #expect(harness.answers(to: waiter).isEmpty)
+        harness.engine.ensureResident(0..<1, of: file, waiter: waiter)
+        #expect(await harness.answer(waiter)?.code == .interrupted)
         #expect(harness.source.log.reads.isEmpty && harness.engine.waiting == 0)
     }
 
@@ -45,13 +45,13 @@ import Testing
         let files = (0..<4).map { _ in harness.file(granules: 8) }
         await withTaskGroup { group in
             for index in 0..<400 {
-                let ticket = harness.makeTicket()
+                let waiter = harness.makeWaiter()
                 let file = files[index % 4].file
                 group.addTask {
-                    harness.engine.ensureResident(EngineHarness.bytes(index % 7..<8), of: file, ticket: ticket)
+                    harness.engine.ensureResident(EngineHarness.bytes(index % 7..<8), of: file, waiter: waiter)
                 }
-                group.addTask { harness.engine.cancel(ticket) }
-                group.addTask { #expect(await harness.answer(ticket)?.code == .interrupted) }
+                group.addTask { harness.engine.cancel(waiter) }
+                group.addTask { #expect(await harness.answer(waiter)?.code == .interrupted) }
             }
         }
         // The remote is still held: only cancelling ends its reads.
@@ -84,15 +84,16 @@ import Testing
         let harness = EngineHarness(fetchGranules: 8)
         harness.source.behaviour.withLock { $0.failure = (0, broken) }
         let (file, _) = harness.file(granules: 8)
-        let second = harness.makeTicket()
-        // The error of the first waiter comes together with the decision to fetch again for the second, and is told first.
-        let first = harness.engine.makeTicket { _ in
+        let second = harness.makeWaiter()
+        // The error of the first waiter comes together with the decision to fetch again for the second, and is told
+        // first.
+        let first = harness.engine.makeWaiter { _ in
             harness.source.hold(true)
             harness.engine.cancel(second)
         }
         harness.source.hold(true)
-        harness.engine.ensureResident(EngineHarness.bytes(0..<8), of: file, ticket: first)
-        harness.engine.ensureResident(EngineHarness.bytes(5..<6), of: file, ticket: second)
+        harness.engine.ensureResident(EngineHarness.bytes(0..<8), of: file, waiter: first)
+        harness.engine.ensureResident(EngineHarness.bytes(5..<6), of: file, waiter: second)
         harness.source.hold(false)
         #expect(await harness.answer(second)?.code == .interrupted)
         try await until("peace") { file.isIdle && harness.source.log.running == 0 }
@@ -128,10 +129,10 @@ import Testing
         let harness = EngineHarness(.init(), configuration)
         let (file, destination) = harness.file(granules: 8)
         harness.source.setBarrier(EngineHarness.bytes(2..<3).lowerBound)
-        let ticket = harness.ask(0..<8, of: file)
+        let waiter = harness.ask(0..<8, of: file)
         func expire(after seconds: Double) -> Bool {
             harness.expire(after: seconds)
-            return !harness.answers(to: ticket).isEmpty
+            return !harness.answers(to: waiter).isEmpty
         }
         try await until("all but two") { destination.state.withLock(\.writes.count) == 6 }
         #expect(!expire(after: 90))
@@ -141,10 +142,10 @@ import Testing
         if isBounded {
             harness.source.setBarrier(EngineHarness.bytes(3..<4).lowerBound + 500)
             #expect(expire(after: 251))
-            #expect(await harness.answer(ticket)?.reason == .deadline)
+            #expect(await harness.answer(waiter)?.reason == .deadline)
         } else {
             #expect(expire(after: 240))
-            #expect(await harness.answer(ticket)?.cause.contains("no content arrived") == true)
+            #expect(await harness.answer(waiter)?.cause.contains("no content arrived") == true)
         }
         harness.source.setBarrier(nil)
         try await until("peace") { file.isIdle && harness.source.log.running == 0 }
@@ -169,7 +170,7 @@ import Testing
     func lockedFile(end: String) async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 8)
-        let tickets = (0..<100).map { harness.ask($0 % 8..<8, of: file) }
+        let waiters = (0..<100).map { harness.ask($0 % 8..<8, of: file) }
         try await until("a read") { harness.source.log.running > 0 }
         let letsGo = Mutex(false)
         let isLocked = Mutex(false)
@@ -182,29 +183,29 @@ import Testing
         try await until("the lock") { isLocked.withLock { $0 } }
         switch end {
         case "deadline": harness.expire(after: 61)
-        case "cancel": for ticket in tickets { harness.engine.cancel(ticket) }
+        case "cancel": for waiter in waiters { harness.engine.cancel(waiter) }
         default: harness.engine.shutDown()
         }
-        let unanswered = tickets.filter { harness.answers(to: $0).count != 1 }
+        let unanswered = waiters.filter { harness.answers(to: $0).count != 1 }
         #expect(unanswered.isEmpty && harness.engine.waiting == 0, "while the lock is held")
         letsGo.withLock { $0 = true }
         try await until("the file to hear of it") { file.isIdle && harness.source.log.running == 0 }
     }
 
-    @Test("A claim whose caller gave up while it was granted is ended, and keeps nobody waiting")
-    func abandonedClaim() async throws {
+    @Test("An exclusive write whose caller gave up while it was granted is ended, and keeps nobody waiting")
+    func cancelledWrite() async throws {
         for _ in 0..<200 {
             let harness = EngineHarness(.init(isHeld: true))
             let (file, _) = harness.file(granules: 2)
             let reader = harness.ask(0..<1, of: file)
             try await until("a read") { harness.source.log.running == 1 }
-            let claim = harness.makeTicket()
-            harness.engine.claim(0..<1, of: file, ticket: claim)
+            let write = harness.makeWaiter()
+            harness.engine.beginExclusiveWrite(0..<1, of: file, waiter: write)
             async let end: Void = { harness.source.hold(false) }()
-            harness.engine.cancel(claim)
+            harness.engine.cancel(write)
             await end
             // Whoever was granted it ends it; here that is nobody when the cancel came first.
-            if await harness.answer(claim) == nil { harness.engine.release(claim, of: file, present: 0..<0) }
+            if await harness.answer(write) == nil { harness.engine.endExclusiveWrite(write, of: file, present: 0..<0) }
             #expect(await harness.answer(reader) == nil)
             #expect(await harness.answer(harness.ask(0..<2, of: file)) == nil)
             try await until("peace") { file.isIdle }
@@ -215,12 +216,12 @@ import Testing
     func shutDown() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let files = (0..<10).map { _ in harness.file(granules: 8) }
-        let tickets = files.flatMap { pair in (0..<10).map { _ in harness.ask(0..<8, of: pair.file) } }
-        let claim = harness.makeTicket()
-        harness.engine.claim(0..<2, of: files[0].file, ticket: claim)
+        let waiters = files.flatMap { pair in (0..<10).map { _ in harness.ask(0..<8, of: pair.file) } }
+        let write = harness.makeWaiter()
+        harness.engine.beginExclusiveWrite(0..<2, of: files[0].file, waiter: write)
         try await until("reads") { harness.source.log.running == 20 }
         harness.engine.shutDown()
-        for ticket in tickets + [claim] { #expect(await harness.answer(ticket)?.reason == .shutdown) }
+        for waiter in waiters + [write] { #expect(await harness.answer(waiter)?.reason == .shutdown) }
         try await until("peace") { files.allSatisfy { $0.file.isIdle } && harness.source.log.running == 0 }
         #expect(await harness.answer(harness.ask(0..<1, of: files[0].file))?.reason == .shutdown)
         #expect(harness.engine.waiting == 0)
@@ -256,9 +257,9 @@ import Testing
     func refuse() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 8)
-        let ticket = harness.ask(0..<4, of: file)
+        let waiter = harness.ask(0..<4, of: file)
         harness.engine.refuse(for: .seconds(1000))
-        #expect(await harness.answer(ticket)?.reason == .shutdown)
+        #expect(await harness.answer(waiter)?.reason == .shutdown)
         #expect(await harness.answer(harness.ask(0..<4, of: file))?.reason == .shutdown)
         harness.source.hold(false)
         harness.engine.refuse(for: .zero)
@@ -266,14 +267,14 @@ import Testing
     }
 
     @Test("After the shutdown local changes are still let through")
-    func claimAfterShutDown() async throws {
+    func writeAfterShutDown() async throws {
         let harness = EngineHarness()
         let (file, _) = harness.file(granules: 8)
         harness.engine.shutDown()
-        let claim = harness.makeTicket()
-        harness.engine.claim(0..<2, of: file, ticket: claim)
-        #expect(await harness.answer(claim) == nil)
-        harness.engine.release(claim, of: file, present: 0..<2)
+        let write = harness.makeWaiter()
+        harness.engine.beginExclusiveWrite(0..<2, of: file, waiter: write)
+        #expect(await harness.answer(write) == nil)
+        harness.engine.endExclusiveWrite(write, of: file, present: 0..<2)
         #expect(file.present.runs() == [0..<2])
     }
 
@@ -340,36 +341,38 @@ import Testing
         #expect(await harness.answer(harness.ask(0..<4, of: file)) == nil)
     }
 
-    @Test("A claim keeps fetches away until it is released, and what it wrote is not fetched")
-    func claim() async throws {
+    @Test("An exclusive write keeps fetches away until it ends, and what it wrote is not fetched")
+    func exclusiveWrite() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, destination) = harness.file(granules: 8)
         let reader = harness.ask(0..<2, of: file)
-        let claim = harness.makeTicket()
-        harness.engine.claim(1..<4, of: file, ticket: claim)
+        let write = harness.makeWaiter()
+        harness.engine.beginExclusiveWrite(1..<4, of: file, waiter: write)
         let blocked = harness.ask(3..<5, of: file)
-        #expect(harness.answers(to: claim).isEmpty)
+        #expect(harness.answers(to: write).isEmpty)
         harness.source.hold(false)
         #expect(await harness.answer(reader) == nil)
-        #expect(await harness.answer(claim) == nil)
+        #expect(await harness.answer(write) == nil)
         #expect(harness.answers(to: blocked).isEmpty)
-        harness.engine.release(claim, of: file, present: 1..<4)
+        harness.engine.endExclusiveWrite(write, of: file, present: 1..<4)
         #expect(await harness.answer(blocked) == nil)
         try await until("peace") { file.isIdle }
         #expect(destination.state.withLock { Set($0.writes.keys) } == [0, 1, 4])
     }
 
-    @Test("A claim that cancels fetches does not wait for a held remote, and truncation ends the wait behind the cut")
+    @Test(
+        "An exclusive write that cancels fetches does not wait for a held remote, and truncation ends the wait behind the cut"
+    )
     func truncation() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 8)
         let reader = harness.ask(2..<6, of: file)
-        let claim = harness.makeTicket()
-        harness.engine.claim(0..<Int.max, of: file, cancelFetches: true, ticket: claim)
-        #expect(await harness.answer(claim) == nil)
+        let write = harness.makeWaiter()
+        harness.engine.beginExclusiveWrite(0..<Int.max, of: file, cancelFetches: true, waiter: write)
+        #expect(await harness.answer(write) == nil)
         harness.engine.truncated(file, to: 0)
         #expect(await harness.answer(reader) == nil)
-        harness.engine.release(claim, of: file, present: 0..<0)
+        harness.engine.endExclusiveWrite(write, of: file, present: 0..<0)
         #expect(file.isComplete && file.isIdle)
     }
 }

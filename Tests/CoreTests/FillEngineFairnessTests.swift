@@ -27,11 +27,11 @@ import Testing
         let demand = (0..<100).map { harness.ask($0..<$0 + 1, of: large.file, user: 1) }
         try await until("all places") { harness.source.log.running == 16 }
         let small = harness.file(granules: 1)
-        let ticket = harness.ask(0..<1, of: small.file, user: 2)
+        let waiter = harness.ask(0..<1, of: small.file, user: 2)
         try await until("the other user's read") { harness.source.log.running == 17 }
         harness.source.hold(false)
-        #expect(await harness.answer(ticket) == nil)
-        for ticket in demand { #expect(await harness.answer(ticket) == nil) }
+        #expect(await harness.answer(waiter) == nil)
+        for waiter in demand { #expect(await harness.answer(waiter) == nil) }
         harness.engine.shutDown()
         try await until("peace") { large.file.isIdle }
     }
@@ -41,19 +41,19 @@ import Testing
         let harness = harness(places: 4)
         harness.source.setBarrier(0)
         let hanging = (0..<8).map { _ in harness.file(granules: 1) }
-        let tickets = hanging.map { harness.ask(0..<1, of: $0.file) }
+        let waiters = hanging.map { harness.ask(0..<1, of: $0.file) }
         try await until("all places") { harness.source.log.running == 4 }
         let other = harness.file(granules: 8)
-        let ticket = harness.ask(4..<8, of: other.file)
+        let waiter = harness.ask(4..<8, of: other.file)
         harness.expire(after: 1)
         #expect(harness.source.log.running == 4)
         harness.expire(after: 3)
         try await until("the other four") { harness.source.log.running == 8 }
         harness.expire(after: 6)
-        #expect(await harness.answer(ticket) == nil, "behind the barrier nothing hangs")
-        #expect(tickets.allSatisfy { harness.answers(to: $0).isEmpty })
+        #expect(await harness.answer(waiter) == nil, "behind the barrier nothing hangs")
+        #expect(waiters.allSatisfy { harness.answers(to: $0).isEmpty })
         harness.source.setBarrier(nil)
-        for ticket in tickets { #expect(await harness.answer(ticket) == nil) }
+        for waiter in waiters { #expect(await harness.answer(waiter) == nil) }
         try await until("peace") { hanging.allSatisfy { $0.file.isIdle } }
         #expect(harness.source.log.maxRunning == 9)
     }
@@ -76,7 +76,7 @@ import Testing
         let harness = harness(places: 1) { $0.retries.firstPause = .milliseconds(100) }
         harness.source.behaviour.withLock { ($0.failure, $0.failuresLeft) = ((0, broken), 1) }
         let (file, _) = harness.file(granules: 1)
-        let ticket = harness.ask(0..<1, of: file)
+        let waiter = harness.ask(0..<1, of: file)
         try await until("the first attempt") {
             harness.source.log.reads.count == 1 && harness.source.log.running == 0
         }
@@ -85,9 +85,9 @@ import Testing
         let blocker = harness.ask(1..<2, of: other.file)
         try await until("the place to be taken") { harness.source.log.running == 1 }
         try? await Task.sleep(for: .milliseconds(300))
-        #expect(harness.source.log.reads.count == 2 && harness.answers(to: ticket).isEmpty, "it waits for a place")
-        harness.engine.cancel(ticket)
-        _ = await harness.answer(ticket)
+        #expect(harness.source.log.reads.count == 2 && harness.answers(to: waiter).isEmpty, "it waits for a place")
+        harness.engine.cancel(waiter)
+        _ = await harness.answer(waiter)
         try await until("the fetch to end") { file.isIdle }
         harness.source.setBarrier(nil)
         #expect(await harness.answer(blocker) == nil)
@@ -100,9 +100,9 @@ import Testing
         harness.source.hold(true)
         for file in busy { harness.ask(0..<1, of: file.file) }
         let ahead = harness.file(granules: 1)
-        let ticket = harness.ask(0..<1, of: ahead.file, .prefetch)
+        let waiter = harness.ask(0..<1, of: ahead.file, .prefetch)
         harness.source.hold(false)
-        #expect(await harness.answer(ticket) == nil)
+        #expect(await harness.answer(waiter) == nil)
         try await until("all of them") { harness.answered == 201 }
         let place = harness.source.log.reads.count
         #expect(place == 201)

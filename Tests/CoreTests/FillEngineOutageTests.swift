@@ -45,7 +45,7 @@ import Testing
     @Test func `with block, reads wait until it is back, and none of them has failed`() async throws {
         let harness = harness(.block)
         let files = (0..<100).map { _ in harness.file(granules: 8) }
-        let tickets = files.map { harness.ask(0..<8, of: $0.file) }
+        let waiters = files.map { harness.ask(0..<8, of: $0.file) }
         try await until("the outage is known") { harness.engine.remoteHealth.isDown }
         try await until("probes") { harness.source.log.probes > 3 && harness.source.log.running == 0 }
         let reads = harness.source.log.reads.count
@@ -53,7 +53,7 @@ import Testing
         try await until("more probes") { harness.source.log.probes > 6 }
         #expect(harness.answered == 0 && harness.source.log.reads.count == reads)
         harness.source.comeBack()
-        for ticket in tickets + [late] { #expect(await harness.answer(ticket) == nil) }
+        for waiter in waiters + [late] { #expect(await harness.answer(waiter) == nil) }
         for file in files { #expect(file.destination.isRight(EngineHarness.bytes(0..<8))) }
         #expect(files.allSatisfy { $0.destination.state.withLock(\.errors).isEmpty })
     }
@@ -61,10 +61,10 @@ import Testing
     @Test func `who waits gives up at the deadline, is told why, and the file remembers it`() async throws {
         let harness = harness(.block)
         let (file, destination) = harness.file(granules: 8)
-        let ticket = harness.ask(0..<1, of: file)
+        let waiter = harness.ask(0..<1, of: file)
         try await until("the outage is known") { harness.engine.remoteHealth.isDown }
         harness.expire(after: 61)
-        let error = await harness.answer(ticket)
+        let error = await harness.answer(waiter)
         #expect(error?.reason == .deadline && error?.cause.contains("no connection") == true)
         try await until("the note") { destination.state.withLock(\.errors) == [error] }
         try await until("peace") { file.isIdle }
@@ -73,10 +73,10 @@ import Testing
     @Test func `a shutdown ends the waiting, and the probes`() async throws {
         let harness = harness(.block)
         let (file, _) = harness.file(granules: 8)
-        let ticket = harness.ask(0..<8, of: file)
+        let waiter = harness.ask(0..<8, of: file)
         try await until("the outage is known") { harness.engine.remoteHealth.isDown }
         harness.engine.shutDown()
-        #expect(await harness.answer(ticket)?.reason == .shutdown)
+        #expect(await harness.answer(waiter)?.reason == .shutdown)
         try await until("peace") { file.isIdle }
         try? await Task.sleep(for: .milliseconds(20))
         let probes = harness.source.log.probes
@@ -111,9 +111,9 @@ import Testing
         let (file, _) = harness.file(granules: 1)
         let reader = harness.ask(0..<1, of: file)
         try await until("the outage is known") { harness.engine.remoteHealth.isDown }
-        let ticket = harness.makeTicket()
-        harness.engine.lookUp(RemoteKey([97]), ticket: ticket) { _, _ in Issue.record("found") }
-        #expect(await harness.answer(ticket)?.cause.contains("down") == true)
+        let waiter = harness.makeWaiter()
+        harness.engine.lookUp(RemoteKey([97]), waiter: waiter) { _, _ in Issue.record("found") }
+        #expect(await harness.answer(waiter)?.cause.contains("down") == true)
         harness.engine.cancel(reader)
         #expect(await harness.answer(reader)?.reason == .cancelled)
         try await until("peace") { file.isIdle }

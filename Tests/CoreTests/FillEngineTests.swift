@@ -25,11 +25,11 @@ import Testing
     func times() async throws {
         let harness = EngineHarness(.init(isHeld: true))
         let (file, _) = harness.file(granules: 4)
-        let ticket = harness.ask(0..<4, of: file)
+        let waiter = harness.ask(0..<4, of: file)
         try await until("the read") { !harness.source.log.reads.isEmpty }
         try await Task.sleep(for: .milliseconds(20))
         harness.source.hold(false)
-        #expect(await harness.answer(ticket) == nil)
+        #expect(await harness.answer(waiter) == nil)
         try await until("the end of the fetch") { harness.counter("remoteNanoseconds") > 0 }
         let (waited, remote) = (harness.counter("waitNanoseconds"), harness.counter("remoteNanoseconds"))
         #expect(waited >= 20_000_000 && remote >= 20_000_000)
@@ -76,8 +76,8 @@ import Testing
         let harness = EngineHarness()
         let (file, _) = harness.file(granules: 4)
         _ = await harness.answer(harness.ask(0..<4, of: file))
-        let ticket = harness.ask(1..<2, of: file)
-        #expect(harness.answers(to: ticket) == [nil])
+        let waiter = harness.ask(1..<2, of: file)
+        #expect(harness.answers(to: waiter) == [nil])
         #expect(harness.counter("hits") == 1)
     }
 
@@ -87,10 +87,10 @@ import Testing
         configuration.concurrentFetches = 3
         let harness = EngineHarness(.init(isHeld: true), configuration)
         let files = (0..<20).map { _ in harness.file(granules: 1) }
-        let tickets = files.map { harness.ask(0..<1, of: $0.file) }
+        let waiters = files.map { harness.ask(0..<1, of: $0.file) }
         try await until("three reads") { harness.source.log.running == 3 }
         harness.source.hold(false)
-        for ticket in tickets { #expect(await harness.answer(ticket) == nil) }
+        for waiter in waiters { #expect(await harness.answer(waiter) == nil) }
         #expect(harness.source.log.maxRunning == 3 && harness.source.log.reads.count == 20)
     }
 
@@ -103,10 +103,10 @@ import Testing
         for (file, _) in files { harness.ask(0..<1, of: file, .background) }
         try await until("three reads") { harness.source.log.running == 3 }
         let urgent = harness.file(granules: 4)
-        let ticket = harness.ask(3..<4, of: urgent.file)
+        let waiter = harness.ask(3..<4, of: urgent.file)
         try await until("the demand to run") { harness.source.log.reads.last == EngineHarness.bytes(3..<4) }
         harness.source.hold(false)
-        #expect(await harness.answer(ticket) == nil)
+        #expect(await harness.answer(waiter) == nil)
         try await until("all answers") { harness.answered == 11 }
     }
 

@@ -27,8 +27,8 @@ final class FillStateModel {
     private(set) var present: Set<Int>
     private(set) var fetches: [ID: RunningFetch] = [:]
     private(set) var waiters: [ID: Range<Int>] = [:]
-    /// Claims by whether they are granted.
-    private(set) var claims: [ID: (granules: Range<Int>, isGranted: Bool)] = [:]
+    /// Exclusive writes by whether they are granted.
+    private(set) var writes: [ID: (granules: Range<Int>, isGranted: Bool)] = [:]
     private(set) var outcomes: [Outcome] = []
     private(set) var fetchedGranules: [Int: Int] = [:]
     private(set) var starts: [Range<Int>] = []
@@ -86,12 +86,12 @@ final class FillStateModel {
 
     func read(_ granules: Range<Int>) { step { $0.noteRead(Self.bytes(granules), &$1) } }
 
-    func abandon(_ id: ID) -> Bool {
+    func cancel(_ id: ID) -> Bool {
         let waiter = waiters.removeValue(forKey: id)
-        let waited = waiter != nil || claims[id].map { !$0.isGranted } ?? false
-        if waited { claims[id] = nil }
+        let waited = waiter != nil || writes[id].map { !$0.isGranted } ?? false
+        if waited { writes[id] = nil }
         if let waiter { gone.append(waiter) }
-        let result = step { $0.abandon(id, &$1) }
+        let result = step { $0.cancel(waiter: id, &$1) }
         #expect(result == waited)
         return result
     }
@@ -130,31 +130,31 @@ final class FillStateModel {
     }
 
     @discardableResult
-    func claim(_ granules: Range<Int>, cancelFetches: Bool = false) -> (id: ID, isGranted: Bool) {
+    func beginWrite(_ granules: Range<Int>, cancelFetches: Bool = false) -> (id: ID, isGranted: Bool) {
         let id = lastID.next()
-        claims[id] = (granules, false)
+        writes[id] = (granules, false)
         let granted = step { state, actions in
-            let granted = state.claim(id, granules, cancelFetches: cancelFetches, &actions)
-            self.claims[id]?.isGranted = granted
+            let granted = state.beginExclusiveWrite(id, granules, cancelFetches: cancelFetches, &actions)
+            self.writes[id]?.isGranted = granted
             return granted
         }
         return (id, granted)
     }
 
-    func release(_ id: ID, present granules: Range<Int>) {
-        claims[id] = nil
+    func endWrite(_ id: ID, present granules: Range<Int>) {
+        writes[id] = nil
         present.formUnion(granules.clamped(to: 0..<state.layout.count))
-        step { $0.release(id, present: granules, &$1) }
+        step { $0.endExclusiveWrite(id, present: granules, &$1) }
     }
 
-    /// Cuts the file to `size` under the granted claim `id`, and ends the claim.
+    /// Cuts the file to `size` under the granted exclusive write `id`, and ends it.
     func truncate(to size: Int, under id: ID) {
         let count = min(state.layout.count, (size + Self.granuleSize - 1) / Self.granuleSize)
         present = present.filter { $0 < count }
         for (waiter, granules) in waiters { waiters[waiter] = granules.clamped(to: 0..<count) }
         step { $0.truncated(to: size, &$1) }
         // The front end fills the granule of the cut before it cuts.
-        release(id, present: min(size / Self.granuleSize, count)..<count)
+        endWrite(id, present: min(size / Self.granuleSize, count)..<count)
     }
 
     func failAll(_ error: FillError) {
@@ -162,7 +162,7 @@ final class FillStateModel {
         step { $0.failAll(error, &$1) }
         expected = nil
         #expect(
-            waiters.isEmpty && claims.values.allSatisfy { $0.isGranted } && fetches.values.allSatisfy { $0.isCancelled }
+            waiters.isEmpty && writes.values.allSatisfy { $0.isGranted } && fetches.values.allSatisfy { $0.isCancelled }
         )
     }
 
@@ -182,7 +182,7 @@ final class FillStateModel {
             #expect(!granules.isEmpty && granules.upperBound <= state.layout.count)
             #expect(present.isDisjoint(with: granules), "\(granules) is partly present")
             #expect(!fetches.values.contains { $0.granules.overlaps(granules) }, "\(granules) is fetched twice at once")
-            #expect(!claims.values.contains { $0.granules.overlaps(granules) }, "\(granules) is claimed")
+            #expect(!writes.values.contains { $0.granules.overlaps(granules) }, "\(granules) is reserved")
             fetches[id] = RunningFetch(granules: granules, isAhead: priority == .prefetch)
             starts.append(granules)
             users.append(user)
@@ -194,7 +194,7 @@ final class FillStateModel {
         case .cancel(let id):
             #expect(fetches[id]?.isCancelled == false, "cancelled once, while it runs")
             fetches[id]?.isCancelled = true
-        case .finish(let id, let error):
+        case .complete(let id, let error):
             finish(id, error)
         case .grant(let id): finish(id, nil)
         case .check: Issue.record("there is nothing to check")
@@ -207,8 +207,8 @@ final class FillStateModel {
         if let granules = waiters.removeValue(forKey: id) {
             #expect(error != nil || Set(granules).isSubset(of: present), "finished before its range was present")
             if error != nil { gone.append(granules) }
-        } else if claims[id]?.isGranted == false {
-            if error == nil { claims[id]?.isGranted = true } else { claims[id] = nil }
+        } else if writes[id]?.isGranted == false {
+            if error == nil { writes[id]?.isGranted = true } else { writes[id] = nil }
         } else {
             Issue.record("\(id) was finished, but does not wait")
         }
@@ -217,11 +217,13 @@ final class FillStateModel {
     private func check() {
         #expect(state.present.count == present.count && present.allSatisfy { state.present.contains($0) })
         #expect(state.isComplete == (present.count == state.layout.count))
-        #expect(state.isIdle == (fetches.isEmpty && waiters.isEmpty && claims.isEmpty))
-        let granted = claims.values.filter(\.isGranted).map(\.granules)
+        #expect(state.isIdle == (fetches.isEmpty && waiters.isEmpty && writes.isEmpty))
+        let granted = writes.values.filter(\.isGranted).map(\.granules)
         for (index, granules) in granted.enumerated() {
-            #expect(!fetches.values.contains { $0.granules.overlaps(granules) }, "a fetch overlaps a granted claim")
-            #expect(!granted[..<index].contains { $0.overlaps(granules) }, "two granted claims overlap")
+            #expect(
+                !fetches.values.contains { $0.granules.overlaps(granules) },
+                "a fetch overlaps a granted exclusive write")
+            #expect(!granted[..<index].contains { $0.overlaps(granules) }, "two granted exclusive writes overlap")
         }
         let running = fetches.values.count { !$0.isCancelled }
         for granules in waiters.values {
@@ -229,7 +231,7 @@ final class FillStateModel {
             if running >= max(1, state.limits.fetches * 3 / 4) { continue }
             let held =
                 fetches.values.contains { $0.granules.overlaps(granules) }
-                || claims.values.contains { $0.granules.overlaps(granules) }
+                || writes.values.contains { $0.granules.overlaps(granules) }
             #expect(held, "nothing is under way for a waiter of \(granules)")
         }
         for fetch in fetches.values where !fetch.isAhead && !fetch.isCancelled {

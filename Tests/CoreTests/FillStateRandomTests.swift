@@ -34,25 +34,25 @@ import Testing
         case 20..<25:
             if let id = model.waiters.keys.sorted().randomElement(using: &random) { model.promote(id) }
         case 25..<35: model.read(random.range(below: Self.granules, most: 3))
-        case 35..<43: abandonOne(model, &random)
+        case 35..<43: cancelOne(model, &random)
         case 43..<75: advanceFetch(model, &random)
         case 75..<80: endFetch(model, &random)
         case 80..<88:
             let range = random.range(below: Self.granules, most: 6)
-            if !range.isEmpty { model.claim(range, cancelFetches: Bool.random(using: &random)) }
+            if !range.isEmpty { model.beginWrite(range, cancelFetches: Bool.random(using: &random)) }
         case 88..<96: releaseOne(model, &random)
         case 96..<98 where count > 0:
             let cut = Int.random(in: 0..<model.state.layout.limit, using: &random)
-            model.claim(cut / FillStateModel.granuleSize..<Int.max, cancelFetches: Bool.random(using: &random))
+            model.beginWrite(cut / FillStateModel.granuleSize..<Int.max, cancelFetches: Bool.random(using: &random))
         case 98 where Int.random(in: 0..<4, using: &random) == 0:
             model.failAll(FillError(.io, .shutdown, "stopped"))
         default: break
         }
     }
 
-    private func abandonOne(_ model: FillStateModel, _ random: inout SeededRandom) {
-        let waiting = Array(model.waiters.keys) + model.claims.filter { !$0.value.isGranted }.map(\.key)
-        if let id = waiting.sorted().randomElement(using: &random) { #expect(model.abandon(id)) }
+    private func cancelOne(_ model: FillStateModel, _ random: inout SeededRandom) {
+        let waiting = Array(model.waiters.keys) + model.writes.filter { !$0.value.isGranted }.map(\.key)
+        if let id = waiting.sorted().randomElement(using: &random) { #expect(model.cancel(id)) }
     }
 
     private func advanceFetch(_ model: FillStateModel, _ random: inout SeededRandom) {
@@ -69,7 +69,7 @@ import Testing
     }
 
     private func releaseOne(_ model: FillStateModel, _ random: inout SeededRandom) {
-        let granted = model.claims.filter(\.value.isGranted)
+        let granted = model.writes.filter(\.value.isGranted)
         guard let id = granted.keys.sorted().randomElement(using: &random), let granules = granted[id]?.granules else {
             return
         }
@@ -77,7 +77,7 @@ import Testing
             let start = granules.lowerBound * FillStateModel.granuleSize
             model.truncate(to: start + Int.random(in: 0..<FillStateModel.granuleSize, using: &random), under: id)
         } else {
-            model.release(id, present: Bool.random(using: &random) ? granules : 0..<0)
+            model.endWrite(id, present: Bool.random(using: &random) ? granules : 0..<0)
         }
     }
 

@@ -79,15 +79,15 @@ import Testing
         #expect(model.promotions == [fetch])
     }
 
-    @Test("Abandoning cancels only what nobody else waits for")
-    func abandon() throws {
+    @Test("Cancelling a waiter cancels only fetches that nobody else waits for")
+    func cancel() throws {
         let model = FillStateModel(limit: 400)
         let first = model.wait(0..<4).id
         let second = model.wait(2..<6).id
-        #expect(model.abandon(first))
+        #expect(model.cancel(first))
         #expect(model.fetches.values.allSatisfy { !$0.isCancelled })
-        #expect(!model.abandon(first))
-        #expect(model.abandon(second))
+        #expect(!model.cancel(first))
+        #expect(model.cancel(second))
         #expect(model.fetches.values.allSatisfy { $0.isCancelled })
         for fetch in Array(model.fetches.keys) { model.end(fetch, failure) }
         #expect(model.outcomes.isEmpty && model.state.isIdle)
@@ -96,7 +96,7 @@ import Testing
     @Test("Who comes while a cancelled fetch still ends is served by the next one, not failed with it")
     func afterCancel() throws {
         let model = FillStateModel(limit: 400)
-        #expect(model.abandon(model.wait(0..<2).id))
+        #expect(model.cancel(model.wait(0..<2).id))
         let cancelled = try only(model)
         model.wait(0..<2)
         model.end(cancelled, failure)
@@ -130,81 +130,81 @@ import Testing
         #expect(model.fetches.count == 2 && model.fetches.values.allSatisfy { $0.isCancelled })
     }
 
-    @Test("A claim waits for the fetches in its range, and waiters of its range wait for it")
-    func claim() throws {
+    @Test("An exclusive write waits for the fetches in its range, and waiters of its range wait for it")
+    func exclusiveWrite() throws {
         let model = FillStateModel(limit: 400)
         model.wait(0..<2)
-        let claim = model.claim(1..<4)
-        #expect(!claim.isGranted)
+        let write = model.beginWrite(1..<4)
+        #expect(!write.isGranted)
         let waiter = model.wait(2..<3)
         #expect(waiter.result == .joined && model.fetches.count == 1)
         let fetch = try only(model)
         model.deliver(fetch, 2)
         model.end(fetch)
-        #expect(model.claims[claim.id]?.isGranted == true)
-        model.release(claim.id, present: 1..<4)
+        #expect(model.writes[write.id]?.isGranted == true)
+        model.endWrite(write.id, present: 1..<4)
         #expect(model.outcomes.last == .init(waiter: waiter.id, error: nil))
         #expect(model.starts == [0..<2], "what was written locally is not fetched")
         #expect(model.state.isIdle)
     }
 
-    @Test("What a claim did not make present is fetched after it for those who wait")
+    @Test("What an exclusive write did not make present is fetched after it for those who wait")
     func emptyRelease() throws {
         let model = FillStateModel(limit: 400)
-        let claim = model.claim(0..<4)
-        #expect(claim.isGranted)
+        let write = model.beginWrite(0..<4)
+        #expect(write.isGranted)
         model.wait(1..<2)
         #expect(model.starts.isEmpty)
-        model.release(claim.id, present: 0..<0)
+        model.endWrite(write.id, present: 0..<0)
         #expect(model.starts == [1..<2])
     }
 
-    @Test("Overlapping claims are granted in order of arrival")
-    func claimOrder() {
+    @Test("Overlapping exclusive writes are granted in order of arrival")
+    func writeOrder() {
         let model = FillStateModel(limit: 400)
-        let first = model.claim(0..<4)
-        let second = model.claim(3..<8)
-        let third = model.claim(7..<9)
-        let apart = model.claim(20..<21)
+        let first = model.beginWrite(0..<4)
+        let second = model.beginWrite(3..<8)
+        let third = model.beginWrite(7..<9)
+        let apart = model.beginWrite(20..<21)
         #expect(first.isGranted && !second.isGranted && !third.isGranted && apart.isGranted)
-        model.release(first.id, present: 0..<0)
+        model.endWrite(first.id, present: 0..<0)
         #expect(model.outcomes.map(\.waiter) == [second.id])
-        model.release(second.id, present: 3..<8)
+        model.endWrite(second.id, present: 3..<8)
         #expect(model.outcomes.map(\.waiter) == [second.id, third.id])
     }
 
-    @Test("A claim that cancels fetches is granted when they end, and their waiters wait on")
-    func cancellingClaim() throws {
+    @Test("An exclusive write that cancels fetches is granted when they end, and their waiters wait on")
+    func cancellingWrite() throws {
         let model = FillStateModel(limit: 400)
         let waiter = model.wait(0..<2)
-        let claim = model.claim(0..<Int.max, cancelFetches: true)
+        let write = model.beginWrite(0..<Int.max, cancelFetches: true)
         let fetch = try only(model)
-        #expect(model.fetches[fetch]?.isCancelled == true && !claim.isGranted)
+        #expect(model.fetches[fetch]?.isCancelled == true && !write.isGranted)
         model.end(fetch, failure)
-        #expect(model.claims[claim.id]?.isGranted == true)
-        model.truncate(to: 0, under: claim.id)
+        #expect(model.writes[write.id]?.isGranted == true)
+        model.truncate(to: 0, under: write.id)
         #expect(model.outcomes.last == .init(waiter: waiter.id, error: nil), "behind the new end nothing is missing")
         #expect(model.state.isIdle && model.state.isComplete)
     }
 
-    @Test("A claim that is given up lets those behind it go on")
-    func abandonedClaim() throws {
+    @Test("An exclusive write that is given up lets those behind it go on")
+    func cancelledWrite() throws {
         let model = FillStateModel(limit: 400)
         model.wait(0..<1)
-        let claim = model.claim(0..<4)
+        let write = model.beginWrite(0..<4)
         model.wait(2..<3)
         #expect(model.starts == [0..<1])
-        #expect(model.abandon(claim.id))
+        #expect(model.cancel(write.id))
         #expect(model.starts == [0..<1, 2..<3])
     }
 
     @Test("Truncation ends the wait for what was cut off, and keeps the wait for the rest")
     func truncation() throws {
         let model = FillStateModel(limit: 80, fetchGranules: 1)
-        let claim = model.claim(10..<Int.max)
+        let write = model.beginWrite(10..<Int.max)
         let waiter = model.wait(9..<12)
         #expect(model.starts == [9..<10])
-        model.truncate(to: 41, under: claim.id)
+        model.truncate(to: 41, under: write.id)
         #expect(model.outcomes.isEmpty && model.state.layout.count == 11)
         let fetch = try only(model)
         model.deliver(fetch)
@@ -212,17 +212,17 @@ import Testing
         #expect(model.outcomes == [.init(waiter: waiter.id, error: nil)])
     }
 
-    @Test("Failing all answers everyone once, leaves granted claims alone, and cancels every fetch")
+    @Test("Failing all answers everyone once, leaves granted exclusive writes alone, and cancels every fetch")
     func failAll() throws {
         let model = FillStateModel(limit: 400)
-        let granted = model.claim(20..<22)
+        let granted = model.beginWrite(20..<22)
         model.wait(0..<2)
         model.wait(20..<21)
-        model.claim(0..<1)
+        model.beginWrite(0..<1)
         model.failAll(stop)
         #expect(model.outcomes.count == 3 && model.outcomes.allSatisfy { $0.error == stop })
         model.end(try only(model), failure)
-        model.release(granted.id, present: 20..<22)
+        model.endWrite(granted.id, present: 20..<22)
         #expect(model.state.isIdle)
     }
 }

@@ -33,7 +33,7 @@ import Testing
             for action in actions {
                 switch action {
                 case .start(let id, let granules, _, _): fetches[id] = granules
-                case .finish(_, let error): if error == nil { finished += 1 } else { failed += 1 }
+                case .complete(_, let error): if error == nil { finished += 1 } else { failed += 1 }
                 case .promote, .cancel, .grant, .check: break
                 }
             }
@@ -53,7 +53,7 @@ import Testing
         }
 
         func giveUp(_ ids: [FillState.ID]) {
-            for id in ids { step { $0.abandon(id, &$1) } }
+            for id in ids { step { $0.cancel(waiter: id, &$1) } }
         }
     }
 
@@ -89,7 +89,7 @@ import Testing
     }
 
     @Test("Giving up costs n log n steps", arguments: Shape.allCases)
-    func abandon(shape: Shape) {
+    func cancel(shape: Shape) {
         let count = 4000
         let file = File(granules: 16 * count)
         let ids = (0..<count).map { file.wait(shape.range($0, of: count)) }
@@ -118,18 +118,18 @@ import Testing
         #expect(file.state.steps < bound(count))
     }
 
-    @Test("n claims cost n log n steps, and are granted in order")
-    func claims() {
+    @Test("n exclusive writes cost n log n steps, and are granted in order")
+    func exclusiveWrites() {
         let count = 4000
         let file = File(granules: 16 * count)
         var granted = 0
-        func claim(_ id: FillState.ID) {
-            file.step { if $0.claim(id, 0..<10, cancelFetches: true, &$1) { granted += 1 } }
+        func exclusiveWrite(_ id: FillState.ID) {
+            file.step { if $0.beginExclusiveWrite(id, 0..<10, cancelFetches: true, &$1) { granted += 1 } }
         }
-        for index in 0..<count { claim(FillState.ID(1_000_000 + index)) }
+        for index in 0..<count { exclusiveWrite(FillState.ID(1_000_000 + index)) }
         #expect(granted == 1)
         for index in 0..<count {
-            file.step { $0.release(FillState.ID(1_000_000 + index), present: 0..<0, &$1) }
+            file.step { $0.endExclusiveWrite(FillState.ID(1_000_000 + index), present: 0..<0, &$1) }
         }
         #expect(file.state.isIdle && file.state.steps < bound(count))
     }

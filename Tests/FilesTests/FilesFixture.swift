@@ -67,9 +67,9 @@ final class FilesFixture: Sendable {
     func fill(_ granules: Range<Int>) throws {
         guard let content = file.content else { return }
         let outcome = Outcome<FillError?>()
-        let ticket = files.engine.makeTicket { outcome.finish($0) }
+        let waiter = files.engine.makeWaiter { outcome.finish($0) }
         let bytes = granules.lowerBound * Self.granule..<granules.upperBound * Self.granule
-        files.engine.ensureResident(bytes, of: content.fill, ticket: ticket)
+        files.engine.ensureResident(bytes, of: content.fill, waiter: waiter)
         let error = try #require(outcome.result(seconds: 10), "no answer")
         if let error { throw error }
     }

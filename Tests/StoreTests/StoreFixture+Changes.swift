@@ -9,21 +9,21 @@ import Testing
 /// What a front end does with an incomplete file.
 extension StoreFixture {
     /// Makes a request of the engine, and waits for its answer.
-    private func ask(_ request: (FillEngine.Ticket) -> Void) throws -> FillEngine.Ticket {
+    private func ask(_ request: (FillEngine.Waiter) -> Void) throws -> FillEngine.Waiter {
         final class Answer: Sendable {
             let value = Mutex<FillError??>(nil)
         }
         let answer = Answer()
-        let ticket = engine.makeTicket { error in answer.value.withLock { $0 = .some(error) } }
-        request(ticket)
+        let waiter = engine.makeWaiter { error in answer.value.withLock { $0 = .some(error) } }
+        request(waiter)
         try until("an answer") { answer.value.withLock { $0 != nil } }
         if let error = answer.value.withLock({ $0 ?? nil }) { throw error }
-        return ticket
+        return waiter
     }
 
     /// Fills `bytes`, and waits until the engine has nothing more to do with the file.
     func fill(_ bytes: Range<Int>, of file: IncompleteFile) throws {
-        _ = try ask { engine.ensureResident(bytes, of: file.fill, ticket: $0) }
+        _ = try ask { engine.ensureResident(bytes, of: file.fill, waiter: $0) }
         try until("the fetch's end") { file.fill.isIdle }
     }
 
@@ -32,7 +32,7 @@ extension StoreFixture {
         try fill(granules.lowerBound * Self.granule..<granules.upperBound * Self.granule, of: file)
     }
 
-    /// Writes `bytes` as a front end does: edges filled, whole granules claimed, dirty, data, record.
+    /// Writes `bytes` as a front end does: edges filled, whole granules reserved, dirty, data, record.
     func write(_ bytes: [UInt8], at offset: Int, to file: IncompleteFile) throws {
         let range = offset..<offset + bytes.count
         let layout = file.fill.layout
@@ -40,9 +40,9 @@ extension StoreFixture {
         for granule in layout.granules(touching: range) where !covered.contains(granule) {
             try fill(layout.bytes(of: granule..<granule + 1), of: file)
         }
-        let ticket = try ask { engine.claim(covered, of: file.fill, ticket: $0) }
+        let waiter = try ask { engine.beginExclusiveWrite(covered, of: file.fill, waiter: $0) }
         var present = 0..<0
-        defer { engine.release(ticket, of: file.fill, present: present) }
+        defer { engine.endExclusiveWrite(waiter, of: file.fill, present: present) }
         try file.stored.becomeDirty()
         try file.stored.willWrite(layout.granules(touching: range))
         try file.stored.lower.put(bytes, at: offset)
@@ -59,8 +59,8 @@ extension StoreFixture {
 
     func truncate(_ file: IncompleteFile, to size: Int) throws {
         let cut = size / file.fill.layout.granuleSize..<Int.max
-        let ticket = try ask { engine.claim(cut, of: file.fill, cancelFetches: true, ticket: $0) }
-        defer { engine.release(ticket, of: file.fill, present: 0..<0) }
+        let waiter = try ask { engine.beginExclusiveWrite(cut, of: file.fill, cancelFetches: true, waiter: $0) }
+        defer { engine.endExclusiveWrite(waiter, of: file.fill, present: 0..<0) }
         try file.stored.becomeDirty()
         try file.stored.truncate(to: size)
         engine.truncated(file.fill, to: size)

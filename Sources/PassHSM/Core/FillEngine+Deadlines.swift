@@ -8,13 +8,13 @@ extension FillEngine {
     /// How many waiters are removed under one hold of a file's lock.
     private static let batch = 64
 
-    /// Fails the ticket's request with EINTR. Does nothing when the request is completed or unknown. Does not block.
-    package func cancel(_ ticket: Ticket) { fail(ticket, Self.givenUp) }
+    /// Fails the waiter's request with EINTR. Does nothing when the request is completed or unknown. Does not block.
+    package func cancel(_ waiter: Waiter) { fail(waiter, Self.givenUp) }
 
-    /// Fails the ticket's request with EIO, for a caller that will ask for a smaller range instead. Otherwise as
+    /// Fails the waiter's request with EIO, for a caller that will ask for a smaller range instead. Otherwise as
     /// ``cancel(_:)``.
-    package func withdraw(_ ticket: Ticket) {
-        fail(ticket, FillError(.io, .cancelled, "the caller asks for less"))
+    package func withdraw(_ waiter: Waiter) {
+        fail(waiter, FillError(.io, .cancelled, "the caller asks for less"))
     }
 
     /// Whether content of `range`, or near it (``FillProgress``), arrived within the last `time`. Does not block.
@@ -23,8 +23,8 @@ extension FillEngine {
         return last > 0 && moment(last) + time >= configuration.now()
     }
 
-    /// Whether the ticket's request is not completed yet.
-    package func isWaiting(_ ticket: Ticket) -> Bool { requests.withLockedValue { $0[ticket] != nil } }
+    /// Whether the waiter's request is not completed yet.
+    package func isWaiting(_ waiter: Waiter) -> Bool { requests.withLockedValue { $0[waiter] != nil } }
 
     /// Fails every request that is past its deadline, and frees the places of fetches that receive nothing. A request's
     /// deadline starts anew whenever part of its content arrives.
@@ -35,12 +35,12 @@ extension FillEngine {
         watchFetches(now)
         let due = requests.withLockedValue { $0.due(now) }
         guard !due.isEmpty else { return }
-        var late: [(ticket: Ticket, request: FillRequests.Request)] = []
-        for (ticket, request) in due {
+        var late: [(waiter: Waiter, request: FillRequests.Request)] = []
+        for (waiter, request) in due {
             if let deadline = laterDeadline(of: request, now) {
-                requests.withLockedValue { $0.postpone(ticket, to: deadline) }
-            } else if let request = requests.withLockedValue({ $0.take(ticket) }) {
-                late.append((ticket, request))
+                requests.withLockedValue { $0.postpone(waiter, to: deadline) }
+            } else if let request = requests.withLockedValue({ $0.take(waiter) }) {
+                late.append((waiter, request))
             }
         }
         let outage = remoteHealth.outage.map { ": the remote is down: \($0.cause)" } ?? ""
@@ -67,7 +67,7 @@ extension FillEngine {
         of request: FillRequests.Request, _ now: ContinuousClock.Instant
     ) -> ContinuousClock.Instant? {
         if let end = request.end, end < now { return nil }
-        // The ticket exists, but no request was made under it yet.
+        // The waiter exists, but no request was made by it yet.
         if !request.isMade { return now + .seconds(1) }
         guard request.isFill, let progress = request.file?.progress else { return nil }
         if progress.isChecking.load(ordering: .relaxed) { return now + .seconds(1) }
@@ -86,8 +86,8 @@ extension FillEngine {
         return FillError(.io, .deadline, cause + outage)
     }
 
-    /// Fails every waiting request with EIO, cancels every fetch, and refuses every later fill. Later claims are still
-    /// granted, so that local writes can reach the disk. Does not block.
+    /// Fails every waiting request with EIO, cancels every fetch, and refuses every later fill. Later exclusive writes
+    /// are still granted, so that local writes can reach the disk. Does not block.
     package func shutDown() {
         refuse(for: .seconds(1 << 32))
         remoteHealth.stop()
@@ -113,34 +113,34 @@ extension FillEngine {
 
     var isRefusing: Bool { refusal.withLockedValue { $0.map { $0 > .now } ?? false } }
 
-    func fail(_ ticket: Ticket, _ error: FillError) {
+    func fail(_ waiter: Waiter, _ error: FillError) {
         let taken = requests.withLockedValue { requests -> FillRequests.Request? in
-            guard requests[ticket]?.isMade == true else {
-                requests.update(ticket) { $0.isCancelled = true }
+            guard requests[waiter]?.isMade == true else {
+                requests.update(waiter) { $0.isCancelled = true }
                 return nil
             }
-            return requests.take(ticket)
+            return requests.take(waiter)
         }
         guard let taken else { return }
         if error.reason == .cancelled { counters.cancelled.add() } else { counters.errors.add() }
         answer(taken, error)
         taken.task?.cancel()
-        forget([(ticket, taken)])
+        forget([(waiter, taken)])
     }
 
-    /// Removes the tickets' waiters from the states of their files, on the pool.
-    private func forget(_ requests: [(ticket: Ticket, request: FillRequests.Request)]) {
-        var tickets: [ObjectIdentifier: (file: FillFile, tickets: [Ticket])] = [:]
-        for (ticket, request) in requests {
+    /// Removes the waiters from the states of their files, on the pool.
+    private func forget(_ requests: [(waiter: Waiter, request: FillRequests.Request)]) {
+        var waiters: [ObjectIdentifier: (file: FillFile, waiters: [Waiter])] = [:]
+        for (waiter, request) in requests {
             guard let file = request.file else { continue }
-            tickets[ObjectIdentifier(file), default: (file, [])].tickets.append(ticket)
+            waiters[ObjectIdentifier(file), default: (file, [])].waiters.append(waiter)
         }
-        for (file, tickets) in tickets.values {
+        for (file, waiters) in waiters.values {
             Task(executorPreference: pool) {
-                for start in stride(from: 0, to: tickets.count, by: Self.batch) {
+                for start in stride(from: 0, to: waiters.count, by: Self.batch) {
                     self.change(file) { state, actions in
-                        for ticket in tickets[start..<min(start + Self.batch, tickets.count)] {
-                            state.abandon(ticket, &actions)
+                        for waiter in waiters[start..<min(start + Self.batch, waiters.count)] {
+                            state.cancel(waiter: waiter, &actions)
                         }
                     }
                 }

@@ -44,8 +44,8 @@ extension FillEngine {
     func perform(_ actions: [FillState.Action], of file: FillFile) {
         for action in actions {
             switch action {
-            case .finish(let waiter, let error): complete(waiter, error)
-            case .grant(let claim): grant(claim, file)
+            case .complete(let waiter, let error): complete(waiter, error)
+            case .grant(let write): grant(write, file)
             case .start(let id, let granules, let priority, let user):
                 counters.fetches.add()
                 if priority == .prefetch { counters.prefetches.add() }

@@ -4,8 +4,8 @@ import struct NIOConcurrencyHelpers.NIOLockedValueBox
 
 /// Fetches missing content, once for all that wait for it. Both front ends use this one engine.
 ///
-/// Every method may be called on any thread, and none blocks. A request is made under a *ticket*, which the caller
-/// takes first, so that the request can be cancelled at any later moment. A ticket's completion is called exactly once,
+/// Every method may be called on any thread, and none blocks. A request is made by a *waiter*, which the caller
+/// makes first, so that the request can be cancelled at any later moment. A waiter's completion is called exactly once,
 /// on the caller's thread or on a thread of the pool.
 package final class FillEngine: Sendable {
     /// The limits and times of an engine.
@@ -37,7 +37,7 @@ package final class FillEngine: Sendable {
         package init() {}
     }
 
-    package typealias Ticket = UInt64
+    package typealias Waiter = UInt64
     package typealias Completion = @Sendable (FillError?) -> Void
 
     /// The uid that a request is made for; 0 where none is known.
@@ -122,26 +122,26 @@ package final class FillEngine: Sendable {
         return present
     }
 
-    /// Makes a ticket. `completion` is called exactly once, after a request was made under the ticket.
-    package func makeTicket(_ completion: @escaping Completion) -> Ticket {
-        let ticket = makeID()
+    /// Makes a waiter. `completion` is called exactly once, after a request was made by the waiter.
+    package func makeWaiter(_ completion: @escaping Completion) -> Waiter {
+        let waiter = makeID()
         let now = configuration.now()
         let end = configuration.maxWait.map { now + $0 }
         requests.withLockedValue {
-            $0.add(ticket, .init(made: now, deadline: now + configuration.deadline, end: end, completion: completion))
+            $0.add(waiter, .init(made: now, deadline: now + configuration.deadline, end: end, completion: completion))
         }
-        return ticket
+        return waiter
     }
 
-    /// Completes the ticket without an error once the lower file holds every byte of `range`.
+    /// Completes the waiter without an error once the lower file holds every byte of `range`.
     ///
     /// - Parameter user: on whose behalf; users share the places at the remote.
     package func ensureResident(
-        _ range: Range<Int>, of file: FillFile, priority: FillState.Priority = .demand, user: User = 0, ticket: Ticket
+        _ range: Range<Int>, of file: FillFile, priority: FillState.Priority = .demand, user: User = 0, waiter: Waiter
     ) {
-        request(ticket, file, range, priority) { state, actions in
+        request(waiter, file, range, priority) { state, actions in
             state.limits = limits(granuleSize: state.layout.granuleSize)
-            switch state.wait(ticket, for: range, priority, user: user, &actions) {
+            switch state.wait(waiter, for: range, priority, user: user, &actions) {
             case .present:
                 counters.hits.add()
                 return true
@@ -152,15 +152,15 @@ package final class FillEngine: Sendable {
         }
     }
 
-    /// Raises a prefetch to demand, because a thread waits for it after all. Does nothing when the ticket is completed,
+    /// Raises a prefetch to demand, because a thread waits for it after all. Does nothing when the waiter is completed,
     /// or is demand already.
-    package func becomeDemand(_ ticket: Ticket) {
+    package func becomeDemand(_ waiter: Waiter) {
         let file = requests.withLockedValue { requests -> FillFile? in
-            guard let request = requests[ticket], request.isFill, request.priority > .demand else { return nil }
-            requests.update(ticket) { $0.priority = .demand }
+            guard let request = requests[waiter], request.isFill, request.priority > .demand else { return nil }
+            requests.update(waiter) { $0.priority = .demand }
             return request.file
         }
-        if let file { change(file) { $0.promote(ticket, to: .demand, &$1) } }
+        if let file { change(file) { $0.promote(waiter, to: .demand, &$1) } }
     }
 
     /// Returns once the lower file holds every byte of `range`.
@@ -169,53 +169,55 @@ package final class FillEngine: Sendable {
     package func waitForResidence(
         of range: Range<Int>, in file: FillFile, priority: FillState.Priority, user: User = 0
     ) async throws(FillError) {
-        let made = Mutex<Ticket?>(nil)
+        let made = Mutex<Waiter?>(nil)
         let error = await withTaskCancellationHandler {
             await withCheckedContinuation { (continuation: CheckedContinuation<FillError?, Never>) in
-                let ticket = makeTicket { continuation.resume(returning: $0) }
-                made.withLock { $0 = ticket }
-                ensureResident(range, of: file, priority: priority, user: user, ticket: ticket)
-                // A cancellation that came before the ticket existed had no ticket to cancel.
-                if Task.isCancelled { cancel(ticket) }
+                let waiter = makeWaiter { continuation.resume(returning: $0) }
+                made.withLock { $0 = waiter }
+                ensureResident(range, of: file, priority: priority, user: user, waiter: waiter)
+                // A cancellation that came before the waiter existed had no waiter to cancel.
+                if Task.isCancelled { cancel(waiter) }
             }
         } onCancel: {
-            if let ticket = made.withLock({ $0 }) { cancel(ticket) }
+            if let waiter = made.withLock({ $0 }) { cancel(waiter) }
         }
         if let error { throw error }
     }
 
-    /// Reserves `granules` for a local change. The ticket is completed without an error once no fetch touches them. No
-    /// fetch will, until ``release(_:of:present:)`` is called with the ticket. Waiters for these granules wait for the
-    /// end of the claim.
+    /// Reserves `granules` for a local change. The waiter is completed without an error once no fetch touches them. No
+    /// fetch will, until ``endExclusiveWrite(_:of:present:)`` is called with the waiter. Waiters for these granules
+    /// wait for the end of the exclusive write.
     ///
     /// - Parameter cancelFetches: cancels fetches of these granules that are under way, instead of waiting for them.
-    package func claim(_ granules: Range<Int>, of file: FillFile, cancelFetches: Bool = false, ticket: Ticket) {
-        request(ticket, file, nil, .demand) { state, actions in
-            state.claim(ticket, granules, cancelFetches: cancelFetches, &actions)
+    package func beginExclusiveWrite(
+        _ granules: Range<Int>, of file: FillFile, cancelFetches: Bool = false, waiter: Waiter
+    ) {
+        request(waiter, file, nil, .demand) { state, actions in
+            state.beginExclusiveWrite(waiter, granules, cancelFetches: cancelFetches, &actions)
         }
     }
 
-    /// Completes the ticket without an error, for a caller that has nothing to wait for.
-    package func finish(_ ticket: Ticket) { complete(ticket, nil) }
+    /// Completes the waiter without an error, for a caller that has nothing to wait for.
+    package func complete(_ waiter: Waiter) { complete(waiter, nil) }
 
-    /// Asks the remote which version it has under `key` now, and passes it to `found`. The ticket is completed when
+    /// Asks the remote which version it has under `key` now, and passes it to `found`. The waiter is completed when
     /// `found` returns or throws.
     ///
-    /// `found` runs on the pool and may block. It may be called even though the ticket was cancelled.
+    /// `found` runs on the pool and may block. It may be called even though the waiter was cancelled.
     ///
-    /// - Parameter timeout: how long to wait before the ticket is completed with an error; nil for no limit.
+    /// - Parameter timeout: how long to wait before the waiter is completed with an error; nil for no limit.
     package func lookUp(
-        _ key: RemoteKey, ticket: Ticket, timeout: Duration? = nil,
+        _ key: RemoteKey, waiter: Waiter, timeout: Duration? = nil,
         found: @escaping @Sendable (RemoteObject, RemoteEntry.Time) throws(FillError) -> Void
     ) {
         if let refusal = isRefusing ? Self.stopped : remoteHealth.refusal {
-            complete(ticket, refusal)
+            complete(waiter, refusal)
             return
         }
         let timer = timeout.map { timeout in
             Task(executorPreference: pool) {
                 guard (try? await Task.sleep(for: timeout)) != nil else { return }
-                self.complete(ticket, FillError(.io, .remoteFailed, "the remote did not answer within \(timeout)"))
+                self.complete(waiter, FillError(.io, .remoteFailed, "the remote did not answer within \(timeout)"))
             }
         }
         let task = Task(executorPreference: pool) {
@@ -230,67 +232,68 @@ package final class FillEngine: Sendable {
                 failure = error
                 self.remoteHealth.note(error, key, began: began)
             }
-            self.complete(ticket, failure)
+            self.complete(waiter, failure)
         }
         let isCancelled = requests.withLockedValue { requests in
-            requests.update(ticket) { $0.task = task }
-            return requests[ticket]?.isCancelled ?? false
+            requests.update(waiter) { $0.task = task }
+            return requests[waiter]?.isCancelled ?? false
         }
-        if isRefusing { return fail(ticket, Self.stopped) }
-        if isCancelled { cancel(ticket) }
+        if isRefusing { return fail(waiter, Self.stopped) }
+        if isCancelled { cancel(waiter) }
     }
 
-    /// Ends the ticket's claim. `granules` hold local content now.
-    package func release(_ ticket: Ticket, of file: FillFile, present granules: Range<Int>) {
-        change(file) { $0.release(ticket, present: granules, &$1) }
+    /// Ends the waiter's exclusive write. `granules` hold local content now.
+    package func endExclusiveWrite(_ waiter: Waiter, of file: FillFile, present granules: Range<Int>) {
+        change(file) { $0.endExclusiveWrite(waiter, present: granules, &$1) }
     }
 
-    /// Notes that the file was truncated to `size`. The caller holds a claim on everything from `size` on.
+    /// Notes that the file was truncated to `size`. The caller holds an exclusive write on everything from `size` on.
     package func truncated(_ file: FillFile, to size: Int) {
         change(file) { $0.truncated(to: size, &$1) }
     }
 
     private func request(
-        _ ticket: Ticket, _ file: FillFile, _ range: Range<Int>?, _ priority: FillState.Priority,
+        _ waiter: Waiter, _ file: FillFile, _ range: Range<Int>?, _ priority: FillState.Priority,
         _ make: (inout FillState, inout [FillState.Action]) -> Bool
     ) {
         // The first layout will do: the current one needs the file's lock, and its limit is never higher.
         let granules = range.map { file.granules(touching: $0) } ?? 0..<0
         let isFill = range != nil
         let isCancelled = requests.withLockedValue { requests in
-            requests.update(ticket) { request in
+            requests.update(waiter) { request in
                 request.file = file
                 request.granules = granules
                 request.isFill = isFill
                 request.priority = priority
             }
-            return requests[ticket]?.isCancelled ?? true
+            return requests[waiter]?.isCancelled ?? true
         }
         if isCancelled || (isFill && isRefusing) {
-            complete(ticket, isCancelled ? Self.givenUp : Self.stopped)
+            complete(waiter, isCancelled ? Self.givenUp : Self.stopped)
             return
         }
         var actions: [FillState.Action] = []
         let isDone = file.state.withLockedValue { make(&$0, &actions) }
-        if isDone && isFill { complete(ticket, nil) } else if isDone { grant(ticket, file) }
+        if isDone && isFill { complete(waiter, nil) } else if isDone { grant(waiter, file) }
         perform(actions, of: file)
         if isFill && isRefusing {
-            fail(ticket, Self.stopped)
+            fail(waiter, Self.stopped)
             change(file) { $0.failFills(Self.stopped, &$1) }
         }
         // If another thread took the request meanwhile, it may have told the state before this waiter was in it.
-        if !isDone && !isWaiting(ticket) { change(file) { $0.abandon(ticket, &$1) } }
+        if !isDone && !isWaiting(waiter) { change(file) { $0.cancel(waiter: waiter, &$1) } }
     }
 
-    /// Completes the ticket of a granted claim. Ends the claim at once when the ticket was completed before.
-    func grant(_ ticket: Ticket, _ file: FillFile) {
-        if !complete(ticket, nil) { release(ticket, of: file, present: 0..<0) }
+    /// Completes the waiter of a granted exclusive write. Ends the exclusive write at once when the waiter was
+    /// completed before.
+    func grant(_ waiter: Waiter, _ file: FillFile) {
+        if !complete(waiter, nil) { endExclusiveWrite(waiter, of: file, present: 0..<0) }
     }
 
     /// Completes the request. False when it was completed before.
     @discardableResult
-    func complete(_ ticket: Ticket, _ error: FillError?) -> Bool {
-        guard let request = requests.withLockedValue({ $0.take(ticket) }) else { return false }
+    func complete(_ waiter: Waiter, _ error: FillError?) -> Bool {
+        guard let request = requests.withLockedValue({ $0.take(waiter) }) else { return false }
         answer(request, error)
         return true
     }

@@ -1,14 +1,14 @@
-/// Every request that waits for the engine, from its ticket to its answer, with its deadline. Pure.
+/// Every request that waits for the engine, from its waiter to its answer, with its deadline. Pure.
 ///
 /// The thread that takes a request out answers it. A request is therefore answered once, and that thread needs no
 /// file's lock.
 struct FillRequests: Sendable {
     typealias Instant = ContinuousClock.Instant
 
-    /// One waiter, of a range or of a claim.
+    /// One waiter, of a range or of an exclusive write.
     struct Request: Sendable {
         var file: FillFile?
-        /// The granules that the request waits for; empty for a claim.
+        /// The granules that the request waits for; empty for an exclusive write.
         var granules = 0..<0
         /// The real time of the start, for the counters. `made` is by the engine's clock.
         let began = Instant.now
@@ -18,7 +18,7 @@ struct FillRequests: Sendable {
         let end: Instant?
         var isFill = false
         var priority = FillState.Priority.demand
-        /// Cancelled before the request was made under the ticket.
+        /// Cancelled before the request was made by the waiter.
         var isCancelled = false
         /// The task of a look-up, which concerns no file's content.
         var task: Task<Void, Never>?
@@ -31,55 +31,55 @@ struct FillRequests: Sendable {
 
     private struct Due: Comparable, Sendable {
         let time: Instant
-        let ticket: FillEngine.Ticket
+        let waiter: FillEngine.Waiter
 
         static func < (left: Self, right: Self) -> Bool { left.time < right.time }
     }
 
-    private var all: [FillEngine.Ticket: Request] = [:]
+    private var all: [FillEngine.Waiter: Request] = [:]
     /// May hold entries of requests that are answered or postponed, until these outnumber the others.
     private var dues = Heap<Due>()
 
     var count: Int { all.count }
-    subscript(ticket: FillEngine.Ticket) -> Request? { all[ticket] }
+    subscript(waiter: FillEngine.Waiter) -> Request? { all[waiter] }
 
-    mutating func add(_ ticket: FillEngine.Ticket, _ request: Request) {
-        all[ticket] = request
-        dues.push(Due(time: request.due, ticket: ticket))
+    mutating func add(_ waiter: FillEngine.Waiter, _ request: Request) {
+        all[waiter] = request
+        dues.push(Due(time: request.due, waiter: waiter))
         guard dues.count > 2 * all.count + 64 else { return }
-        dues = Heap(all.map { Due(time: $0.value.due, ticket: $0.key) })
+        dues = Heap(all.map { Due(time: $0.value.due, waiter: $0.key) })
     }
 
-    mutating func update(_ ticket: FillEngine.Ticket, _ change: (inout Request) -> Void) {
-        guard var request = all[ticket] else { return }
+    mutating func update(_ waiter: FillEngine.Waiter, _ change: (inout Request) -> Void) {
+        guard var request = all[waiter] else { return }
         change(&request)
-        all[ticket] = request
+        all[waiter] = request
     }
 
-    mutating func take(_ ticket: FillEngine.Ticket) -> Request? { all.removeValue(forKey: ticket) }
+    mutating func take(_ waiter: FillEngine.Waiter) -> Request? { all.removeValue(forKey: waiter) }
 
-    /// Takes out every request that was made, and leaves tickets under which none was made.
-    mutating func takeMade() -> [(ticket: FillEngine.Ticket, request: Request)] {
+    /// Takes out every request that was made, and leaves waiters by which none was made.
+    mutating func takeMade() -> [(waiter: FillEngine.Waiter, request: Request)] {
         let made = all.filter(\.value.isMade)
-        for ticket in made.keys { all[ticket] = nil }
+        for waiter in made.keys { all[waiter] = nil }
         return made.map { ($0.key, $0.value) }
     }
 
     /// The requests whose deadline lies before `now`. The caller takes or postpones each of them.
-    mutating func due(_ now: Instant) -> [(ticket: FillEngine.Ticket, request: Request)] {
-        var due: [(FillEngine.Ticket, Request)] = []
+    mutating func due(_ now: Instant) -> [(waiter: FillEngine.Waiter, request: Request)] {
+        var due: [(FillEngine.Waiter, Request)] = []
         while let first = dues.first, first.time < now {
             dues.pop()
-            if let request = all[first.ticket], request.due == first.time { due.append((first.ticket, request)) }
+            if let request = all[first.waiter], request.due == first.time { due.append((first.waiter, request)) }
         }
         return due
     }
 
     /// Gives the request a later deadline.
-    mutating func postpone(_ ticket: FillEngine.Ticket, to deadline: Instant) {
-        guard var request = all[ticket] else { return }
+    mutating func postpone(_ waiter: FillEngine.Waiter, to deadline: Instant) {
+        guard var request = all[waiter] else { return }
         request.deadline = deadline
-        all[ticket] = request
-        dues.push(Due(time: request.due, ticket: ticket))
+        all[waiter] = request
+        dues.push(Due(time: request.due, waiter: waiter))
     }
 }

@@ -12,7 +12,7 @@ extension FillState {
             && (priority == .demand || fetches.activeAhead < max(1, limits.fetches * 3 / 4))
     }
 
-    /// Starts fetches for those granules of `wanted` that are absent and neither fetched, held nor claimed, up to the
+    /// Starts fetches for those granules of `wanted` that are absent and neither fetched, held nor reserved, up to the
     /// limit of fetches for one waiter. Fetches under way there with a lower priority are promoted.
     ///
     /// - Parameter group: the group that stands at the first granule of `wanted`; nil for read-ahead.
@@ -39,7 +39,7 @@ extension FillState {
                 cursor = next.granules.upperBound
                 continue
             }
-            if let end = claims.end(at: granule) {
+            if let end = exclusiveWrites.end(at: granule) {
                 cursor = end
                 continue
             }
@@ -61,10 +61,11 @@ extension FillState {
     }
 
     /// Where a fetch that begins at `granule` has to end: at the fetch size, at `limit`, or before the next granule
-    /// that is present, held, doubtful or claimed.
+    /// that is present, held, doubtful or reserved.
     private func endOfGap(_ granule: Int, before limit: Int) -> Int {
         let (end, overflow) = granule.addingReportingOverflow(limits.fetchGranules)
-        let behind = granule + 1..<max(granule + 1, min(overflow ? .max : end, limit, claims.start(after: granule)))
+        let behind =
+            granule + 1..<max(granule + 1, min(overflow ? .max : end, limit, exclusiveWrites.start(after: granule)))
         let obstacles = [present, held, doubtful].map { $0.firstRun(in: behind)?.lowerBound ?? behind.upperBound }
         return obstacles.min() ?? behind.upperBound
     }
@@ -75,11 +76,11 @@ extension FillState {
         for index in fetches.indices(touching: granules) {
             steps += 1
             let fetch = fetches[index: index]
-            if fetch.group != nil, !isWanted(fetch.granules) { cancel(fetch.id, &actions) }
+            if fetch.group != nil, !isWanted(fetch.granules) { cancel(fetch: fetch.id, &actions) }
         }
     }
 
-    mutating func cancel(_ id: ID, _ actions: inout [Action]) {
+    mutating func cancel(fetch id: ID, _ actions: inout [Action]) {
         if fetches.cancel(id) { actions.append(.cancel(fetch: id)) }
     }
 }

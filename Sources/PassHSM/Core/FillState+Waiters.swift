@@ -43,8 +43,8 @@ extension FillState {
         begins.count(below: granules.upperBound) > ends.count(below: granules.lowerBound + 1)
     }
 
-    private mutating func finish(_ waiter: ID, _ error: FillError?, _ actions: inout [Action]) {
-        if removeWaiter(waiter) != nil { actions.append(.finish(waiter: waiter, error)) }
+    private mutating func complete(_ waiter: ID, _ error: FillError?, _ actions: inout [Action]) {
+        if removeWaiter(waiter) != nil { actions.append(.complete(waiter: waiter, error)) }
     }
 
     /// Moves the groups that stand in `granules`, which have become present, to the next absent granule. Completes the
@@ -59,7 +59,7 @@ extension FillState {
     }
 
     /// Completes every waiter of the groups that stand in `granules`.
-    mutating func finishGroups(standingIn granules: Range<Int>, _ actions: inout [Action]) {
+    mutating func completeGroups(standingIn granules: Range<Int>, _ actions: inout [Action]) {
         let standing = groups.standing(in: granules)
         steps += standing.steps
         for group in standing.groups { end(group, nil, &actions) }
@@ -70,7 +70,7 @@ extension FillState {
         if next >= layout.count { return end(group, nil, &actions) }
         while let waiter = groups.popFirst(of: group, notBehind: next) {
             steps += 1
-            finish(waiter, nil, &actions)
+            complete(waiter, nil, &actions)
         }
         if let moved = groups.move(group, to: next) { enqueue(moved) }
     }
@@ -78,7 +78,7 @@ extension FillState {
     /// Completes every waiter of the group.
     private mutating func end(_ group: ID, _ error: FillError?, _ actions: inout [Action]) {
         guard let group = groups.take(group) else { return }
-        for bound in group.firsts.items { finish(bound.waiter, error, &actions) }
+        for bound in group.firsts.items { complete(bound.waiter, error, &actions) }
     }
 
     /// Notes that a fetch failed at granule `bad`, and fails the waiters that stand there.
@@ -93,14 +93,14 @@ extension FillState {
             for bound in group.firsts.items {
                 guard let waiter = removeWaiter(bound.waiter) else { continue }
                 wanted = wanted.lowerBound..<max(wanted.upperBound, waiter.granules.upperBound)
-                actions.append(.finish(waiter: bound.waiter, error))
+                actions.append(.complete(waiter: bound.waiter, error))
             }
         }
         cancelUnneeded(wanted, &actions)
     }
 
     mutating func failWaiters(_ error: FillError, _ actions: inout [Action]) {
-        for id in Array(waiters.keys) { finish(id, error, &actions) }
+        for id in Array(waiters.keys) { complete(id, error, &actions) }
         cancelUnneeded(0..<layout.count, &actions)
     }
 

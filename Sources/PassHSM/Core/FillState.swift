@@ -2,10 +2,10 @@
 /// pure state machine.
 ///
 /// Methods change the state and append the necessary actions to `actions`. They neither block nor call anything. The
-/// owner (``FillFile``) guards the state with a lock, and performs the actions after it has released the lock.
+/// owner (``FillFile``) guards the state with a lock, and performs the actions after it has unlocked it.
 ///
-/// A granule is *present*, in exactly one *fetch*, under a *claim* (a local change that excludes fetches), or simply
-/// absent. A present granule never becomes absent; truncation only lowers the layout's limit.
+/// A granule is *present*, in exactly one *fetch*, under an *exclusive write* (a local change that excludes fetches),
+/// or simply absent. A present granule never becomes absent; truncation only lowers the layout's limit.
 ///
 /// The lock is held for a short time, however many waiters there are. Fetches of one file are bounded in number,
 /// disjoint, and ordered. A waiter *stands* at the first granule of its range that is not present. Waiters that stand
@@ -13,7 +13,7 @@
 /// waiters cost n log n steps, whatever they wait for. A group whose granule is being fetched needs nothing; the other
 /// groups queue for the next fetch.
 package struct FillState: Sendable {
-    /// Identifies fetches, waiters, groups and claims; unique within the process.
+    /// Identifies fetches, waiters, groups and exclusive writes; unique within the process.
     package typealias ID = UInt64
     /// The uid on whose behalf content is requested. Users share the fetches fairly.
     package typealias User = UInt32
@@ -36,10 +36,10 @@ package struct FillState: Sendable {
         case start(fetch: ID, granules: Range<Int>, Priority, User)
         case promote(fetch: ID, Priority)
         case cancel(fetch: ID)
-        /// Complete a waiter whose range is present, or fail a waiter or claim with the error.
-        case finish(waiter: ID, FillError?)
-        /// The claim is granted: no fetch touches its granules from now on.
-        case grant(claim: ID)
+        /// Complete a waiter whose range is present, or fail a waiter or exclusive write with the error.
+        case complete(waiter: ID, FillError?)
+        /// The exclusive write is granted: no fetch touches its granules from now on.
+        case grant(write: ID)
         /// Check the whole content. ``FillState/checked(_:_:)`` takes the result.
         case check
     }
@@ -102,8 +102,8 @@ package struct FillState: Sendable {
     var needy = [RoundRobin<User, ID>](repeating: .init(), count: Priority.allCases.count)
     /// Counts the turns, so that each priority gets its share.
     var turns = 0
-    /// See ``Claims``.
-    var claims = Claims()
+    /// See ``ExclusiveWrites``.
+    var exclusiveWrites = ExclusiveWrites()
     private var readAhead = ReadAhead()
     /// Counts visits of fetches, groups, waiters and granules, for tests: it must not grow faster than n log n.
     package internal(set) var steps = 0
@@ -129,8 +129,8 @@ package struct FillState: Sendable {
 
     /// Whether the lower file holds every byte of the file.
     package var isComplete: Bool { present.count == layout.count }
-    /// Whether there is no fetch, waiter, claim or check.
-    package var isIdle: Bool { fetches.isEmpty && waiters.isEmpty && claims.isEmpty && !isChecking }
+    /// Whether there is no fetch, waiter, exclusive write or check.
+    package var isIdle: Bool { fetches.isEmpty && waiters.isEmpty && exclusiveWrites.isEmpty && !isChecking }
 
     /// Whether the lower file holds every byte of `range`.
     package func isPresent(_ range: Range<Int>) -> Bool { present.contains(layout.granules(touching: range)) }
@@ -156,7 +156,7 @@ package struct FillState: Sendable {
         var granules = layout.granules(touching: range)
         if present.contains(granules) { return .present }
         if let refusal {
-            actions.append(.finish(waiter: id, refusal))
+            actions.append(.complete(waiter: id, refusal))
             return .joined
         }
         if case .all = check { granules = 0..<layout.count }
@@ -168,12 +168,12 @@ package struct FillState: Sendable {
         return issued.hasStarted || issued.isFull ? .missed : .joined
     }
 
-    /// Removes a waiter, or a claim that is not granted. Fetches that only it needed are cancelled. False when there is
-    /// no such waiter or claim.
+    /// Removes a waiter, or an exclusive write that is not granted. Fetches that only it needed are cancelled. False
+    /// when there is no such waiter or exclusive write.
     @discardableResult
-    package mutating func abandon(_ id: ID, _ actions: inout [Action]) -> Bool {
-        if let granules = claims.removePending(id) {
-            claimEnded(granules, &actions)
+    package mutating func cancel(waiter id: ID, _ actions: inout [Action]) -> Bool {
+        if let granules = exclusiveWrites.removePending(id) {
+            writeEnded(granules, &actions)
             return true
         }
         guard let waiter = removeWaiter(id) else { return false }
@@ -189,7 +189,7 @@ package struct FillState: Sendable {
         arrived(granules, &actions)
         if let ended {
             if let group = ended.group { enqueue(group) }
-            grantClaims(&actions)
+            grantWrites(&actions)
         }
         startFetches(&actions)
     }
@@ -203,7 +203,7 @@ package struct FillState: Sendable {
         if let error, !fetch.isCancelled, let bad = fetch.granules.first { failed(at: bad, error, &actions) }
         enqueue(standingIn: fetch.granules)
         if let group = fetch.group { enqueue(group) }
-        grantClaims(&actions)
+        grantWrites(&actions)
         startFetches(&actions)
     }
 
@@ -214,24 +214,24 @@ package struct FillState: Sendable {
         fetches[id].map { $0.isCancelled ? .cancelled : .wanted($0.priority) }
     }
 
-    /// Notes that the file was truncated to `size`. The caller holds a claim on everything from `size` on.
+    /// Notes that the file was truncated to `size`. The caller holds an exclusive write on everything from `size` on.
     package mutating func truncated(to size: Int, _ actions: inout [Action]) {
         layout.lowerLimit(to: size)
         present.remove(layout.count..<Int.max)
         held.remove(layout.count..<Int.max)
-        finishGroups(standingIn: layout.count..<Int.max, &actions)
+        completeGroups(standingIn: layout.count..<Int.max, &actions)
     }
 
-    /// Fails all waiters and all claims that are not granted, and cancels every fetch.
+    /// Fails all waiters and all exclusive writes that are not granted, and cancels every fetch.
     package mutating func failAll(_ error: FillError, _ actions: inout [Action]) {
         failFills(error, &actions)
-        for claim in claims.removeAllPending() { actions.append(.finish(waiter: claim, error)) }
+        for write in exclusiveWrites.removeAllPending() { actions.append(.complete(waiter: write, error)) }
     }
 
     /// Fails all waiters, and cancels every fetch, including read-ahead.
     package mutating func failFills(_ error: FillError, _ actions: inout [Action]) {
         failWaiters(error, &actions)
-        for id in fetches.ids { cancel(id, &actions) }
+        for id in fetches.ids { cancel(fetch: id, &actions) }
     }
 
     // MARK: Inside

@@ -129,7 +129,7 @@ final class EventHandler: Sendable {
     private func fill(_ event: PendingEvent, _ lease: consuming Lease<TrackedFiles>, _ range: Range<Int>?) {
         let (file, content) = (lease.file, lease.content)
         let held = HeldLease(lease)
-        let ticket = engine.makeTicket { [self] error in
+        let waiter = engine.makeWaiter { [self] error in
             if let error, error.comesAtOnce {
                 event.answer(Errno(error))
                 return pool.run {
@@ -162,10 +162,10 @@ final class EventHandler: Sendable {
             // Each file that is kept active costs descriptors, so their number is limited.
             if tracked.count < Self.maxReadByRanges { file.withState { $0.lifecycle.keepActive() } }
             // The question also tells the read-ahead of this access.
-            if engine.isResident(range, of: content.fill, user: user) { return engine.finish(ticket) }
-            engine.ensureResident(range, of: content.fill, user: user, ticket: ticket)
+            if engine.isResident(range, of: content.fill, user: user) { return engine.complete(waiter) }
+            engine.ensureResident(range, of: content.fill, user: user, waiter: waiter)
         } else {
-            engine.ensureResident(0..<content.fill.layout.limit, of: content.fill, user: user, ticket: ticket)
+            engine.ensureResident(0..<content.fill.layout.limit, of: content.fill, user: user, waiter: waiter)
         }
     }
 

@@ -285,7 +285,7 @@ package final class StoredFile: FillDestination {
     }
 
     /// Cuts the lower file to `size` bytes; bytes from there on are then local, durably. The file must be dirty, and
-    /// the caller holds the engine's claim of everything from `size` on.
+    /// the caller holds the engine's exclusive write of everything from `size` on.
     package func truncate(to size: Int) throws(Errno) {
         try Failpoint.reach("truncate.cut")
         try lower.truncate(to: size)

@@ -27,7 +27,7 @@ package final class BlockingPool: TaskExecutor, Sendable {
         enum Call { case none, wake, start }
 
         /// Decides whether a thread has to be woken or started for the queued work. The caller does it after it has
-        /// released the lock.
+        /// unlocked.
         mutating func call(limit: Int) -> Call {
             guard head < queue.count, !isCalling, idle > 0 || threads < limit else { return .none }
             isCalling = true

@@ -11,9 +11,9 @@ import HSMSystem
 extension FileSystem {
     /// Waiting reads whose threads were seen running, by thread.
     struct Runners {
-        var new: [pid_t: [FillEngine.Ticket]] = [:]
+        var new: [pid_t: [FillEngine.Waiter]] = [:]
         /// Reads whose threads were still running, or in a call that is not a read, at the first look.
-        var old: [pid_t: [FillEngine.Ticket]] = [:]
+        var old: [pid_t: [FillEngine.Waiter]] = [:]
         var isLooking = false
     }
 
@@ -28,12 +28,12 @@ extension FileSystem {
         }
     }
 
-    /// Checks after 20 milliseconds, and again about a second later, whether `thread` waits for the read of `ticket`
+    /// Checks after 20 milliseconds, and again about a second later, whether `thread` waits for the read of `waiter`
     /// after all.
-    func recheckLater(_ ticket: FillEngine.Ticket, _ thread: pid_t) {
+    func recheckLater(_ waiter: FillEngine.Waiter, _ thread: pid_t) {
         let starts = runners.withLock { runners in
             defer { runners.isLooking = true }
-            runners.new[thread, default: []].append(ticket)
+            runners.new[thread, default: []].append(waiter)
             return !runners.isLooking
         }
         guard starts else { return }
@@ -57,15 +57,15 @@ extension FileSystem {
         if !old.isEmpty { pool.run { [self] in _ = promoteWaiting(old) } }
     }
 
-    /// Makes the tickets whose threads wait for them demand, and returns the others.
-    private func promoteWaiting(_ tickets: [pid_t: [FillEngine.Ticket]]) -> [pid_t: [FillEngine.Ticket]] {
-        tickets.filter { thread, tickets in
+    /// Makes the waiters whose threads wait for them demand, and returns the others.
+    private func promoteWaiting(_ waiters: [pid_t: [FillEngine.Waiter]]) -> [pid_t: [FillEngine.Waiter]] {
+        waiters.filter { thread, waiters in
             switch CallerSyscall.activity(of: thread, looks: 1) {
             case .runs: return true
             case .waits(let call) where !call.readsRange: return true
             // A thread that waits outside a system call waits for a page of a mapping.
             case .waits, .unknown:
-                for ticket in tickets { engine.becomeDemand(ticket) }
+                for waiter in waiters { engine.becomeDemand(waiter) }
                 return false
             }
         }

@@ -8,7 +8,8 @@ import HSMSystem
 /// WRITE, truncation and COPY_FILE_RANGE: local changes, also to files that are not complete.
 ///
 /// The rules for incomplete files: The file becomes dirty before its first byte changes. A granule that is changed in
-/// part is filled first. A granule that is changed whole is not filled, but no fill may touch it meanwhile (a claim).
+/// part is filled first. A granule that is changed whole is not filled, but no fill may touch it meanwhile (an
+/// exclusive write).
 extension FileSystem {
     /// Changes bytes of the lower file. Returns how many bytes of the range it changed, counted from the range's start.
     typealias Operation = @Sendable (Descriptor) throws(Errno) -> Int
@@ -64,10 +65,10 @@ extension FileSystem {
                 change(range, of: file, through: lower, PendingReply(reply), operation, then: then)
             }
         }
-        whenClaimed(covered, of: file, cancelFetches: true, reply) { [self] reply, error, ticket in
+        whenExclusive(covered, of: file, cancelFetches: true, reply) { [self] reply, error, waiter in
             if let error { return then(reply, .failure(Errno(error))) }
             var present = 0..<0
-            defer { engine.release(ticket, of: file.fill, present: present) }
+            defer { engine.endExclusiveWrite(waiter, of: file.fill, present: present) }
             do throws(Errno) {
                 try file.stored.becomeDirty()
                 try file.stored.willWrite(touched)
@@ -81,8 +82,8 @@ extension FileSystem {
         }
     }
 
-    /// The end up to which a change of `count` bytes may be reported, and the claimed granules that it made present. An
-    /// absent granule that was changed only in part is not present, and will be filled from the remote.
+    /// The end up to which a change of `count` bytes may be reported, and the reserved granules that it made present.
+    /// An absent granule that was changed only in part is not present, and will be filled from the remote.
     private static func believable(
         _ count: Int, of range: Range<Int>, _ layout: GranuleLayout, _ fill: FillFile
     ) -> (end: Int, Range<Int>) {
@@ -122,7 +123,7 @@ extension FileSystem {
             return
         }
         let cut = size / layout.granuleSize..<Int.max
-        whenClaimed(cut, of: file, cancelFetches: true, reply) { [self] reply, error, ticket in
+        whenExclusive(cut, of: file, cancelFetches: true, reply) { [self] reply, error, waiter in
             if let error { return then(reply, Errno(error)) }
             var failure: Errno?
             do throws(Errno) {
@@ -130,7 +131,7 @@ extension FileSystem {
                 try file.stored.truncate(to: size)
                 engine.truncated(file.fill, to: size)
             } catch { failure = error }
-            engine.release(ticket, of: file.fill, present: 0..<0)
+            engine.endExclusiveWrite(waiter, of: file.fill, present: 0..<0)
             then(reply, failure)
         }
     }

@@ -10,7 +10,7 @@ extension FileSystem {
     /// same pages ask again.
     func flush(_ reply: consuming Reply, _ number: UInt64) {
         reply.result { () throws(Errno) in
-            for ticket in try openFiles.find(number).waitingTickets { cancelLater(ticket) }
+            for waiter in try openFiles.find(number).waiters { cancelLater(waiter) }
         }
     }
 

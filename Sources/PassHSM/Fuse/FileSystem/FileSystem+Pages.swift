@@ -13,26 +13,26 @@ extension FileSystem {
     private static let idleTimeout = Duration.milliseconds(200)
     static let pageSize = 4096
 
-    /// Keeps the READ of `ticket`, which waits for `range`, from delaying readers of the pages that are present.
-    func askByPages(_ ticket: FillEngine.Ticket, _ range: Range<Int>, of file: IncompleteFile, _ inode: Inode) {
+    /// Keeps the READ of `waiter`, which waits for `range`, from delaying readers of the pages that are present.
+    func askByPages(_ waiter: FillEngine.Waiter, _ range: Range<Int>, of file: IncompleteFile, _ inode: Inode) {
         guard range.count > Self.pageSize, file.fill.isPartlyPresent(range) else { return }
         // The kernel asks by pages already, and these are large pages: an error would reach the program.
         let page = range.lowerBound / Self.pageSize
         if inode.state.withLock({ $0.pages?.byPages.contains(page..<page + 1) ?? true }) { return }
-        if engine.remoteHealth.outage != nil { return endRead(ticket, range, inode) }
+        if engine.remoteHealth.outage != nil { return endRead(waiter, range, inode) }
         Task(executorPreference: pool) { [self] in
             repeat {
                 try? await Task.sleep(for: Self.idleTimeout)
-                guard engine.isWaiting(ticket) else { return }
+                guard engine.isWaiting(waiter) else { return }
             } while engine.remoteHealth.outage == nil && engine.isComing(range, of: file.fill, within: Self.idleTimeout)
-            endRead(ticket, range, inode)
+            endRead(waiter, range, inode)
         }
     }
 
-    private func endRead(_ ticket: FillEngine.Ticket, _ range: Range<Int>, _ inode: Inode) {
+    private func endRead(_ waiter: FillEngine.Waiter, _ range: Range<Int>, _ inode: Inode) {
         let pages = range.lowerBound / Self.pageSize..<(range.upperBound + Self.pageSize - 1) / Self.pageSize
         inode.state.withLock { $0.pages?.byPages.insert(pages) }
-        engine.withdraw(ticket)
+        engine.withdraw(waiter)
     }
 
     /// Notes that the kernel asks for a single page: it keeps that page as one.

@@ -24,12 +24,12 @@ extension FileSystem {
         }
         let thread = reply.caller.thread
         let (priority, isDoubtful) = Self.priority(of: reply.caller)
-        let ticket = ask(for: range, of: file, PendingReply(reply), handle, priority) { [self] reply, error in
+        let waiter = ask(for: range, of: file, PendingReply(reply), handle, priority) { [self] reply, error in
             if let error { return reply.error(Errno(error)) }
             readNow(reply, handle, range)
         }
-        if isDoubtful { recheckLater(ticket, thread) }
-        if !isDirect { askByPages(ticket, range, of: file, handle.inode) }
+        if isDoubtful { recheckLater(waiter, thread) }
+        if !isDirect { askByPages(waiter, range, of: file, handle.inode) }
     }
 
     private func readNow(_ reply: consuming Reply, _ handle: OpenFile, _ range: Range<Int>) {

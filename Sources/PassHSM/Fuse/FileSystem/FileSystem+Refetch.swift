@@ -25,8 +25,8 @@ extension FileSystem {
         _ inode: Inode, _ record: Record, _ reply: PendingReply,
         then: @escaping @Sendable (consuming Reply, FillError?) -> Void
     ) {
-        let ticket = self.ticket(reply, nil, then)
-        engine.lookUp(record.object.key, ticket: ticket, timeout: Self.lookUpTimeout) {
+        let waiter = self.waiter(reply, nil, then)
+        engine.lookUp(record.object.key, waiter: waiter, timeout: Self.lookUpTimeout) {
             [files] object, modified throws(FillError) in
             try files.refetch(inode, record, object, modified: modified)
         }

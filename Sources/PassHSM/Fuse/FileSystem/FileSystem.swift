@@ -32,7 +32,7 @@ final class FileSystem: Sendable {
     let readBuffers = ReadBuffers()
     let openHandles = Atomic<Int>(0)
     /// Threads that got a signal while they waited for a fill. A leaf lock.
-    let interrupted = Mutex<[FillEngine.Ticket: pid_t]>([:])
+    let interrupted = Mutex<[FillEngine.Waiter: pid_t]>([:])
     /// A leaf lock.
     let runners = Mutex(Runners())
     /// How many seconds the kernel may believe names and attributes.

@@ -23,7 +23,7 @@ final class OpenFile: Sendable {
     /// A user asked for a lock through this handle. The lock ends with the handle.
     let usesLocks = Atomic<Bool>(false)
     /// Reads that wait for a fill. A leaf lock.
-    private let waiting = Mutex<Set<FillEngine.Ticket>>([])
+    private let waiting = Mutex<Set<FillEngine.Waiter>>([])
     /// A leaf lock.
     let behind = Mutex(PagesBehind())
 
@@ -56,9 +56,9 @@ final class OpenFile: Sendable {
         }
     }
 
-    func startedWaiting(_ ticket: FillEngine.Ticket) { waiting.withLock { _ = $0.insert(ticket) } }
-    func stoppedWaiting(_ ticket: FillEngine.Ticket) { waiting.withLock { _ = $0.remove(ticket) } }
-    var waitingTickets: Set<FillEngine.Ticket> { waiting.withLock { $0 } }
+    func startedWaiting(_ waiter: FillEngine.Waiter) { waiting.withLock { _ = $0.insert(waiter) } }
+    func stoppedWaiting(_ waiter: FillEngine.Waiter) { waiting.withLock { _ = $0.remove(waiter) } }
+    var waiters: Set<FillEngine.Waiter> { waiting.withLock { $0 } }
 
     /// The mode that is part of the handle's number.
     var openMode: OpenMode {
