@@ -45,6 +45,13 @@ import Testing
             + words(1, 2, 999_999_999, 0o100640, 3, 17, 18, 0x103, 4096, 0)
     }
 
+    @Test(
+        "An errno that the kernel would refuse is EIO: the caller would wait for good", arguments: [511, 512, 524, -1])
+    func errno(code: Int32) {
+        reply().error(code)
+        #expect(answer?.code == (code == 511 ? 511 : EIO))
+    }
+
     @Test("A reply that nobody gives is EIO")
     func dropped() throws {
         do { _ = reply() }

@@ -95,8 +95,12 @@ package final class Connection: Sendable {
         _ = send(header.unique, -code, UnsafeRawBufferPointer(start: nil, count: 0))
     }
 
+    /// Sends a reply or a notification, see ``Transport/send(_:_:_:)``.
     func send(_ unique: UInt64, _ code: Int32, _ payload: UnsafeRawBufferPointer) -> Bool {
-        transport.send(unique, code, payload)
+        // The kernel refuses the reply with any other errno (fs/fuse/dev.c), and the caller would wait for good. A lower
+        // file system may give one, such as ENOTSUPP, 524.
+        let isTaken = unique == 0 || (-511...0).contains(code)
+        return transport.send(unique, isTaken ? code : -EIO, payload)
     }
 
     /// Makes the kernel forget an inode's attributes, and `pages` of it.
