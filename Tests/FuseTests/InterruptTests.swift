@@ -50,6 +50,17 @@ import Testing
         #expect(!flag.isSet)
     }
 
+    @Test("A request that waits in steps keeps its interrupt, and pushes out none of another's")
+    func steps() {
+        interrupts.interrupt(2)
+        for _ in 0..<600 {
+            #expect(begin(4).isSet == interrupts.isInterrupted(4))
+            interrupts.interrupt(4)
+            interrupts.end(4)
+        }
+        #expect(interrupts.isInterrupted(2) && interrupts.isInterrupted(4))
+    }
+
     @Test("Of early interrupts the last 512 are kept, and no more")
     func bounded() {
         for unique in 0..<600 as Range<UInt64> { interrupts.interrupt(unique) }

@@ -11,6 +11,8 @@ final class Interrupts: Sendable {
         var oldest = 0
 
         mutating func note(_ unique: UInt64) {
+            // A request that waits many times must not push out the interrupts of others.
+            if early.contains(unique) { return }
             if early.count < Interrupts.maxEarly { return early.append(unique) }
             early[oldest] = unique
             oldest = (oldest + 1) % Interrupts.maxEarly
